@@ -1,0 +1,231 @@
+package kv
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unicode/utf8"
+)
+
+// WriteOption is an option of Put and AtomicPut.
+type WriteOption interface {
+	applyWrite(*WriteSettings) error
+}
+
+// ReadOption is an option of Get, Exists, List and ListPage. Those about order, paging and indexes are for
+// List and ListPage only: the others refuse them with ErrUnsupported.
+type ReadOption interface {
+	applyRead(*ReadSettings) error
+}
+
+// DeleteOption is an option of Delete and AtomicDelete.
+type DeleteOption interface {
+	applyDelete(*DeleteSettings) error
+}
+
+type writeOption func(*WriteSettings) error
+
+func (o writeOption) applyWrite(s *WriteSettings) error { return o(s) }
+
+type readOption func(*ReadSettings) error
+
+func (o readOption) applyRead(s *ReadSettings) error { return o(s) }
+
+// WithBytes sets the value. It is not copied before the method is called.
+func WithBytes(value []byte) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		s.Value, s.Text = value, false
+		return nil
+	})
+}
+
+// WithString sets the value. On DynamoDB it is stored as a string, readable in the console, if it is UTF-8.
+func WithString(value string) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		s.Value, s.Text = []byte(value), utf8.ValidString(value)
+		return nil
+	})
+}
+
+// WithJSON sets the value to v's JSON. What encoding/json cannot marshal is an ErrInvalidOption.
+func WithJSON(v any) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		value, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("WithJSON: %w: %w", ErrInvalidOption, err)
+		}
+		s.Value, s.Text = value, true
+		return nil
+	})
+}
+
+// WithTTL lets the pair expire ttl after the operation's start, by this machine's wall clock. ttl is at least 1 ms and is
+// cut to whole milliseconds. Without it the pair does not expire.
+func WithTTL(ttl time.Duration) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		if ttl < time.Millisecond {
+			return fmt.Errorf("WithTTL(%v): want at least 1ms: %w", ttl, ErrInvalidOption)
+		}
+		s.TTL = ttl
+		return nil
+	})
+}
+
+// WithKeepTTL keeps the expiry that the pair has. AtomicPut takes it only together with
+// WithPrevious. Put costs a second write when the key has no live pair.
+func WithKeepTTL() WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		s.KeepTTL = true
+		return nil
+	})
+}
+
+// WithPrevious makes AtomicPut depend on the pair that the caller has read; nil: on there being none, as without this option.
+func WithPrevious(previous *KVPair) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		s.Previous, s.atomic = previous, true
+		return nil
+	})
+}
+
+// WithFields sets named values beside the value. Put merges them into those that the pair has, AtomicPut replaces all.
+func WithFields(fields Fields) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		normalized, err := fields.normalize()
+		s.Fields = normalized
+		return err
+	})
+}
+
+// WithSweepAfter allows the driver to remove the pair any time later than d after this write, to save room. It
+// is a hint, not an expiry: the pair may as well stay, and nothing should depend on it. d is at least one second.
+func WithSweepAfter(d time.Duration) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		if d < time.Second {
+			return fmt.Errorf("WithSweepAfter(%v): want at least 1s: %w", d, ErrInvalidOption)
+		}
+		s.SweepAfter = d
+		return nil
+	})
+}
+
+// CallOption is an option of every method.
+type CallOption interface {
+	WriteOption
+	ReadOption
+	DeleteOption
+}
+
+type attemptTimeout time.Duration
+
+// WithAttemptTimeout bounds each attempt of the operation, on drivers that make several: d is at
+// least 10 ms, and more than the driver's own bound (dynamokv: 1 s) has no effect.
+func WithAttemptTimeout(d time.Duration) CallOption { return attemptTimeout(d) }
+
+func (d attemptTimeout) check() (time.Duration, error) {
+	if d := time.Duration(d); d < 10*time.Millisecond {
+		return 0, fmt.Errorf("WithAttemptTimeout(%v): want at least 10ms: %w", d, ErrInvalidOption)
+	}
+	return time.Duration(d), nil
+}
+
+func (d attemptTimeout) applyWrite(s *WriteSettings) (err error) {
+	s.AttemptTimeout, err = d.check()
+	return err
+}
+
+func (d attemptTimeout) applyRead(s *ReadSettings) (err error) {
+	s.AttemptTimeout, err = d.check()
+	return err
+}
+
+func (d attemptTimeout) applyDelete(s *DeleteSettings) (err error) {
+	s.AttemptTimeout, err = d.check()
+	return err
+}
+
+// EventuallyConsistent allows a read to miss recent writes. On DynamoDB it costs half.
+func EventuallyConsistent() ReadOption {
+	return readOption(func(s *ReadSettings) error {
+		s.Eventual = true
+		return nil
+	})
+}
+
+// WithLimit bounds how many live pairs List or ListPage returns: at least 1.
+func WithLimit(n int) ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		if n < 1 {
+			return fmt.Errorf("WithLimit(%d): want at least 1: %w", n, ErrInvalidOption)
+		}
+		s.Limit = n
+		return nil
+	})
+}
+
+// WithStartKey continues a listing where a page ended: token is its Next. The other options and the prefix must be
+// those of that page, but for the limit. An empty token starts at the beginning.
+func WithStartKey(token string) ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		s.StartKey = token
+		return nil
+	})
+}
+
+// Descending reverses the order of a listing.
+func Descending() ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		s.Descending = true
+		return nil
+	})
+}
+
+// WithoutValues leaves values and fields out of a listing. It saves bytes on the wire, not units of DynamoDB's bill.
+func WithoutValues() ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		s.WithoutValues = true
+		return nil
+	})
+}
+
+// WithLocalIndex lists by a local secondary index: the prefix is matched against, and the order is that of, the
+// string field that is the index's sort key. DynamoDB only; elsewhere ErrIndexNotSupported.
+func WithLocalIndex(index, sortField string) ReadOption {
+	return indexOption(Index{Name: index, SortField: sortField})
+}
+
+// WithGlobalIndex lists by a global secondary index: the pairs whose partitionField has partitionValue (a string, []byte or
+// number), in the order of the string field sortField, which the prefix is matched against. sortField is "" for an index without a
+// sort key: then the prefix must be empty. Such a read needs EventuallyConsistent; there is no other. DynamoDB
+// only; elsewhere ErrIndexNotSupported. All pairs of the table that the index holds are found, those of other Stores excepted.
+func WithGlobalIndex(index, partitionField string, partitionValue any, sortField string) ReadOption {
+	return indexOption(Index{Name: index, PartitionField: partitionField, PartitionValue: partitionValue, SortField: sortField})
+}
+
+func indexOption(index Index) ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		if index.Name == "" {
+			return fmt.Errorf("an index needs a name: %w", ErrInvalidOption)
+		}
+		if index.PartitionField != "" {
+			value, err := normalizeField(index.PartitionValue)
+			if err != nil {
+				return fmt.Errorf("WithGlobalIndex %q: partition value: %w", index.Name, err)
+			}
+			index.PartitionValue = value
+		}
+		if s.Index != nil {
+			return fmt.Errorf("indexes %q and %q: want one: %w", s.Index.Name, index.Name, ErrInvalidOption)
+		}
+		s.Index = &index
+		return nil
+	})
+}
+
+// listOption is a ReadOption that Get and Exists cannot honour.
+type listOption func(*ReadSettings) error
+
+func (o listOption) applyRead(s *ReadSettings) error {
+	s.listing = true
+	return o(s)
+}
