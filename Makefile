@@ -1,0 +1,53 @@
+# The commands of this repository. CI runs the same ones (.ci/run).
+
+MODULES := . examples tests
+LINT_VERSION := v2.12.2
+LINT := bin/golangci-lint-$(LINT_VERSION)
+TIMEOUT := 10m
+
+# The race detector needs cgo and a C compiler.
+CC_FOUND := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC | cut -d' ' -f1))
+RACE := $(if $(CC_FOUND),-race)
+
+# each runs a command in every module, the rest too when one fails, and fails if any did.
+each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; \
+	(cd $$module && $(1)) || status=1; done; exit $$status
+
+.PHONY: help test test-short lint fmt fmt-check tidy-check run clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: race-notice ## test every module, with the race detector; DynamoDB Local needs Java 17 and npm
+	$(call each,go test $(RACE) -timeout $(TIMEOUT) ./...)
+
+test-short: race-notice ## the same without DynamoDB Local and the long runs
+	$(call each,go test -short $(RACE) -timeout $(TIMEOUT) ./...)
+
+.PHONY: race-notice
+race-notice:
+	@$(if $(RACE),true,echo "WARNING: no cgo or no C compiler: tests run WITHOUT the race detector" >&2)
+
+lint: $(LINT) ## golangci-lint on every module, .golangci.yml
+	$(call each,$(CURDIR)/$(LINT) run ./...)
+
+# The version is in the name, so another version is another file.
+$(LINT):
+	GOBIN=$(CURDIR)/bin GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $@
+
+fmt: ## gofmt every file in place
+	gofmt -w .
+
+fmt-check: ## fail if gofmt would change a file
+	@files=$$(gofmt -l .); test -z "$$files" || { echo "not gofmt'ed:"; echo "$$files"; exit 1; }
+
+tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
+	$(call each,GOWORK=off go mod tidy -diff)
+
+run: ## the example: workers share jobs, some are killed, none is lost
+	go run ./examples/competing-consumers
+
+clean: ## remove bin/, the tools
+	rm -rf bin
