@@ -1,0 +1,341 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// gate is where the acquires of one key by this client meet.
+type gate struct {
+	// queue is held by the one that waits for the key, so that one poller serves the process; the
+	// others queue behind it, first come first served. writing is held during an acquiring write: there is one at a time (R9).
+	queue, writing chan struct{}
+	// freed is told when a lease of this client on the key has ended, so that the poller looks at once.
+	freed chan struct{}
+	users int
+}
+
+// gateOf returns the gate of a key; the caller leaves it with leaveGate.
+func (c *Client) gateOf(key string) *gate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g, ok := c.gates[key]
+	if !ok {
+		g = &gate{queue: make(chan struct{}, 1), writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+		c.gates[key] = g
+	}
+	g.users++
+	return g
+}
+
+func (c *Client) leaveGate(key string, g *gate) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g.users--; g.users == 0 {
+		delete(c.gates, key)
+	}
+}
+
+// wake tells the local waiter for key, if there is one, that the key may be free.
+func (c *Client) wake(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g, ok := c.gates[key]; ok {
+		select {
+		case g.freed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// TryAcquire acquires key if nobody holds it or its holder is proven dead. Otherwise it returns a *HeldError that names the
+// holder, who may be another goroutine of this client.
+//
+// It costs one write when the key is free (and one more the first time, for the session), and a strong read of the holder's session
+// in addition when it is not. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
+// remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
+func (c *Client) TryAcquire(ctx context.Context, key string) (*Lease, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
+	g := c.gateOf(key)
+	defer c.leaveGate(key, g)
+	l, err := c.attempt(ctx, g, key, nil)
+	if err != nil {
+		c.leave()
+		return nil, c.explain(err)
+	}
+	return l, nil
+}
+
+// Acquire blocks until this client holds key, or ctx is done, or the client is closed. On success the lease is held until Release, or
+// until its context ends, whichever is first. On failure the caller holds nothing; a write of unknown outcome is
+// resolved in the background (R14).
+//
+// It costs one write when the key is free; waiting costs one read per poll for all goroutines of the client that wait for the key, and one read
+// per third of the holder's TTL. Goroutines of one client get the key in the order in which they came.
+func (c *Client) Acquire(ctx context.Context, key string) (*Lease, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
+	g := c.gateOf(key)
+	defer c.leaveGate(key, g)
+	l, err := c.acquire(ctx, g, key)
+	if err != nil {
+		c.leave()
+		return nil, c.explain(err)
+	}
+	return l, nil
+}
+
+func checkKey(key string) error {
+	if key == "" || len(key) > MaxKeySize || !utf8.ValidString(key) {
+		return fmt.Errorf("lease: key %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w", key, len(key), MaxKeySize, ErrInvalid)
+	}
+	return nil
+}
+
+// untilClosing returns a context that ends with ctx, or with ErrClosed as its cause when Close begins.
+func (c *Client) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(c.open, func() { cancel(ErrClosed) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// explain gives an error of a call that Close interrupted its true name.
+func (c *Client) explain(err error) error {
+	if c.open.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	}
+	return err
+}
+
+// busy says that a key is held, and what the waiter has to know.
+type busy struct {
+	pair   *kv.KVPair
+	record *leaseRecord
+	// look is when the holder's session is worth asking about again.
+	look time.Duration
+}
+
+func (b *busy) Error() string { return "lease: " + b.record.Owner + " holds the key" }
+
+func (b *busy) held(key string) *HeldError {
+	return &HeldError{Holder: Holder{Key: key, Owner: b.record.Owner, Token: b.record.token(b.pair), Session: b.record.Session}}
+}
+
+// attempt tries to get key once (R9.1, R9.2, R9.4). seen is the row if it has just been read, nil if not.
+func (c *Client) attempt(ctx context.Context, g *gate, key string, seen *kv.KVPair) (*Lease, error) {
+	l, err := c.tryRow(ctx, g, key, seen)
+	var b *busy
+	if errors.As(err, &b) {
+		return nil, b.held(key)
+	}
+	return l, err
+}
+
+// tryRow is attempt with a *busy for a key that is held.
+func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPair) (*Lease, error) {
+	select {
+	case g.writing <- struct{}{}:
+		defer func() { <-g.writing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	for {
+		s, err := c.current(ctx)
+		if err != nil {
+			return nil, err
+		}
+		var takeover bool
+		if seen != nil {
+			if takeover, err = c.mayTake(ctx, s, seen); err != nil {
+				return nil, err
+			}
+		}
+		l, current, err := c.write(ctx, s, key, seen, takeover)
+		if l != nil || err != nil {
+			return l, err
+		}
+		seen = current // nil: freed meanwhile, or the session was lost: once more from the start
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case c.open.Err() != nil:
+			return nil, ErrClosed
+		}
+	}
+}
+
+// mayTake decides whether the row may be overwritten by session s (R9.2): nil error if so; takeover if its session is dead.
+func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (takeover bool, err error) {
+	record, err := decodeLease(pair)
+	if err != nil {
+		return false, err
+	}
+	switch record.Session {
+	case "":
+		return false, nil // unowned, it keeps its value
+	case s.id:
+		if c.covers(record.Acq) {
+			return false, &busy{pair: pair, record: record, look: c.ttl}
+		}
+		return false, nil // an orphan of our own
+	}
+	dead, next, err := c.isDead(ctx, record.Session)
+	if err != nil {
+		return false, err
+	}
+	if !dead {
+		return false, &busy{pair: pair, record: record, look: next}
+	}
+	return true, nil
+}
+
+// write sends the acquiring write on previous, nil: a create. It returns a lease, or the row that stood in the way (nil: none
+// is live any more), or an error. An outcome that is not known is handed to the resolver.
+func (c *Client) write(ctx context.Context, s *session, key string, previous *kv.KVPair, takeover bool) (*Lease, *kv.KVPair, error) {
+	record := leaseRecord{Format: format, Session: s.id, Acq: randomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall}
+	if previous != nil {
+		old, err := decodeLease(previous)
+		if err != nil {
+			return nil, nil, err
+		}
+		if old.Keep {
+			record.Keep, record.Value = true, old.Value
+		}
+	}
+	c.cover(record.Acq)
+	pair, err := c.store.AtomicPut(ctx, leasePrefix+key, kv.WithPrevious(previous), kv.WithJSON(record),
+		kv.WithFields(kv.Fields{acqField: record.Acq}), kv.WithAttemptTimeout(c.attemptTimeout()))
+	if err == nil {
+		return c.grant(s, key, pair, record, takeover), nil, nil
+	}
+	c.uncover(record.Acq)
+	var uncertain *kv.UncertainError
+	if errors.As(err, &uncertain) {
+		c.resolve(s, key, record.Acq, uncertain.Version)
+	}
+	current, conflict := currentPair(err)
+	if conflict || current != nil {
+		return nil, current, nil
+	}
+	return nil, nil, fmt.Errorf("lease: acquiring %q: %w", key, err)
+}
+
+// grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
+func (c *Client) grant(s *session, key string, pair *kv.KVPair, record leaseRecord, takeover bool) *Lease {
+	if s.err() != nil || c.open.Err() != nil {
+		c.abandon(s, key, pair, record)
+		return nil
+	}
+	l := &Lease{client: c, session: s, key: key, acq: record.Acq, token: pair.Version, taken: takeover, record: record, done: make(chan struct{})}
+	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
+	if takeover {
+		c.log.Info("lease: took over from a dead session", "key", key, "token", l.token)
+	}
+	return l
+}
+
+// abandon gives back a row that was acquired for nothing, in the background.
+func (c *Client) abandon(s *session, key string, pair *kv.KVPair, record leaseRecord) {
+	r := &row{key: key, acq: record.Acq, version: pair.Version, record: record}
+	c.start(func(ctx context.Context) {
+		defer c.uncover(record.Acq)
+		_ = c.untilKnown(ctx, func() error {
+			if s.isGone() {
+				return nil
+			}
+			_, err := c.free(ctx, r)
+			return err
+		})
+	})
+}
+
+// acquire waits for its turn in this process and then for the key (R9.3).
+func (c *Client) acquire(ctx context.Context, g *gate, key string) (*Lease, error) {
+	select {
+	case g.queue <- struct{}{}:
+		defer func() { <-g.queue }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	began := c.clock.Now()
+	var seen *kv.KVPair
+	for waited := false; ; waited = true {
+		l, err := c.tryRow(ctx, g, key, seen)
+		var b *busy
+		switch {
+		case err == nil:
+			return l, nil
+		case errors.As(err, &b):
+		case ctx.Err() != nil, errors.Is(err, ErrFormat), errors.Is(err, ErrClosed):
+			return nil, err
+		case waited, errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
+			c.log.Debug("lease: acquiring goes on", "key", key, "error", err) // an outage is waited out
+		default:
+			return nil, err
+		}
+		if seen, err = c.poll(ctx, g, key, b, began); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// poll waits until the row has changed or its holder's session is worth another look, and returns the row as it was read, nil if there is none.
+func (c *Client) poll(ctx context.Context, g *gate, key string, b *busy, began clock.Reading) (*kv.KVPair, error) {
+	look := c.clock.Now()
+	for {
+		pause := min(max(c.clock.Now().MonotonicSince(began)/10, c.pollMin), c.pollMax)
+		pause = time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64()))
+		if b != nil {
+			if left := b.look - c.clock.Now().MonotonicSince(look); left < pause {
+				pause = max(left, time.Millisecond)
+			}
+		}
+		t := c.clock.NewTimer(pause)
+		select {
+		case <-t.C():
+		case <-g.freed:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		}
+		if b != nil && c.clock.Now().MonotonicSince(look) >= b.look {
+			return b.pair, nil
+		}
+		pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
+		switch {
+		case errors.Is(err, kv.ErrKeyNotFound):
+			return nil, nil
+		case err != nil:
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			c.log.Debug("lease: a poll failed", "key", key, "error", err) // an outage is waited out
+		case b == nil || pair.Version != b.pair.Version:
+			return pair, nil
+		}
+	}
+}

@@ -1,0 +1,261 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// Client is one process's participation: it owns one session at a time, which all its leases depend on. Make one per
+// process and share it; it is safe for concurrent use. It starts no goroutine and sends nothing before the
+// first acquire. Close it when the process ends.
+type Client struct {
+	settings
+	store kv.Store
+	// writeDelay bounds how late a write of unknown outcome may land after its operation returned (S6).
+	writeDelay time.Duration
+	sightings  sightings
+	// opening is held while a session is being opened: a one-slot channel, since no mutex may be held across I/O.
+	opening chan struct{}
+	// open ends, with ErrClosed as its cause, when Close begins; background ends when Close is done.
+	open       context.Context
+	close      context.CancelCauseFunc
+	background context.Context
+	stop       context.CancelFunc
+	// idle is closed when Close has begun and users is 0.
+	idle  chan struct{}
+	tasks sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	// users counts acquires in flight and leases that were not released.
+	users   int
+	session *session
+	gates   map[string]*gate
+	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release. A row
+	// that names our session with another one is an orphan of ours (R9.2).
+	covered map[string]struct{}
+}
+
+// New makes a client of store. It checks the options and does no I/O.
+func New(store kv.Store, options ...Option) (*Client, error) {
+	if store == nil {
+		return nil, fmt.Errorf("lease: New(nil): want a store: %w", ErrInvalid)
+	}
+	s, err := newSettings(options)
+	if err != nil {
+		return nil, err
+	}
+	background, stop := context.WithCancel(context.Background())
+	open, closing := context.WithCancelCause(background)
+	return &Client{
+		settings: s, store: store, writeDelay: kv.MaxWriteDelay(store),
+		sightings: sightings{byID: map[string]*sighting{}},
+		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
+		idle: make(chan struct{}), gates: map[string]*gate{}, covered: map[string]struct{}{},
+	}, nil
+}
+
+// current returns the client's session, opening one if there is none to trust (R8). It costs one write then.
+func (c *Client) current(ctx context.Context) (*session, error) {
+	select {
+	case c.opening <- struct{}{}:
+		defer func() { <-c.opening }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if c.open.Err() != nil {
+		return nil, ErrClosed // Close takes the slot once: no session is opened behind its back
+	}
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s != nil && s.err() == nil {
+		return s, nil
+	}
+	s, err := c.openSession(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("lease: opening a session: %w", err)
+	}
+	c.mu.Lock()
+	c.session = s
+	c.mu.Unlock()
+	return s, nil
+}
+
+// sessionLost takes note of a loss: the next acquire opens a new session, and the old one is ended, not
+// before its TTL, so that nobody waits for its corpse (R8).
+func (c *Client) sessionLost(s *session, lost *LostError) {
+	c.mu.Lock()
+	if c.session == s {
+		c.session = nil
+	}
+	c.mu.Unlock()
+	if lost.Reason == ReasonClosed {
+		return
+	}
+	c.log.Warn("lease: session lost", "session", s.id, "reason", lost.Reason)
+	c.start(func(ctx context.Context) {
+		s.mu.Lock()
+		renewed := s.renewed
+		s.mu.Unlock()
+		for {
+			wait := c.ttl - c.clock.Now().Since(renewed)
+			if wait <= 0 {
+				break
+			}
+			if clock.Sleep(ctx, c.clock, wait) != nil {
+				return
+			}
+		}
+		_ = s.end(ctx) // only ctx's end stops it: then Close has begun
+	})
+}
+
+// start runs task in the background, until Close is done.
+func (c *Client) start(task func(ctx context.Context)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.background.Err() != nil {
+		return
+	}
+	c.tasks.Add(1)
+	go func() {
+		defer c.tasks.Done()
+		task(c.background)
+	}()
+}
+
+// Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
+// waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
+// At last it deletes the session, with one write, which frees whatever is left.
+//
+// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before: what was
+// not released then is free all the same, unless the error says that the session could not be deleted. Closing again returns nil.
+func (c *Client) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		<-c.background.Done()
+		return nil
+	}
+	c.closed = true
+	c.close(ErrClosed)
+	if c.users == 0 {
+		close(c.idle)
+	}
+	c.mu.Unlock()
+	defer c.stopTasks()
+
+	c.opening <- struct{}{} // whoever is opening a session has a context that has just ended
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	<-c.opening
+	if s != nil {
+		s.cancelLeases(&LostError{Reason: ReasonClosed})
+	}
+	err := c.waitIdle(ctx)
+	if s == nil {
+		return err
+	}
+	s.lose(ReasonClosed, false)
+	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), max(2*time.Second, c.ttl/3))
+	defer cancel()
+	if endErr := s.end(detached); endErr != nil {
+		return errors.Join(err, fmt.Errorf("lease: the session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, endErr))
+	}
+	return err
+}
+
+// stopTasks ends the background and waits for its goroutines.
+func (c *Client) stopTasks() {
+	c.mu.Lock()
+	c.stop()
+	c.mu.Unlock()
+	c.tasks.Wait()
+}
+
+// waitIdle waits for the acquires in flight and for the release of every lease, until ctx ends.
+func (c *Client) waitIdle(ctx context.Context) error {
+	select {
+	case <-c.idle:
+		return nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return fmt.Errorf("lease: closed with %d leases not released: %w", c.users, context.Cause(ctx))
+	}
+}
+
+// enter counts an acquire, unless the client is closed; leave ends it, or the lease that came of it.
+func (c *Client) enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	c.users++
+	return nil
+}
+
+func (c *Client) leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.users--; c.users == 0 && c.closed {
+		close(c.idle)
+	}
+}
+
+// cover and uncover keep c.covered.
+func (c *Client) cover(acq string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.covered[acq] = struct{}{}
+}
+
+func (c *Client) uncover(acq string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.covered, acq)
+}
+
+func (c *Client) covers(acq string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.covered[acq]
+	return ok
+}
+
+// errAgain asks untilKnown for another round at once.
+var errAgain = errors.New("lease: again")
+
+// untilKnown calls write until it returns nil or ctx ends, with pauses of 100 ms to 30 s between failures.
+func (c *Client) untilKnown(ctx context.Context, write func() error) error {
+	pauses := newPauses()
+	for {
+		err := write()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, errAgain) && ctx.Err() == nil {
+			continue
+		}
+		if clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
+			return err
+		}
+	}
+}
+
+// newPauses are the pauses of R14: 100 ms to 30 s, jittered, for ever.
+func newPauses() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+}

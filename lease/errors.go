@@ -1,0 +1,106 @@
+package lease
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that this package returns, to be tested with errors.Is. Errors of the store come through wrapped.
+var (
+	// ErrHeld: another acquisition has the key. See HeldError.
+	ErrHeld = errors.New("lease: held")
+	// ErrLost: the lease was lost, not released. See LostError.
+	ErrLost = errors.New("lease: lost")
+	// ErrNotHeld: the lease was released.
+	ErrNotHeld = errors.New("lease: not held")
+	// ErrClosed: the client was closed.
+	ErrClosed = errors.New("lease: client closed")
+	// ErrFormat: a row of the store is not one that this version of the package understands. See FormatError.
+	ErrFormat = errors.New("lease: unknown row format")
+	// ErrInvalid: an argument or option is out of bounds. Nothing was sent.
+	ErrInvalid = errors.New("lease: invalid argument")
+)
+
+// Holder says who holds a key, for people and logs: nothing may compare owners.
+type Holder struct {
+	// Key is the key held.
+	Key string
+	// Owner is the name that the holder's client goes by.
+	Owner string
+	// Token is the fencing token of the acquisition.
+	Token uint64
+	// Session is the id of the session that the lease depends on.
+	Session string
+}
+
+// HeldError says that a key is held. It matches [ErrHeld].
+type HeldError struct {
+	// Holder is who has it.
+	Holder Holder
+}
+
+// Error implements error.
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("lease: %q is held by %s (token %d)", e.Holder.Key, e.Holder.Owner, e.Holder.Token)
+}
+
+// Unwrap returns ErrHeld.
+func (e *HeldError) Unwrap() error { return ErrHeld }
+
+// Reason says why a lease ended.
+type Reason string
+
+// The reasons for which a lease ends (R6).
+const (
+	// ReasonExpired: no heartbeat was acknowledged until the trust deadline.
+	ReasonExpired Reason = "expired"
+	// ReasonKilled: another client took the session for dead, or its row was changed or removed.
+	ReasonKilled Reason = "killed"
+	// ReasonReleased: Release was called.
+	ReasonReleased Reason = "released"
+	// ReasonClosed: the client was closed.
+	ReasonClosed Reason = "closed"
+)
+
+// LostError is the cause of a lease's context. It matches [ErrNotHeld] if the lease was released, else [ErrLost].
+type LostError struct {
+	// Key is the lease's key, "" where the error is about a whole session.
+	Key string
+	// Reason is why the lease ended.
+	Reason Reason
+}
+
+// Error implements error.
+func (e *LostError) Error() string {
+	switch {
+	case e.Reason == ReasonReleased:
+		return fmt.Sprintf("lease: %q was released", e.Key)
+	case e.Key == "":
+		return fmt.Sprintf("lease: session lost: %s", e.Reason)
+	default:
+		return fmt.Sprintf("lease: %q lost: %s", e.Key, e.Reason)
+	}
+}
+
+// Unwrap returns ErrNotHeld or ErrLost.
+func (e *LostError) Unwrap() error {
+	if e.Reason == ReasonReleased {
+		return ErrNotHeld
+	}
+	return ErrLost
+}
+
+// FormatError names a row that this version of the package does not understand (R18). Such a row is never
+// taken, killed or taken for dead. It matches [ErrFormat].
+type FormatError struct {
+	// Row is the key of the row in the store.
+	Row string
+	// Problem says what is wrong with it.
+	Problem string
+}
+
+// Error implements error.
+func (e *FormatError) Error() string { return fmt.Sprintf("lease: row %q: %s", e.Row, e.Problem) }
+
+// Unwrap returns ErrFormat.
+func (e *FormatError) Unwrap() error { return ErrFormat }

@@ -1,0 +1,129 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// maxSightings bounds the memory of other clients' sessions (R11). What is forgotten is only waited for again.
+const maxSightings = 10_000
+
+// sightings is what the client has seen of other sessions, shared by all its keys and calls (R11).
+type sightings struct {
+	mu   sync.Mutex
+	byID map[string]*sighting
+}
+
+// sighting is what the client has seen of one session. Its fields belong to whoever has the slot, so that
+// one goroutine at a time reads, and if need be kills, a session.
+type sighting struct {
+	slot chan struct{}
+	// dead: a strong read found no live row. Ids are random and never reused, so that is for ever.
+	dead bool
+	// version was first seen at first and last at last, by receipt of the answers.
+	version       uint64
+	first, last   clock.Reading
+	ttl, patience time.Duration // of the row; patience is ttl + d
+}
+
+// of returns the sighting of a session, forgetting another one if there are too many.
+func (s *sightings) of(id string) *sighting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, ok := s.byID[id]
+	if !ok {
+		for old := range s.byID {
+			if len(s.byID) < maxSightings {
+				break
+			}
+			delete(s.byID, old)
+		}
+		seen = &sighting{slot: make(chan struct{}, 1)}
+		s.byID[id] = seen
+	}
+	return seen
+}
+
+// isDead decides whether a session that a row just read names is dead (R10), and if it is not, after which time it is worth
+// asking again. It costs a strong read, unless one less than a third of the session's ttl old showed it alive, and a write to kill it.
+func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
+	seen := c.sightings.of(id)
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+	case <-ctx.Done():
+		return false, 0, context.Cause(ctx)
+	}
+	if seen.dead {
+		return true, 0, nil
+	}
+	if next := seen.due(c.clock.Now()); next > 0 {
+		return false, next, nil
+	}
+	pair, err := c.store.Get(ctx, sessionPrefix+id, kv.WithAttemptTimeout(c.attemptTimeout()))
+	now := c.clock.Now()
+	switch {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		seen.dead = true
+		return true, 0, nil
+	case err != nil:
+		return false, 0, err
+	}
+	record, err := decodeSession(pair)
+	if err != nil {
+		return false, 0, err
+	}
+	seen.saw(pair, record, now)
+	if now.MonotonicSince(seen.first) < seen.patience {
+		return false, seen.due(now), nil
+	}
+	if err := c.kill(ctx, pair, record, seen); err != nil {
+		return false, 0, err
+	}
+	return seen.dead, seen.due(c.clock.Now()), nil
+}
+
+// saw notes a pair that was received at now. Patience counts from the receipt of the first read that showed its version.
+func (s *sighting) saw(pair *kv.KVPair, record *sessionRecord, now clock.Reading) {
+	if pair.Version != s.version {
+		s.version, s.first = pair.Version, now
+	}
+	s.last = now
+	s.ttl, s.patience = record.ttl(), record.ttl()+record.driftMargin()
+}
+
+// due is how long the session need not be looked at: a third of its ttl after the last look, but not longer than patience lasts.
+func (s *sighting) due(now clock.Reading) time.Duration {
+	if s.last.IsZero() {
+		return 0
+	}
+	return min(s.ttl/3-now.MonotonicSince(s.last), s.patience-now.MonotonicSince(s.first))
+}
+
+// kill deletes a session whose version did not change for ttl + d (R10). Nobody steals on observation alone: only
+// this write, on the version observed, proves that no heartbeat came since, and prevents any that is late.
+func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecord, seen *sighting) error {
+	err := c.store.AtomicDelete(ctx, pair.Key, pair, kv.WithAttemptTimeout(c.attemptTimeout()))
+	current, conflict := currentPair(err)
+	switch {
+	case err == nil:
+		c.log.Info("lease: killed a dead session", "session", pair.Key[len(sessionPrefix):], "owner", record.Owner)
+		seen.dead = true
+	case conflict && current == nil:
+		seen.dead = true
+	case current != nil:
+		alive, err := decodeSession(current)
+		if err != nil {
+			return err
+		}
+		seen.saw(current, alive, c.clock.Now())
+	default:
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package lease
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+)
+
+// Bounds and defaults of a client.
+const (
+	// MinTTL and MaxTTL bound a session's time to live.
+	MinTTL = 3 * time.Second
+	MaxTTL = 24 * time.Hour
+	// DefaultTTL is a session's time to live without WithTTL.
+	DefaultTTL = 15 * time.Second
+	// MaxKeySize is the length in bytes of the longest key that can be acquired.
+	MaxKeySize = 1000
+)
+
+// retryPause is what R3 allows for the pause between two attempts of a driver.
+const retryPause = 50 * time.Millisecond
+
+type settings struct {
+	ttl, heartbeat, margin time.Duration
+	pollMin, pollMax       time.Duration
+	owner                  string
+	metadata               map[string]string
+	log                    *slog.Logger
+	clock                  clock.Clock
+}
+
+// Option is an option of New.
+type Option func(*settings) error
+
+// WithTTL sets how long the session, and with it every lease, outlives its last heartbeat: the time after which
+// others take over from a process that died. Between 3 s and 24 h, default 15 s.
+func WithTTL(ttl time.Duration) Option {
+	return func(s *settings) error {
+		if ttl < MinTTL || ttl > MaxTTL {
+			return fmt.Errorf("lease: WithTTL(%v): want %v to %v: %w", ttl, MinTTL, MaxTTL, ErrInvalid)
+		}
+		s.ttl = ttl.Truncate(time.Millisecond)
+		return nil
+	}
+}
+
+// WithHeartbeat sets the interval of the session's heartbeats, each one write. Default a third of the TTL. New refuses
+// one that leaves no room for a lost answer before the trust deadline (R3).
+func WithHeartbeat(interval time.Duration) Option {
+	return func(s *settings) error {
+		if interval < 100*time.Millisecond {
+			return fmt.Errorf("lease: WithHeartbeat(%v): want at least 100ms: %w", interval, ErrInvalid)
+		}
+		s.heartbeat = interval
+		return nil
+	}
+}
+
+// WithOwner sets the name by which people recognize this client. It identifies nothing. Default host-pid-random.
+func WithOwner(owner string) Option {
+	return func(s *settings) error {
+		if owner == "" || len(owner) > 256 {
+			return fmt.Errorf("lease: WithOwner(%.40q): want 1 to 256 bytes: %w", owner, ErrInvalid)
+		}
+		s.owner = owner
+		return nil
+	}
+}
+
+// WithPoll bounds how often a waiter reads the key: after a tenth of the time it waited, but not more often
+// than least nor more seldom than most. Default 50 ms and 1 s.
+func WithPoll(least, most time.Duration) Option {
+	return func(s *settings) error {
+		if least < time.Millisecond || most < least {
+			return fmt.Errorf("lease: WithPoll(%v, %v): want at least 1ms, and the second not below the first: %w", least, most, ErrInvalid)
+		}
+		s.pollMin, s.pollMax = least, most
+		return nil
+	}
+}
+
+// WithLogger sets where the client logs: sessions opened, lost and killed, takeovers, failing heartbeats. Default: nowhere.
+func WithLogger(log *slog.Logger) Option {
+	return func(s *settings) error {
+		if log == nil {
+			return fmt.Errorf("lease: WithLogger(nil): want a logger: %w", ErrInvalid)
+		}
+		s.log = log
+		return nil
+	}
+}
+
+// WithMetadata adds what people may want to know of this process to the session's row.
+func WithMetadata(metadata map[string]string) Option {
+	return func(s *settings) error {
+		s.metadata = metadata
+		return nil
+	}
+}
+
+// WithClock sets the clock, for simulations.
+func WithClock(c clock.Clock) Option {
+	return func(s *settings) error {
+		s.clock = c
+		return nil
+	}
+}
+
+func newSettings(options []Option) (settings, error) {
+	s := settings{
+		ttl: DefaultTTL, pollMin: 50 * time.Millisecond, pollMax: time.Second,
+		log: slog.New(slog.DiscardHandler), clock: clock.System,
+	}
+	for _, option := range options {
+		if err := option(&s); err != nil {
+			return settings{}, err
+		}
+	}
+	if s.heartbeat == 0 {
+		s.heartbeat = s.ttl / 3
+	}
+	if s.owner == "" {
+		host, _ := os.Hostname() // a nameless host has an empty name
+		s.owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), randomID(4))
+	}
+	s.margin = max(s.ttl/10, 500*time.Millisecond)
+	need := s.heartbeat*11/10 + 2*(s.attemptTimeout()+retryPause)
+	if room := s.ttl - s.margin; need >= room {
+		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v leaves no room for a lost answer: %v needed, less than %v there: %w",
+			s.heartbeat, s.ttl, need, room, ErrInvalid)
+	}
+	return s, nil
+}
+
+// attemptTimeout bounds each attempt of a store call (R3).
+func (s *settings) attemptTimeout() time.Duration { return min(time.Second, s.ttl/6) }

@@ -1,0 +1,251 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// sweepAfter lets the store remove the row of a dead session that nobody contended for.
+const sweepAfter = 7 * 24 * time.Hour
+
+// session is one row that the client heartbeats; the client's leases name it. It is born trusted, and
+// once lost it is lost for ever (R5).
+type session struct {
+	client *Client
+	id     string
+	// ctx ends, with a *LostError as its cause, when the session is lost. leases is its child and the parent of the
+	// leases' contexts; Close ends it earlier, while the heartbeats go on for the holders that still stop their work.
+	ctx, leases          context.Context
+	cancel, cancelLeases context.CancelCauseFunc
+	// beating is closed when the heartbeat goroutine has ended.
+	beating chan struct{}
+
+	mu     sync.Mutex
+	record sessionRecord
+	// pair is the row at the latest version known to be this session's.
+	pair *kv.KVPair
+	// renewed is t0 of R3: read before the first attempt of the last heartbeat whose success is known.
+	renewed clock.Reading
+	// acked is the beat of that heartbeat, unresolved those sent since whose outcome is unknown.
+	acked      string
+	unresolved []string
+	deadline   clock.Timer
+	lost       *LostError
+	// gone: the row is proven not to be there any more, so that nothing naming the session holds anything.
+	gone bool
+}
+
+// openSession writes a session row under a new id (R1). A write that is not known to be applied throws the id away.
+func (c *Client) openSession(ctx context.Context) (*session, error) {
+	host, _ := os.Hostname()
+	now := c.clock.Now()
+	s := &session{client: c, id: randomID(16), beating: make(chan struct{}), renewed: now, acked: randomID(8)}
+	s.record = sessionRecord{
+		Format: format, Owner: c.owner, TTL: c.ttl.Milliseconds(), Host: host, PID: os.Getpid(),
+		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked,
+	}
+	pair, err := c.store.AtomicPut(ctx, sessionPrefix+s.id, c.sessionOptions(s.record, nil)...)
+	if err != nil {
+		return nil, err
+	}
+	s.pair = pair
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.leases, s.cancelLeases = context.WithCancelCause(s.ctx)
+	s.mu.Lock()
+	s.deadline = c.clock.AfterFunc(s.remainingLocked(), func() { s.err() })
+	s.mu.Unlock()
+	go s.beat()
+	c.log.Debug("lease: session opened", "session", s.id, "owner", c.owner, "ttl", c.ttl)
+	return s, nil
+}
+
+func (c *Client) sessionOptions(record sessionRecord, previous *kv.KVPair) []kv.WriteOption {
+	return []kv.WriteOption{
+		kv.WithJSON(record), kv.WithPrevious(previous), kv.WithSweepAfter(sweepAfter), kv.WithAttemptTimeout(c.attemptTimeout()),
+	}
+}
+
+// remainingLocked is the time to the trust deadline (R3), by the clock that counted most (R4).
+func (s *session) remainingLocked() time.Duration {
+	return s.client.ttl - s.client.margin - s.client.clock.Now().Since(s.renewed)
+}
+
+// remaining is the time to the trust deadline, 0 once the session is lost.
+func (s *session) remaining() time.Duration {
+	if s.err() != nil {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(0, s.remainingLocked())
+}
+
+// err computes from the clocks whether the session may still be believed in (R5): nil if so.
+func (s *session) err() *LostError {
+	s.mu.Lock()
+	if s.lost != nil {
+		defer s.mu.Unlock()
+		return s.lost
+	}
+	if s.remainingLocked() > 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	return s.lose(ReasonExpired, false)
+}
+
+// lose latches the session as lost and ends every lease's context (R6). gone: its row is proven to be no more.
+func (s *session) lose(reason Reason, gone bool) *LostError {
+	s.mu.Lock()
+	s.gone = s.gone || gone
+	first := s.lost == nil
+	if first {
+		s.lost = &LostError{Reason: reason}
+		s.deadline.Stop()
+	}
+	lost := s.lost
+	s.mu.Unlock()
+	if first {
+		s.cancel(lost)
+		s.client.sessionLost(s, lost)
+	}
+	return lost
+}
+
+// isGone reports whether the row is proven not to be there any more.
+func (s *session) isGone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
+}
+
+// beat is the goroutine that heartbeats the session until it is lost (R2, R7). Never are two heartbeats in flight.
+func (s *session) beat() {
+	defer close(s.beating)
+	interval := s.client.heartbeat
+	pause := time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+	failing := false
+	for clock.Sleep(s.ctx, s.client.clock, pause) == nil {
+		again, err := s.renew()
+		switch {
+		case again:
+			pause = 0
+		case err != nil:
+			if !failing && s.ctx.Err() == nil {
+				s.client.log.Warn("lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
+			}
+			failing = true
+			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
+		default:
+			failing = false
+			pause = time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+		}
+	}
+}
+
+// renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
+func (s *session) renew() (again bool, err error) {
+	c := s.client
+	beat := randomID(8)
+	s.mu.Lock()
+	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
+	s.record.Beat, s.record.RenewedAt = beat, t0.Wall
+	record, previous := s.record, s.pair
+	s.unresolved = append(s.unresolved, beat)
+	budget := min(c.heartbeat, s.remainingLocked())
+	s.mu.Unlock()
+
+	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
+	defer cancel()
+	pair, err := c.store.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
+	if err == nil {
+		s.acknowledge(pair, beat, t0)
+		return false, nil
+	}
+	current, conflict := currentPair(err)
+	switch {
+	case current != nil && s.adopt(current):
+		return true, nil
+	case conflict, current != nil && current.Version != previous.Version:
+		s.lose(ReasonKilled, conflict && current == nil)
+	}
+	return false, err
+}
+
+// acknowledge extends the trust by a heartbeat that is known to be applied, unless the old deadline has passed meanwhile (H21).
+func (s *session) acknowledge(pair *kv.KVPair, beat string, t0 clock.Reading) {
+	if s.err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost != nil || s.remainingLocked() <= 0 {
+		return // the timer or the next question latches it
+	}
+	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, beat, nil
+	s.deadline.Reset(s.remainingLocked())
+}
+
+// adopt takes over the version of a row that a heartbeat of ours, of unknown outcome, has written (R2). It reports
+// whether current is such a row; anything else is not ours: a clone's, a restored table's, an edit.
+func (s *session) adopt(current *kv.KVPair) bool {
+	record, err := decodeSession(current)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if current.Version <= s.pair.Version || (record.Beat != s.acked && !slices.Contains(s.unresolved, record.Beat)) {
+		return false
+	}
+	s.pair = current
+	return true
+}
+
+// end deletes the session's row, which frees everything that names it (R8, R16), until the outcome is known or ctx ends.
+func (s *session) end(ctx context.Context) error {
+	<-s.beating // its last call may still change the row
+	return s.client.untilKnown(ctx, func() error {
+		s.mu.Lock()
+		pair, gone := s.pair, s.gone
+		s.mu.Unlock()
+		if gone {
+			return nil
+		}
+		err := s.client.store.AtomicDelete(ctx, pair.Key, pair, kv.WithAttemptTimeout(s.client.attemptTimeout()))
+		current, conflict := currentPair(err)
+		switch {
+		case err == nil, conflict && current == nil:
+		case current != nil && s.adopt(current):
+			return errAgain
+		case !conflict:
+			return err
+		}
+		s.mu.Lock()
+		s.gone = true // deleted, or no longer ours: then the row is not this session's any more
+		s.mu.Unlock()
+		return nil
+	})
+}
+
+// currentPair extracts from a failed write the pair that stood in its way, and whether the write is known not to be applied.
+func currentPair(err error) (current *kv.KVPair, conflict bool) {
+	var c *kv.ConflictError
+	if errors.As(err, &c) {
+		return c.Current, true
+	}
+	var u *kv.UncertainError
+	if errors.As(err, &u) {
+		return u.Current, false
+	}
+	return nil, false
+}
