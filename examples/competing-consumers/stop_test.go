@@ -1,0 +1,111 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/examples/internal/stores"
+)
+
+// workersOf returns the pids of the live worker processes of a parent, by the parent's pid in their names.
+func workersOf(t *testing.T, parent int) (pids []string) {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	require.NoError(t, err)
+	require.NotEmpty(t, lines, "this test finds processes in /proc: run it on Linux")
+	for _, path := range lines {
+		text, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(text, []byte("-worker\x00")) && bytes.HasSuffix(text, fmt.Appendf(nil, "@%d\x00", parent)) {
+			pids = append(pids, filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return pids
+}
+
+// startAtWork returns a run on store whose three workers are in the middle of entries.
+func startAtWork(t *testing.T, temporary, store string) *program {
+	t.Helper()
+	p := start(t, []string{"TMPDIR=" + temporary}, "-input", files(t, 30), "-store", store, "-work", "30s")
+	for range 3 {
+		p.await(t, "acquired")
+	}
+	require.Len(t, workersOf(t, p.Process.Pid), 3)
+	return p
+}
+
+func TestASignalStopsCleanly(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			temporary := t.TempDir()
+			p := startAtWork(t, temporary, "sqlite")
+			require.NoError(t, p.Process.Signal(sig))
+			summary, status := p.end(t)
+			require.Equal(t, 128+int(sig), status, p.stderr.String())
+			require.Equal(t, "summary", summary.Event)
+			require.False(t, summary.Complete)
+			require.Equal(t, 1, strings.Count(p.stderr.String(), "\n"), p.stderr.String())
+			require.Empty(t, workersOf(t, p.Process.Pid))
+			requireEmpty(t, temporary)
+		})
+	}
+}
+
+// leftover returns the keys of leases and sessions in a store file.
+func leftover(t *testing.T, file string) (keys []string) {
+	t.Helper()
+	store, closeStore, err := stores.Open(t.Context(), "sqlite:"+file, false)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, closeStore()) }()
+	for _, prefix := range []string{"lease/", "session/"} {
+		pairs, err := store.List(t.Context(), prefix)
+		require.NoError(t, err)
+		for _, pair := range pairs {
+			keys = append(keys, pair.Key)
+		}
+	}
+	return keys
+}
+
+func TestAStopLeavesNoLockAndNoSession(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "store.db")
+	p := startAtWork(t, t.TempDir(), "sqlite:"+file)
+	require.NotEmpty(t, leftover(t, file))
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	p.end(t)
+	require.Empty(t, leftover(t, file))
+}
+
+func TestWorkersEndWhenTheirParentIsKilled(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "store.db")
+	p := startAtWork(t, t.TempDir(), "sqlite:"+file)
+	require.NoError(t, p.Process.Kill())
+	p.end(t)
+	require.Eventually(t, func() bool { return len(workersOf(t, p.Process.Pid)) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Empty(t, leftover(t, file))
+}
+
+func TestWorkersLeaveInterruptsToTheParent(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil, "-input", files(t, 10), "-work", "300ms")
+	p.await(t, "acquired")
+	p.await(t, "acquired")
+	for _, worker := range workersOf(t, p.Process.Pid) {
+		var pid int
+		_, err := fmt.Sscan(worker, &pid)
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGINT))
+	}
+	p.complete(t, 10)
+}

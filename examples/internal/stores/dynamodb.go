@@ -1,0 +1,83 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/smithy-go/logging"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+)
+
+const (
+	credentialsTimeout = 2 * time.Second
+	probeTimeout       = 2500 * time.Millisecond
+	createTimeout      = 2 * time.Minute
+)
+
+// openDynamoDB checks Region, credentials and table, in this order, so that what is missing is said before any work begins.
+func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, func() error, error) {
+	client, err := dynamoClient(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if create {
+		if err := createTable(ctx, client, table); err != nil {
+			return nil, nil, err
+		}
+	}
+	store, err := dynamokv.New(client, table)
+	if err != nil {
+		return nil, nil, fmt.Errorf("store dynamodb:%s: %w", table, err)
+	}
+	if err := probe(ctx, store, table); err != nil {
+		return nil, nil, err
+	}
+	return store, func() error { return nil }, nil
+}
+
+// dynamoClient returns a client of the standard configuration, having seen that there are a Region and credentials.
+func dynamoClient(ctx context.Context) (*dynamodb.Client, error) {
+	ctx, cancel := clock.System.WithTimeout(ctx, credentialsTimeout)
+	defer cancel()
+	settings, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{})) // what it warns of comes as an error too
+	if err != nil {
+		return nil, fmt.Errorf("AWS configuration (check AWS_PROFILE and ~/.aws/config): %w", err)
+	}
+	if settings.Region == "" {
+		return nil, errors.New("no AWS Region: set AWS_REGION, or region in the profile that AWS_PROFILE names")
+	}
+	if _, err := settings.Credentials.Retrieve(ctx); err != nil {
+		return nil, fmt.Errorf("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or sign in with aws sso login: %w", err)
+	}
+	return dynamodb.NewFromConfig(settings), nil
+}
+
+func createTable(ctx context.Context, client *dynamodb.Client, table string) error {
+	ctx, cancel := clock.System.WithTimeout(ctx, createTimeout)
+	defer cancel()
+	if err := dynamokv.EnsureTable(ctx, client, table); err != nil {
+		return fmt.Errorf("creating table %s (check Region, endpoint and permissions): %w", table, err)
+	}
+	return nil
+}
+
+// probe reads one key, to see that the table is there and may be read.
+func probe(ctx context.Context, store kv.Store, table string) error {
+	ctx, cancel := clock.System.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := store.Exists(ctx, "probe", kv.WithAttemptTimeout(time.Second))
+	switch {
+	case errors.Is(err, dynamokv.ErrTableNotFound):
+		return fmt.Errorf("there is no DynamoDB table %s in this Region: check the name and AWS_REGION, or add -create-table", table)
+	case err != nil:
+		return fmt.Errorf("DynamoDB table %s cannot be read (check Region, AWS_ENDPOINT_URL_DYNAMODB and permissions): %w", table, err)
+	}
+	return nil
+}
