@@ -1,0 +1,196 @@
+package kvtest
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+var concurrencyScenarios = []scenario{
+	{"OneCreateWins", testOneCreateWins},
+	{"OneDeleteWins", testOneDeleteWins},
+	{"IncrementsSumUp", testIncrementsSumUp},
+	{"UpdatesSumUp", testUpdatesSumUp},
+	{"CreateAndDeleteAlternate", testCreateAndDeleteAlternate},
+	{"BlindWritesNeverReuseAVersion", testBlindWritesNeverReuseAVersion},
+}
+
+// workers is how many goroutines contend, half of them on each handle; rounds how often each writes.
+const (
+	workers = 8
+	rounds  = 10
+)
+
+// contend runs fn in all workers at once, and requires that none fails.
+func (e *env) contend(t *testing.T, fn func(worker int, store kv.Store) error) {
+	t.Helper()
+	var wg sync.WaitGroup
+	errs := make([]error, workers)
+	start := make(chan struct{})
+	for worker := range workers {
+		store := e.store
+		if worker%2 == 1 {
+			store = e.other
+		}
+		wg.Go(func() {
+			<-start
+			errs[worker] = fn(worker, store)
+		})
+	}
+	close(start)
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+}
+
+func testOneCreateWins(t *testing.T, e *env) {
+	for round := range rounds {
+		name := fmt.Sprint(round)
+		won := make([]*kv.KVPair, workers)
+		e.contend(t, func(worker int, store kv.Store) (err error) {
+			won[worker], err = store.AtomicPut(e.ctx, e.key(name), kv.WithString(fmt.Sprint(worker)))
+			if errors.Is(err, kv.ErrKeyExists) {
+				return nil
+			}
+			return err
+		})
+		winners := 0
+		for worker, pair := range won {
+			if pair != nil {
+				winners++
+				require.Equal(t, fmt.Sprint(worker), pair.String())
+				samePair(t, pair, e.get(t, name))
+			}
+		}
+		require.Equal(t, 1, winners)
+	}
+}
+
+func testOneDeleteWins(t *testing.T, e *env) {
+	for round := range rounds {
+		name := fmt.Sprint(round)
+		pair := e.create(t, name)
+		var mu sync.Mutex
+		winners := 0
+		e.contend(t, func(_ int, store kv.Store) error {
+			err := store.AtomicDelete(e.ctx, e.key(name), pair)
+			if errors.Is(err, kv.ErrKeyModified) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			winners++
+			return err
+		})
+		require.Equal(t, 1, winners)
+		e.absent(t, name)
+	}
+}
+
+func testIncrementsSumUp(t *testing.T, e *env) {
+	first := e.create(t, "n", kv.WithString("0"))
+	e.contend(t, func(_ int, store kv.Store) error {
+		current := first
+		for done := 0; done < rounds; {
+			n, err := strconv.Atoi(current.String())
+			if err != nil {
+				return err
+			}
+			next, err := store.AtomicPut(e.ctx, e.key("n"), kv.WithPrevious(current), kv.WithString(strconv.Itoa(n+1)))
+			if lost, ok := errors.AsType[*kv.ConflictError](err); ok && lost.Current != nil {
+				current = lost.Current
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			current = next
+			done++
+		}
+		return nil
+	})
+	require.Equal(t, strconv.Itoa(workers*rounds), e.get(t, "n").String())
+}
+
+func testUpdatesSumUp(t *testing.T, e *env) {
+	e.contend(t, func(_ int, store kv.Store) error {
+		for range rounds {
+			_, err := kv.Update(e.ctx, store, e.key("n"), func(current *kv.KVPair) ([]byte, error) {
+				if current == nil {
+					return []byte("1"), nil
+				}
+				n, err := strconv.Atoi(current.String())
+				return strconv.AppendInt(nil, int64(n+1), 10), err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	require.Equal(t, strconv.Itoa(workers*rounds), e.get(t, "n").String())
+}
+
+// testCreateAndDeleteAlternate uses a key as the simplest lock there is: no two hold it, and every holder's version is new.
+func testCreateAndDeleteAlternate(t *testing.T, e *env) {
+	var mu sync.Mutex
+	var last uint64
+	holders := 0
+	e.contend(t, func(_ int, store kv.Store) error {
+		for done := 0; done < rounds/2; {
+			pair, err := store.AtomicPut(e.ctx, e.key("lock"))
+			if errors.Is(err, kv.ErrKeyExists) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			holders++
+			ok := holders == 1 && pair.Version > last
+			last = pair.Version
+			holders--
+			mu.Unlock()
+			if !ok {
+				return fmt.Errorf("version %d after %d, or two holders", pair.Version, last)
+			}
+			if err := store.AtomicDelete(e.ctx, e.key("lock"), pair); err != nil {
+				return err
+			}
+			done++
+		}
+		return nil
+	})
+}
+
+func testBlindWritesNeverReuseAVersion(t *testing.T, e *env) {
+	var mu sync.Mutex
+	seen := map[uint64]string{}
+	e.contend(t, func(worker int, store kv.Store) error {
+		var last uint64
+		for round := range rounds {
+			value := fmt.Sprint(worker, " ", round)
+			if err := store.Put(e.ctx, e.key("k"), kv.WithString(value)); err != nil {
+				return err
+			}
+			pair, err := store.Get(e.ctx, e.key("k"))
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			before, known := seen[pair.Version]
+			seen[pair.Version] = pair.String()
+			mu.Unlock()
+			if known && before != pair.String() || pair.Version < last {
+				return fmt.Errorf("version %d (last read: %d) is of %q and of %q", pair.Version, last, before, pair.String())
+			}
+			last = pair.Version
+		}
+		return nil
+	})
+}
