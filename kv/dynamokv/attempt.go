@@ -1,0 +1,191 @@
+package dynamokv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/smithy-go/middleware"
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+const (
+	attemptTimeout = time.Second
+	firstBackoff   = 25 * time.Millisecond
+	maxBackoff     = time.Second
+	// defaultBudget bounds an operation whose context has no deadline.
+	defaultBudget = 10 * time.Second
+	// sendBound is S6: nothing is sent later than this after the operation began.
+	sendBound = time.Minute
+)
+
+// errTooLate: S6 forbids to send this any more. The process was suspended, or attempts failed for a minute.
+var errTooLate = errors.New("dynamokv: more than a minute has passed since the operation began")
+
+// operation is one call of a Store's method: what is the same for all its attempts. It is used by one goroutine.
+type operation struct {
+	store   *Store
+	key     string
+	write   bool
+	version uint64 // what an UncertainError says
+	start   clock.Reading
+	timeout time.Duration // of one attempt
+	unknown bool          // an attempt has been made that may have been applied, or may be
+}
+
+// sender sends one request.
+type sender func(context.Context, ...func(*dynamodb.Options)) error
+
+func (s *Store) begin(key string, write bool, timeout time.Duration) *operation {
+	if timeout == 0 || timeout > attemptTimeout {
+		timeout = attemptTimeout
+	}
+	return &operation{store: s, key: key, write: write, start: s.clock.Now(), timeout: timeout}
+}
+
+// again is a new operation on the same key that began when op did: the second try (W2).
+func (op *operation) again() *operation {
+	next := *op
+	next.unknown = false
+	return &next
+}
+
+// wall is the operation's :now.
+func (op *operation) wall() time.Time { return op.start.Wall }
+
+// late reports that S6 forbids to send anything more.
+func (op *operation) late() bool { return op.store.clock.Now().Since(op.start) > sendBound }
+
+// run makes attempts until one gets an answer that settles the operation. It returns nil, the
+// *types.ConditionalCheckFailedException (op.unknown then tells of the attempts before it), or an error for the caller of the Store.
+func (op *operation) run(ctx context.Context, send sender) error {
+	if err := ctx.Err(); err != nil && !op.unknown {
+		return fmt.Errorf("dynamokv: key %q: %w", op.key, err)
+	}
+	budget, cancel := op.budget(ctx)
+	defer cancel()
+	pause := newBackoff()
+	var last error
+	for !op.late() {
+		err, sent := op.attempt(budget, send)
+		v := classify(err, sent)
+		switch v {
+		case applied:
+			return nil
+		case conflict:
+			return err
+		case unknown:
+			op.unknown = true
+		}
+		last = err
+		if v == refused || v == clockWrong {
+			return op.refused(err, v)
+		}
+		if clock.Sleep(budget, op.store.clock, pause.NextBackOff()) != nil {
+			break
+		}
+	}
+	return op.giveUp(ctx, last)
+}
+
+func (op *operation) budget(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return op.store.clock.WithTimeout(ctx, defaultBudget)
+}
+
+// newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ, maxBackoff at most.
+func newBackoff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstBackoff/2),
+		backoff.WithRandomizationFactor(1),
+		backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(maxBackoff/2),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// attempt sends once. sent is false only if the request surely was not handed to the HTTP client: a
+// Client that ignores options counts as having sent it.
+func (op *operation) attempt(ctx context.Context, send sender) (err error, sent bool) {
+	ctx, cancel := op.store.clock.WithTimeout(ctx, op.timeout)
+	defer cancel()
+	var entered, handed atomic.Bool
+	err = send(ctx, func(o *dynamodb.Options) {
+		o.Retryer = aws.NopRetryer{}
+		o.DisableClockSkewCorrection = true
+		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+			return op.observe(stack, &entered, &handed)
+		})
+	})
+	return err, handed.Load() || !entered.Load()
+}
+
+// observe notes when a request enters the SDK and when, signed, it is handed to the HTTP client. There, S6 is checked again: the
+// process may have been suspended on the way.
+func (op *operation) observe(stack *middleware.Stack, entered, handed *atomic.Bool) error {
+	err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("DynalockEntered",
+		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+			entered.Store(true)
+			return next.HandleInitialize(ctx, in)
+		}), middleware.Before)
+	if err != nil {
+		return err
+	}
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("DynalockHanded",
+		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+			if op.late() {
+				return middleware.DeserializeOutput{}, middleware.Metadata{}, errTooLate
+			}
+			handed.Store(true)
+			return next.HandleDeserialize(ctx, in)
+		}), middleware.After)
+}
+
+// refused returns the error of an operation whose last attempt was refused in a way that trying again cannot mend.
+func (op *operation) refused(err error, v verdict) error {
+	switch {
+	case op.write && op.unknown:
+		return op.uncertain(nil, err)
+	case v == clockWrong:
+		return fmt.Errorf("dynamokv: key %q: %w: %v", op.key, kv.ErrClock, err)
+	default:
+		return op.store.friendly(fmt.Sprintf("key %q", op.key), err)
+	}
+}
+
+// giveUp returns the error of an operation that has no time left. last is nil if nothing was tried.
+func (op *operation) giveUp(ctx context.Context, last error) error {
+	ended := ctx.Err()
+	switch {
+	case op.write && op.unknown:
+		if ended != nil {
+			last = fmt.Errorf("%w (last attempt: %v)", ended, last)
+		}
+		return op.uncertain(nil, last)
+	case ended != nil:
+		return fmt.Errorf("dynamokv: key %q: %w (last attempt: %v)", op.key, ended, last)
+	case last != nil && classify(last, true) == throttled:
+		return fmt.Errorf("dynamokv: key %q: %w: %v", op.key, kv.ErrThrottled, last)
+	case last == nil || errors.Is(last, errTooLate):
+		if op.write {
+			return op.uncertain(nil, errTooLate)
+		}
+		return fmt.Errorf("dynamokv: key %q: %w", op.key, errTooLate)
+	default:
+		return fmt.Errorf("dynamokv: key %q: gave up: %w", op.key, last)
+	}
+}
+
+// uncertain makes an UncertainError. cause must match no sentinel of package kv.
+func (op *operation) uncertain(current *kv.KVPair, cause error) error {
+	return &kv.UncertainError{Key: op.key, Current: current, Version: op.version, Err: cause}
+}

@@ -1,0 +1,136 @@
+package dynamokv
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+// maxRounds bounds how often a Put starts over because the row went from dead to live and back meanwhile.
+const maxRounds = 10
+
+// Put implements kv.Store. It costs one write; two where the row is an expired one, or the tombstone of a blind Delete,
+// whose fields must not come back, or where WithKeepTTL finds none to keep.
+func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) error {
+	w, err := kv.PutSettings(key, options)
+	if err != nil {
+		return err
+	}
+	if err := s.checkFields(key, w.Fields); err != nil {
+		return err
+	}
+	op := s.begin(key, true, w.AttemptTimeout)
+	writer := newWriteID()
+	send := s.merge(op, &w, writer)
+	for range maxRounds {
+		ok, r, err := s.conditional(ctx, op, writer, send)
+		if ok || err != nil {
+			return err
+		}
+		if r.live(op.wall()) {
+			send = s.merge(op, &w, writer)
+		} else {
+			send = s.overwrite(op, &w, writer, r)
+		}
+	}
+	if op.unknown {
+		return op.uncertain(nil, errRaced)
+	}
+	return fmt.Errorf("dynamokv: Put %q: the pair came and went %d times meanwhile", key, maxRounds)
+}
+
+// merge makes the sender of the UpdateItem of a Put. It leaves alone rows that merging would bring old fields of back to life.
+func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string) sender {
+	e := newExpression()
+	set := []string{
+		s.bumpVersion(op, e),
+		e.attr(attrPayload) + " = " + e.value(encodePayload(w)),
+		e.attr(attrWriter) + " = " + e.value(str(writer)),
+	}
+	for name, value := range w.Fields {
+		set = append(set, e.attr(name)+" = "+e.value(encodeField(value)))
+	}
+	slices.Sort(set) // the same bytes for the same write
+	remove := []string{e.attr(attrDeleted)}
+	if w.KeepTTL {
+		condition := fmt.Sprintf("attribute_exists(%s) AND %s", e.attr(s.idName), e.notDead(op.wall()))
+		return s.updateItem(op.key, e, set, remove, condition)
+	}
+	deadline := deadlineOf(w, op.wall())
+	if deadline.IsZero() {
+		remove = append(remove, e.attr(attrDeadline))
+	} else {
+		set = append(set, e.attr(attrDeadline)+" = "+e.value(num(deadline.UnixMilli())))
+	}
+	if sweep := s.sweepTime(w, deadline, op.wall()); sweep.IsZero() {
+		remove = append(remove, e.attr(attrExpires))
+	} else {
+		set = append(set, e.attr(attrExpires)+" = "+e.value(num(sweep.Unix())))
+	}
+	return s.updateItem(op.key, e, set, remove, e.notExpired(op.wall()))
+}
+
+// overwrite makes the sender of a Put that replaces r, a dead row or none.
+func (s *Store) overwrite(op *operation, w *kv.WriteSettings, writer string, r *row) sender {
+	e := newExpression()
+	if r == nil {
+		put := s.newRow(op, w, uint64(op.wall().UnixMicro())+1)
+		put[attrWriter] = str(writer)
+		return s.putItem(put, e, fmt.Sprintf("attribute_not_exists(%s)", e.attr(s.idName)))
+	}
+	put := s.newRow(op, w, r.version+1)
+	put[attrWriter] = str(writer)
+	return s.putItem(put, e, e.attr(attrVersion)+" = "+e.value(num(r.version)))
+}
+
+// Delete implements kv.Store. It leaves a tombstone, also where there was nothing.
+func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOption) error {
+	d, err := kv.CheckDelete(key, options)
+	if err != nil {
+		return err
+	}
+	op := s.begin(key, true, d.AttemptTimeout)
+	e := newExpression()
+	set := []string{
+		s.bumpVersion(op, e),
+		e.attr(attrWriter) + " = " + e.value(str(newWriteID())),
+		e.attr(attrDeleted) + " = " + e.value(yes()),
+		e.attr(attrExpires) + " = " + e.value(num(op.wall().Add(s.retention).Unix())),
+		// The pair's fields, whose names are not known here, are still in this tombstone. A deadline
+		// that has passed keeps Put from merging into it.
+		e.attr(attrDeadline) + " = " + e.value(num(0)),
+	}
+	return op.run(ctx, s.updateItem(key, e, set, []string{e.attr(attrPayload)}, ""))
+}
+
+// bumpVersion is the assignment of a blind write's version.
+func (s *Store) bumpVersion(op *operation, e *expression) string {
+	version := e.attr(attrVersion)
+	return fmt.Sprintf("%s = if_not_exists(%s, %s) + %s", version, version, e.value(num(op.wall().UnixMicro())), e.value(num(1)))
+}
+
+// updateItem makes the sender of an UpdateItem, unconditional if condition is empty.
+func (s *Store) updateItem(key string, e *expression, set, remove []string, condition string) sender {
+	in := &dynamodb.UpdateItemInput{
+		TableName:                 aws.String(s.table),
+		Key:                       s.keyOf(key),
+		UpdateExpression:          aws.String("SET " + strings.Join(set, ", ") + " REMOVE " + strings.Join(remove, ", ")),
+		ExpressionAttributeNames:  e.names,
+		ExpressionAttributeValues: e.values,
+	}
+	if condition != "" {
+		in.ConditionExpression = aws.String(condition)
+		in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
+	}
+	return func(ctx context.Context, options ...func(*dynamodb.Options)) error {
+		_, err := s.client.UpdateItem(ctx, in, options...)
+		return err
+	}
+}
