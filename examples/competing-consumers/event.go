@@ -23,7 +23,9 @@ const (
 type Event struct {
 	Event string `json:"event"`
 	// At is the instant in nanoseconds, by a clock that all processes of this machine share.
-	At       int64  `json:"at"`
+	At int64 `json:"at"`
+	// Until is when a lost lock had ended, which is before At if the worker was suspended.
+	Until    int64  `json:"until,omitempty"`
 	Worker   string `json:"worker,omitempty"`
 	Entry    string `json:"entry,omitempty"`
 	Token    uint64 `json:"token,omitempty"`

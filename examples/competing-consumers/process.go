@@ -42,15 +42,7 @@ func startProcess(name string, job Job, events chan<- Event) (*member, error) {
 	}
 	go func() {
 		_ = json.NewEncoder(stdin).Encode(job) // it fails if the worker has died, which Wait reports
-		decoder := json.NewDecoder(stdout)
-		for {
-			var e Event
-			if decoder.Decode(&e) != nil {
-				break
-			}
-			events <- e
-		}
-		_, _ = io.Copy(io.Discard, stdout)
+		forward(stdout, events)
 		exited := Event{Event: workerExited, Worker: name}
 		if err := cmd.Wait(); err != nil {
 			exited.Error = err.Error()
@@ -62,6 +54,19 @@ func startProcess(name string, job Job, events chan<- Event) (*member, error) {
 		stop: func() { _ = stdin.Close() },
 		kill: func() { _ = cmd.Process.Kill() },
 	}, nil
+}
+
+// forward passes the events in r on, until its end.
+func forward(r io.Reader, events chan<- Event) {
+	decoder := json.NewDecoder(r)
+	for {
+		var e Event
+		if decoder.Decode(&e) != nil {
+			break
+		}
+		events <- e
+	}
+	_, _ = io.Copy(io.Discard, r) // after a line that was cut short, or no event
 }
 
 // startGoroutine starts a worker in this process, for a store that no other process sees.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,15 +17,23 @@ import (
 )
 
 // workersOf returns the pids of the live worker processes of a parent, by the parent's pid in their names.
-func workersOf(t *testing.T, parent int) (pids []string) {
+func workersOf(t *testing.T, parent int) []int {
+	t.Helper()
+	return processes(t, fmt.Sprintf("@%d", parent))
+}
+
+// processes returns the pids of the live worker processes whose names end in suffix.
+func processes(t *testing.T, suffix string) (pids []int) {
 	t.Helper()
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	require.NoError(t, err)
 	require.NotEmpty(t, lines, "this test finds processes in /proc: run it on Linux")
 	for _, path := range lines {
 		text, err := os.ReadFile(path)
-		if err == nil && bytes.Contains(text, []byte("-worker\x00")) && bytes.HasSuffix(text, fmt.Appendf(nil, "@%d\x00", parent)) {
-			pids = append(pids, filepath.Base(filepath.Dir(path)))
+		if err == nil && bytes.Contains(text, []byte("\x00-worker\x00")) && bytes.HasSuffix(text, []byte(suffix+"\x00")) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			require.NoError(t, err)
+			pids = append(pids, pid)
 		}
 	}
 	return pids
@@ -101,11 +110,37 @@ func TestWorkersLeaveInterruptsToTheParent(t *testing.T) {
 	p := start(t, nil, "-input", files(t, 10), "-work", "300ms")
 	p.await(t, "acquired")
 	p.await(t, "acquired")
-	for _, worker := range workersOf(t, p.Process.Pid) {
-		var pid int
-		_, err := fmt.Sscan(worker, &pid)
-		require.NoError(t, err)
+	for _, pid := range workersOf(t, p.Process.Pid) {
 		require.NoError(t, syscall.Kill(pid, syscall.SIGINT))
 	}
 	p.complete(t, 10)
+}
+
+func TestAWorkerThatIsKilledFromOutsideIsReplaced(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil, "-input", files(t, 12), "-ttl", "3s", "-work", "500ms")
+	victim := p.await(t, "acquired")
+	pids := processes(t, victim.Worker)
+	require.Len(t, pids, 1)
+	require.NoError(t, syscall.Kill(pids[0], syscall.SIGKILL))
+	require.Equal(t, victim.Worker, p.await(t, "died").Worker)
+	require.Positive(t, p.complete(t, 12).Takeovers)
+}
+
+func TestASuspendedWorkerNoticesThatItLostItsLock(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil, "-input", files(t, 12), "-ttl", "3s", "-work", "1s")
+	victim := p.await(t, "acquired")
+	pids := processes(t, victim.Worker)
+	require.Len(t, pids, 1)
+	require.NoError(t, syscall.Kill(pids[0], syscall.SIGSTOP))
+	var taker line
+	for taker.Entry != victim.Entry || taker.Worker == victim.Worker {
+		taker = p.await(t, "acquired")
+	}
+	require.NoError(t, syscall.Kill(pids[0], syscall.SIGCONT))
+	lost := p.await(t, "lost")
+	require.Equal(t, victim.Worker, lost.Worker)
+	require.Equal(t, victim.Entry, lost.Entry)
+	p.complete(t, 12)
 }

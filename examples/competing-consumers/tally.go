@@ -60,7 +60,11 @@ func (t *tally) add(e Event) {
 		t.workers[e.Worker]++
 	case entryReleased, entryLost, workerKilled, workerDied:
 		if o, ok := t.open[e.Worker]; ok {
-			t.holds[o.entry] = append(t.holds[o.entry], hold{o.from, e.At})
+			to := e.At
+			if e.Until != 0 {
+				to = min(to, e.Until)
+			}
+			t.holds[o.entry] = append(t.holds[o.entry], hold{o.from, to})
 			delete(t.open, e.Worker)
 		}
 	case workerFinished:

@@ -139,8 +139,9 @@ func (w *worker) attempt(ctx context.Context, entry string) (settled bool, err e
 		Event: entryAcquired, Entry: entry, Token: held.Token(), Takeover: held.TakenOver(),
 		Requests: w.requests.snapshot(),
 	})
+	trust := followTrust(held)
 	settled, err = w.work(ctx, held, entry)
-	return settled, errors.Join(err, w.release(ctx, held, entry))
+	return settled, errors.Join(err, w.release(ctx, held, entry, trust.end()))
 }
 
 // done reports whether entry has a result that is not stale.
@@ -175,7 +176,7 @@ func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (set
 	if err == nil {
 		err = clock.Sleep(ctx, clock.System, w.job.Work)
 	}
-	if err != nil {
+	if err != nil || !held.Held() {
 		return false, nil // stopped, or the lock was lost: release says so
 	}
 	accepted, err := publish(ctx, w.store, entry, Result{Worker: w.name, Token: held.Token(), Digest: sum})
@@ -192,9 +193,9 @@ func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (set
 
 // release gives the lock back, if it is still ours. What it reports comes before the request, so that the time between
 // "acquired" and "released" lies within the time of the lock.
-func (w *worker) release(ctx context.Context, held *lease.Lease, entry string) error {
+func (w *worker) release(ctx context.Context, held *lease.Lease, entry string, trusted int64) error {
 	if err := held.Err(); err != nil {
-		w.emit(Event{Event: entryLost, Entry: entry, Token: held.Token(), Error: err.Error()})
+		w.emit(Event{Event: entryLost, Entry: entry, Token: held.Token(), Until: trusted, Error: err.Error()})
 		return nil
 	}
 	w.emit(Event{Event: entryReleased, Entry: entry, Token: held.Token()})
