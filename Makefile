@@ -46,7 +46,7 @@ fmt-check: ## fail if gofmt would change a file
 tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
 	$(call each,GOWORK=off go mod tidy -diff)
 
-run: ## the example: workers share jobs, some are killed, none is lost
+run: ## the example: three workers compete for the files under this folder
 	go run ./examples/competing-consumers
 
 clean: ## remove bin/, the tools
