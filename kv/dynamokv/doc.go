@@ -25,7 +25,7 @@
 //
 // The driver makes its own attempts; the SDK's are off. Each is bounded by a second ([kv.WithAttemptTimeout]
 // lowers that), attempts are apart by a jittered backoff from 25 ms to 1 s, and all of them together by ctx or, if that has no
-// deadline, 10 s; never by more than a minute (S6). Every attempt of an operation sends the same bytes: version,
+// deadline, 10 s; never by more than a minute (S6). Every attempt of an operation says the same: version,
 // write id and the :now of its conditions are fixed when it begins. A condition that fails and returns our own
 // write id was ours (S5); after a lost answer, one that does not prove that ours can no longer land is an ErrUncertain.
 //

@@ -42,7 +42,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	if fault == nil {
 		return w.base.RoundTrip(r)
 	}
-	return fault(n, r, w.base.RoundTrip)
+	return fault(n, r, func(r *http.Request) (*http.Response, error) { return w.base.RoundTrip(r) })
 }
 
 // inject counts anew, and lets f act from now on.

@@ -3,7 +3,6 @@ package dynamokv
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -57,7 +56,6 @@ func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string) sender 
 	for name, value := range w.Fields {
 		set = append(set, e.attr(name)+" = "+e.value(encodeField(value)))
 	}
-	slices.Sort(set) // the same bytes for the same write
 	remove := []string{e.attr(attrDeleted)}
 	if w.KeepTTL {
 		condition := fmt.Sprintf("attribute_exists(%s) AND %s", e.attr(s.idName), e.notDead(op.wall()))

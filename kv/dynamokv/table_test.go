@@ -1,0 +1,121 @@
+package dynamokv_test
+
+import (
+	"context"
+	"crypto/rand"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+)
+
+func TestEnsureTableByManyAtOnce(t *testing.T) {
+	t.Parallel()
+	client := newClient(dynamolocal.Endpoint(t), &wire{base: sharedTransport})
+	table := "ensured-" + rand.Text()
+	names := dynamokv.WithKeyNames("pk", "sk")
+	g, ctx := errgroup.WithContext(t.Context())
+	for range 4 {
+		g.Go(func() error { return dynamokv.EnsureTable(ctx, client, table, names) })
+	}
+	require.NoError(t, g.Wait())
+	ttl, err := client.DescribeTimeToLive(t.Context(), &dynamodb.DescribeTimeToLiveInput{TableName: aws.String(table)})
+	require.NoError(t, err)
+	require.Equal(t, "expires", aws.ToString(ttl.TimeToLiveDescription.AttributeName))
+
+	s, err := dynamokv.New(client, table, names)
+	require.NoError(t, err)
+	_, err = s.AtomicPut(t.Context(), "key", kv.WithFields(kv.Fields{"owner": "me"}))
+	require.NoError(t, err)
+	p, err := s.Get(t.Context(), "key")
+	require.NoError(t, err)
+	require.Equal(t, kv.Fields{"owner": "me"}, p.Fields)
+	require.ErrorIs(t, s.Put(t.Context(), "key", kv.WithFields(kv.Fields{"pk": "x"})), kv.ErrReservedField)
+
+	require.ErrorIs(t, dynamokv.EnsureTable(t.Context(), client, table), dynamokv.ErrTableUnfit, "other key names")
+}
+
+func TestAMissingTable(t *testing.T) {
+	t.Parallel()
+	client := newClient(dynamolocal.Endpoint(t), &wire{base: sharedTransport})
+	s, err := dynamokv.New(client, "missing-"+rand.Text())
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), "key")
+	require.ErrorIs(t, err, dynamokv.ErrTableNotFound)
+	require.ErrorContains(t, err, "create it with EnsureTable")
+	_, err = s.List(t.Context(), "")
+	require.ErrorIs(t, err, dynamokv.ErrTableNotFound)
+	require.ErrorIs(t, s.Put(t.Context(), "key"), dynamokv.ErrTableNotFound)
+	require.ErrorIs(t, s.Delete(t.Context(), "key"), dynamokv.ErrTableNotFound)
+}
+
+// describedTable is a table of which DescribeTable says this. Nothing else may be called on it but DescribeTimeToLive.
+type describedTable struct {
+	dynamokv.TableClient
+	description types.TableDescription
+	ttl         string
+}
+
+func (d *describedTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
+	return &dynamodb.DescribeTableOutput{Table: &d.description}, nil
+}
+
+func (d *describedTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
+	return &dynamodb.DescribeTimeToLiveOutput{TimeToLiveDescription: &types.TimeToLiveDescription{
+		AttributeName: aws.String(d.ttl), TimeToLiveStatus: types.TimeToLiveStatusEnabled,
+	}}, nil
+}
+
+func TestTablesThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(d *describedTable)
+		want   string // "": fits
+	}{
+		"a fitting one": {func(*describedTable) {}, ""},
+		"no sort key":   {func(d *describedTable) { d.description.KeySchema = d.description.KeySchema[:1] }, "no sort key"},
+		"other key":     {func(d *describedTable) { d.description.KeySchema[1].AttributeName = aws.String("sk") }, `want "name"`},
+		"other key type": {func(d *describedTable) {
+			d.description.AttributeDefinitions[1].AttributeType = types.ScalarAttributeTypeN
+		}, "of type N"},
+		"other ttl": {func(d *describedTable) { d.ttl = "ttl" }, `time to live on "ttl"`},
+		"global, eventually consistent": {func(d *describedTable) {
+			d.description.Replicas = []types.ReplicaDescription{{RegionName: aws.String("eu-west-1")}}
+		}, "eventually consistent"},
+		"global, of the old kind": {func(d *describedTable) { d.description.GlobalTableVersion = aws.String("2017.11.29") }, "eventually consistent"},
+		"global, strongly consistent": {func(d *describedTable) {
+			d.description.Replicas = []types.ReplicaDescription{{RegionName: aws.String("eu-west-1")}}
+			d.description.MultiRegionConsistency = types.MultiRegionConsistencyStrong
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := &describedTable{ttl: "expires", description: types.TableDescription{
+				TableStatus: types.TableStatusActive,
+				AttributeDefinitions: []types.AttributeDefinition{
+					{AttributeName: aws.String("id"), AttributeType: types.ScalarAttributeTypeS},
+					{AttributeName: aws.String("name"), AttributeType: types.ScalarAttributeTypeS},
+				},
+				KeySchema: []types.KeySchemaElement{
+					{AttributeName: aws.String("id"), KeyType: types.KeyTypeHash},
+					{AttributeName: aws.String("name"), KeyType: types.KeyTypeRange},
+				},
+			}}
+			c.change(d)
+			err := dynamokv.EnsureTable(t.Context(), d, "table")
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
