@@ -98,7 +98,10 @@ func workerMain(name string) int {
 		stop()
 	}()
 	store, closeStore, err := stores.Open(ctx, job.Store, false)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return 1 // stopped, too
+	case err != nil:
 		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		return 1
 	}

@@ -2,8 +2,10 @@ package main_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -67,6 +69,35 @@ func TestASignalStopsCleanly(t *testing.T) {
 			requireEmpty(t, temporary)
 		})
 	}
+}
+
+func TestASignalWhileWorkersStartStopsCleanly(t *testing.T) {
+	t.Parallel()
+	temporary := t.TempDir()
+	p := start(t, []string{"TMPDIR=" + temporary}, "-input", files(t, 30), "-work", "30s", "-workers", "8")
+	p.await(t, "started") // and the others are about to
+	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	_, status := p.end(t)
+	require.Equal(t, 128+int(syscall.SIGTERM), status, p.stderr.String())
+	require.Equal(t, 1, strings.Count(p.stderr.String(), "\n"), p.stderr.String())
+	require.Empty(t, workersOf(t, p.Process.Pid))
+	requireEmpty(t, temporary)
+}
+
+func TestAReaderThatGoesAwayStopsTheRun(t *testing.T) {
+	t.Parallel()
+	temporary := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "sh", "-c", `"$0" -json -input "$1" -work 1s | head -n 1`, binary, files(t, 30))
+	shell.Env = append(os.Environ(), "TMPDIR="+temporary)
+	out, err := shell.Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "started")
+	require.Eventually(t, func() bool {
+		left, err := os.ReadDir(temporary)
+		return err == nil && len(left) == 0
+	}, 20*time.Second, 10*time.Millisecond)
 }
 
 // leftover returns the keys of leases and sessions in a store file.
