@@ -166,7 +166,7 @@ func (p *prefixed) inner(err error) error {
 	switch {
 	case mapped == nil:
 		return err
-	case original == err:
+	case original == err: //nolint:errorlint // the question is whether something is wrapped around it
 		return mapped
 	default:
 		return &remapped{err: err, mapped: mapped}

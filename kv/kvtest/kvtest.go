@@ -10,6 +10,7 @@ package kvtest
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"testing"
 	"time"
 
@@ -146,7 +147,7 @@ func conflict(t *testing.T, err error, sentinel error) *kv.ConflictError {
 	require.ErrorIs(t, err, sentinel)
 	var lost *kv.ConflictError
 	require.ErrorAs(t, err, &lost)
-	require.Equal(t, sentinel == kv.ErrKeyExists, lost.Create)
+	require.Equal(t, errors.Is(sentinel, kv.ErrKeyExists), lost.Create)
 	return lost
 }
 

@@ -249,9 +249,10 @@ func testListUnderWrites(t *testing.T, e *env) {
 func testListHidesDeleted(t *testing.T, e *env) {
 	for i := range 6 {
 		pair := e.create(t, fmt.Sprint(i))
-		if i%3 == 0 {
+		switch i % 3 {
+		case 0:
 			require.NoError(t, e.store.Delete(e.ctx, pair.Key))
-		} else if i%3 == 1 {
+		case 1:
 			require.NoError(t, e.store.AtomicDelete(e.ctx, pair.Key, pair))
 		}
 	}

@@ -37,7 +37,7 @@ func only(t *testing.T, err, want error) {
 	t.Helper()
 	require.ErrorIs(t, err, want)
 	for _, sentinel := range sentinels {
-		if sentinel != want {
+		if !errors.Is(sentinel, want) {
 			require.NotErrorIs(t, err, sentinel)
 		}
 	}

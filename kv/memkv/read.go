@@ -2,6 +2,7 @@ package memkv
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (s *Store) Get(ctx context.Context, key string, options ...kv.ReadOption) (
 // Exists implements kv.Store.
 func (s *Store) Exists(ctx context.Context, key string, options ...kv.ReadOption) (bool, error) {
 	_, err := s.live(ctx, key, options)
-	if _, absent := err.(*kv.NotFoundError); absent {
+	if errors.Is(err, kv.ErrKeyNotFound) {
 		return false, nil
 	}
 	return err == nil, err
