@@ -92,8 +92,11 @@ func freePort() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("dynamolocal: %w", err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		return 0, fmt.Errorf("dynamolocal: %w", err)
+	}
+	return port, nil
 }
 
 // await returns when endpoint answers anything at all.

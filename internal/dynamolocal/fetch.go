@@ -43,7 +43,7 @@ func fetch(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("dynamolocal: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }() // what is left is only in the way
 	tgz, err := pack(ctx, temp)
 	if err != nil {
 		return "", err
@@ -79,7 +79,7 @@ func pack(ctx context.Context, dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("dynamolocal: npm pack: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	hash := sha256.New()
 	if _, err := io.Copy(hash, f); err != nil {
 		return "", fmt.Errorf("dynamolocal: %w", err)
@@ -96,7 +96,7 @@ func unpack(tgz, dir string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read
 	zipped, err := gzip.NewReader(f)
 	if err != nil {
 		return err

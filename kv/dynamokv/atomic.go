@@ -87,8 +87,7 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 		case second || r.live(op.wall()) || r.ver() < op.version:
 			return nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.current(op.wall()), Version: r.ver()}
 		}
-		op = op.again()
-		op.version = r.version + 1
+		op.version = r.version + 1 // and, by newRow, a new write id; no attempt is unknown
 	}
 }
 

@@ -50,13 +50,6 @@ func (s *Store) begin(key string, write bool, timeout time.Duration) *operation 
 	return &operation{store: s, key: key, write: write, start: s.clock.Now(), timeout: timeout}
 }
 
-// again is a new operation on the same key that began when op did: the second try (W2).
-func (op *operation) again() *operation {
-	next := *op
-	next.unknown = false
-	return &next
-}
-
 // wall is the operation's :now.
 func (op *operation) wall() time.Time { return op.start.Wall }
 
@@ -156,7 +149,7 @@ func (op *operation) refused(err error, v verdict) error {
 	case op.write && op.unknown:
 		return op.uncertain(nil, err)
 	case v == clockWrong:
-		return fmt.Errorf("dynamokv: key %q: %w: %v", op.key, kv.ErrClock, err)
+		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrClock, err)
 	default:
 		return op.store.friendly(fmt.Sprintf("key %q", op.key), err)
 	}
@@ -165,17 +158,20 @@ func (op *operation) refused(err error, v verdict) error {
 // giveUp returns the error of an operation that has no time left. last is nil if nothing was tried.
 func (op *operation) giveUp(ctx context.Context, last error) error {
 	ended := ctx.Err()
+	if last == nil {
+		last = errTooLate
+	}
 	switch {
 	case op.write && op.unknown:
 		if ended != nil {
-			last = fmt.Errorf("%w (last attempt: %v)", ended, last)
+			last = fmt.Errorf("%w (last attempt: %w)", ended, last)
 		}
 		return op.uncertain(nil, last)
 	case ended != nil:
-		return fmt.Errorf("dynamokv: key %q: %w (last attempt: %v)", op.key, ended, last)
-	case last != nil && classify(last, true) == throttled:
-		return fmt.Errorf("dynamokv: key %q: %w: %v", op.key, kv.ErrThrottled, last)
-	case last == nil || errors.Is(last, errTooLate):
+		return fmt.Errorf("dynamokv: key %q: %w (last attempt: %w)", op.key, ended, last)
+	case classify(last, true) == throttled:
+		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, last)
+	case errors.Is(last, errTooLate):
 		if op.write {
 			return op.uncertain(nil, errTooLate)
 		}

@@ -28,7 +28,7 @@ func requireOnly(t *testing.T, err, want error) {
 	t.Helper()
 	require.Error(t, err)
 	for _, s := range sentinels {
-		require.Equal(t, s == want, errors.Is(err, s), "%v: is it %v?", err, s)
+		require.Equal(t, want != nil && errors.Is(want, s), errors.Is(err, s), "%v: is it %v?", err, s)
 	}
 }
 
