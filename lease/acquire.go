@@ -48,10 +48,15 @@ func (c *Client) wake(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if g, ok := c.gates[key]; ok {
-		select {
-		case g.freed <- struct{}{}:
-		default:
-		}
+		g.wake()
+	}
+}
+
+// wake leaves word for the waiter, unless word is there already.
+func (g *gate) wake() {
+	select {
+	case g.freed <- struct{}{}:
+	default:
 	}
 }
 
@@ -283,6 +288,10 @@ func (c *Client) acquire(ctx context.Context, g *gate, key string) (*Lease, erro
 	began := c.clock.Now()
 	var seen *kv.KVPair
 	for waited := false; ; waited = true {
+		select {
+		case <-g.freed: // what it tells of, the attempt will see
+		default:
+		}
 		l, err := c.tryRow(ctx, g, key, seen)
 		var b *busy
 		switch {
@@ -318,6 +327,7 @@ func (c *Client) poll(ctx context.Context, g *gate, key string, b *busy, began c
 		case <-t.C():
 		case <-g.freed:
 			t.Stop()
+			return nil, nil // a lease of this client on the key has ended
 		case <-ctx.Done():
 			t.Stop()
 			return nil, context.Cause(ctx)

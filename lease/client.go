@@ -115,8 +115,23 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 				return
 			}
 		}
-		_ = s.end(ctx) // only ctx's end stops it: then Close has begun
+		if s.end(ctx) == nil { // only ctx's end stops it: then Close has begun
+			c.buried(s)
+		}
 	})
+}
+
+// buried spares the client's own waiters the wait for its own old session.
+func (c *Client) buried(s *session) {
+	seen := c.sightings.of(s.id)
+	seen.slot <- struct{}{}
+	seen.dead = true
+	<-seen.slot
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range c.gates {
+		g.wake()
+	}
 }
 
 // start runs task in the background, until Close is done.

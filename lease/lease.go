@@ -139,7 +139,7 @@ func (l *Lease) giveBack(ctx context.Context) error {
 // latch ends the lease, as released unless it has ended already. The session is asked first, so that a loss
 // that no timer has told of yet keeps its reason.
 func (l *Lease) latch() {
-	l.session.err()
+	l.session.check()
 	l.cancel(&LostError{Key: l.key, Reason: ReasonReleased})
 }
 

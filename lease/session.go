@@ -60,7 +60,7 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.leases, s.cancelLeases = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
-	s.deadline = c.clock.AfterFunc(s.remainingLocked(), func() { s.err() })
+	s.deadline = c.clock.AfterFunc(s.remainingLocked(), s.expire)
 	s.mu.Unlock()
 	go s.beat()
 	c.log.Debug("lease: session opened", "session", s.id, "owner", c.owner, "ttl", c.ttl)
@@ -100,11 +100,30 @@ func (s *session) err() *LostError {
 		return nil
 	}
 	s.mu.Unlock()
-	return s.lose(ReasonExpired, false)
+	s.lose(ReasonExpired, false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
 }
 
+// expire is what the deadline timer calls. The timer runs on one clock and the deadline on three (R4): it
+// may come early, and is then set again.
+func (s *session) expire() {
+	if s.err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost == nil {
+		s.deadline.Reset(max(s.remainingLocked(), time.Nanosecond))
+	}
+}
+
+// check latches the session if its trust has run out, for callers that need no answer.
+func (s *session) check() { _ = s.err() }
+
 // lose latches the session as lost and ends every lease's context (R6). gone: its row is proven to be no more.
-func (s *session) lose(reason Reason, gone bool) *LostError {
+func (s *session) lose(reason Reason, gone bool) {
 	s.mu.Lock()
 	s.gone = s.gone || gone
 	first := s.lost == nil
@@ -118,7 +137,6 @@ func (s *session) lose(reason Reason, gone bool) *LostError {
 		s.cancel(lost)
 		s.client.sessionLost(s, lost)
 	}
-	return lost
 }
 
 // isGone reports whether the row is proven not to be there any more.
