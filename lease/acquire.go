@@ -12,54 +12,6 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// gate is where the acquires of one key by this client meet.
-type gate struct {
-	// queue is held by the one that waits for the key, so that one poller serves the process; the
-	// others queue behind it, first come first served. writing is held during an acquiring write: there is one at a time (R9).
-	queue, writing chan struct{}
-	// freed is told when a lease of this client on the key has ended, so that the poller looks at once.
-	freed chan struct{}
-	users int
-}
-
-// gateOf returns the gate of a key; the caller leaves it with leaveGate.
-func (c *Client) gateOf(key string) *gate {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g, ok := c.gates[key]
-	if !ok {
-		g = &gate{queue: make(chan struct{}, 1), writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
-		c.gates[key] = g
-	}
-	g.users++
-	return g
-}
-
-func (c *Client) leaveGate(key string, g *gate) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if g.users--; g.users == 0 {
-		delete(c.gates, key)
-	}
-}
-
-// wake tells the local waiter for key, if there is one, that the key may be free.
-func (c *Client) wake(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if g, ok := c.gates[key]; ok {
-		g.wake()
-	}
-}
-
-// wake leaves word for the waiter, unless word is there already.
-func (g *gate) wake() {
-	select {
-	case g.freed <- struct{}{}:
-	default:
-	}
-}
-
 // TryAcquire acquires key if nobody holds it or its holder is proven dead. Otherwise it returns a *HeldError that names the
 // holder, who may be another goroutine of this client.
 //
@@ -67,22 +19,9 @@ func (g *gate) wake() {
 // in addition when it is not. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
 // remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
 func (c *Client) TryAcquire(ctx context.Context, key string) (*Lease, error) {
-	if err := checkKey(key); err != nil {
-		return nil, err
-	}
-	if err := c.enter(); err != nil {
-		return nil, err
-	}
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
-	g := c.gateOf(key)
-	defer c.leaveGate(key, g)
-	l, err := c.attempt(ctx, g, key, nil)
-	if err != nil {
-		c.leave()
-		return nil, c.explain(err)
-	}
-	return l, nil
+	return c.enterGate(ctx, key, func(ctx context.Context, g *gate) (*Lease, error) {
+		return c.attempt(ctx, g, key)
+	})
 }
 
 // Acquire blocks until this client holds key, or ctx is done, or the client is closed. On success the lease is held until Release, or
@@ -92,6 +31,13 @@ func (c *Client) TryAcquire(ctx context.Context, key string) (*Lease, error) {
 // It costs one write when the key is free; waiting costs one read per poll for all goroutines of the client that wait for the key, and one read
 // per third of the holder's TTL. Goroutines of one client get the key in the order in which they came.
 func (c *Client) Acquire(ctx context.Context, key string) (*Lease, error) {
+	return c.enterGate(ctx, key, func(ctx context.Context, g *gate) (*Lease, error) {
+		return c.acquire(ctx, g, key)
+	})
+}
+
+// enterGate runs an acquire of key, which Close waits for and interrupts. The lease that comes of it counts on as its user.
+func (c *Client) enterGate(ctx context.Context, key string, acquire func(context.Context, *gate) (*Lease, error)) (*Lease, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
@@ -102,7 +48,7 @@ func (c *Client) Acquire(ctx context.Context, key string) (*Lease, error) {
 	defer cancel()
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
-	l, err := c.acquire(ctx, g, key)
+	l, err := acquire(ctx, g)
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)
@@ -149,9 +95,9 @@ func (b *busy) held(key string) *HeldError {
 	return &HeldError{Holder: Holder{Key: key, Owner: b.record.Owner, Token: b.record.token(b.pair), Session: b.record.Session}}
 }
 
-// attempt tries to get key once (R9.1, R9.2, R9.4). seen is the row if it has just been read, nil if not.
-func (c *Client) attempt(ctx context.Context, g *gate, key string, seen *kv.KVPair) (*Lease, error) {
-	l, err := c.tryRow(ctx, g, key, seen)
+// attempt tries to get key once, and says who holds it otherwise.
+func (c *Client) attempt(ctx context.Context, g *gate, key string) (*Lease, error) {
+	l, err := c.tryRow(ctx, g, key, nil)
 	var b *busy
 	if errors.As(err, &b) {
 		return nil, b.held(key)
@@ -159,7 +105,7 @@ func (c *Client) attempt(ctx context.Context, g *gate, key string, seen *kv.KVPa
 	return l, err
 }
 
-// tryRow is attempt with a *busy for a key that is held.
+// tryRow tries to get key once (R9.1, R9.2, R9.4); *busy if it is held. seen is the row if it has just been read, nil if not.
 func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPair) (*Lease, error) {
 	select {
 	case g.writing <- struct{}{}:
