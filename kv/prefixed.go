@@ -3,6 +3,7 @@ package kv
 import (
 	"context"
 	"errors"
+	"iter"
 	"strings"
 )
 
@@ -116,6 +117,23 @@ func (p *prefixed) ListPage(ctx context.Context, prefix string, options ...ReadO
 		return nil, p.inner(err)
 	}
 	return &Page{Pairs: p.stripAll(page.Pairs), Next: page.Next}, nil
+}
+
+// WatchPrefix implements Watcher, with the wrapped store's watch or, if it has none, its listings.
+func (p *prefixed) WatchPrefix(ctx context.Context, prefix string, settings WatchSettings) iter.Seq2[Event, error] {
+	same := func(s *WatchSettings) error {
+		*s = settings
+		return nil
+	}
+	return func(yield func(Event, error) bool) {
+		for event, err := range Watch(ctx, p.store, p.prefix+prefix, same) {
+			event.Key = strings.TrimPrefix(event.Key, p.prefix)
+			event.Pair = p.strip(event.Pair)
+			if !yield(event, p.inner(err)) {
+				return
+			}
+		}
+	}
 }
 
 // check refuses the empty key, which would be a valid one with the prefix.

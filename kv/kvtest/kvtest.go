@@ -57,7 +57,7 @@ func Run(t *testing.T, h Harness) {
 		scenarios []scenario
 	}{
 		{"Basic", basicScenarios}, {"Fields", fieldScenarios}, {"Atomic", atomicScenarios}, {"TTL", ttlScenarios},
-		{"List", listScenarios}, {"Misuse", misuseScenarios}, {"Concurrency", concurrencyScenarios},
+		{"List", listScenarios}, {"Misuse", misuseScenarios}, {"Watch", watchScenarios}, {"Concurrency", concurrencyScenarios},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()

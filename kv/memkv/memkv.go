@@ -31,11 +31,14 @@ type Store struct {
 	rows map[string]*kv.KVPair
 	// sweepAt is the version at which expired rows are thrown out next.
 	sweepAt uint64
+	// changed is closed and forgotten by the next change, nil if nobody waits for one.
+	changed chan struct{}
 }
 
 var (
 	_ kv.Store        = (*Store)(nil)
 	_ kv.WriteDelayer = (*Store)(nil)
+	_ kv.Watcher      = (*Store)(nil)
 )
 
 // Option is an option of New.
@@ -61,6 +64,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed, s.rows = true, nil
+	s.notify()
 	return nil
 }
 
@@ -126,6 +130,7 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 		return kv.ErrClosed
 	}
 	delete(s.rows, key)
+	s.notify()
 	return nil
 }
 
@@ -147,6 +152,7 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 		return err
 	}
 	delete(s.rows, key)
+	s.notify()
 	return nil
 }
 
@@ -181,6 +187,7 @@ func (s *Store) write(key string, settings kv.WriteSettings, live *kv.KVPair, no
 	}
 	s.rows[pair.Key] = pair
 	s.sweep(now)
+	s.notify()
 	return pair
 }
 
@@ -199,6 +206,14 @@ func (s *Store) now() time.Time {
 		return clock.System.Now().Wall
 	}
 	return s.clock.Now().Wall
+}
+
+// timer makes a timer of the store's clock.
+func (s *Store) timer(d time.Duration) clock.Timer {
+	if s.clock == nil {
+		return clock.System.NewTimer(d)
+	}
+	return s.clock.NewTimer(d)
 }
 
 // livePair returns row if it is a pair that has not expired, else nil.

@@ -51,6 +51,7 @@ type Store struct {
 var (
 	_ kv.Store        = (*Store)(nil)
 	_ kv.WriteDelayer = (*Store)(nil)
+	_ kv.Watcher      = (*Store)(nil)
 )
 
 // Option is an option of Open.
