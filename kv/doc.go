@@ -13,7 +13,7 @@
 //
 // # What a store promises
 //
-// The letters are those that code, tests and docs/design.md quote.
+// The letters are those that comments and tests of this package and its drivers quote.
 //
 //	S1  Reads are strongly consistent unless EventuallyConsistent is given.
 //	S2  AtomicPut with a previous pair applies only if the live pair has exactly its version;

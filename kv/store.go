@@ -22,7 +22,8 @@ const (
 type Store interface {
 	// Put writes a pair whatever was there before. Without a value option the value is empty.
 	// Without WithTTL or WithKeepTTL an earlier expiry is cleared. Given fields are merged into
-	// the pair's fields, the others stay. It costs one write.
+	// the pair's fields, the others stay. It costs one write; on DynamoDB a second one over a pair that
+	// has expired or was deleted by Delete.
 	Put(ctx context.Context, key string, options ...WriteOption) error
 
 	// Get returns the live pair of key, or a *NotFoundError. It costs one read.
