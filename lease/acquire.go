@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 	"unicode/utf8"
@@ -87,6 +88,8 @@ type busy struct {
 	record *leaseRecord
 	// look is when the holder's session is worth asking about again.
 	look time.Duration
+	// err is why the session could not be asked about, nil if it is alive.
+	err error
 }
 
 func (b *busy) Error() string { return "lease: " + b.record.Owner + " holds the key" }
@@ -99,10 +102,13 @@ func (b *busy) held(key string) *HeldError {
 func (c *Client) attempt(ctx context.Context, g *gate, key string) (*Lease, error) {
 	l, err := c.tryRow(ctx, g, key, nil)
 	var b *busy
-	if errors.As(err, &b) {
-		return nil, b.held(key)
+	switch {
+	case !errors.As(err, &b):
+		return l, err
+	case b.err != nil:
+		return nil, fmt.Errorf("lease: asking after the holder of %q: %w", key, b.err)
 	}
-	return l, err
+	return nil, b.held(key)
 }
 
 // tryRow tries to get key once (R9.1, R9.2, R9.4); *busy if it is held. seen is the row if it has just been read, nil if not.
@@ -113,7 +119,10 @@ func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPai
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-	for {
+	for round := 0; ; round++ {
+		if err := c.patience(ctx, key, round); err != nil {
+			return nil, err
+		}
 		s, err := c.current(ctx)
 		if err != nil {
 			return nil, err
@@ -138,6 +147,27 @@ func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPai
 	}
 }
 
+// patience slows an attempt down in which others were faster again and again, and ends it after a dozen rounds.
+func (c *Client) patience(ctx context.Context, key string, round int) error {
+	switch {
+	case round < 3:
+		return nil
+	case round > 12:
+		return fmt.Errorf("lease: %q: others were faster %d times: %w", key, round, ErrHeld)
+	}
+	return clock.Sleep(ctx, c.clock, time.Duration(rand.Int64N(int64(c.pollMin))))
+}
+
+// permanent reports whether err is one that waiting does not mend.
+func permanent(err error) bool {
+	for _, target := range []error{ErrFormat, ErrClosed, kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrUnsupported, kv.ErrClock} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
 // mayTake decides whether the row may be overwritten by session s (R9.2): nil error if so; takeover if its session is dead.
 func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (takeover bool, err error) {
 	record, err := decodeLease(pair)
@@ -154,10 +184,12 @@ func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (take
 		return false, nil // an orphan of our own
 	}
 	dead, next, err := c.isDead(ctx, record.Session)
-	if err != nil {
+	switch {
+	case permanent(err):
 		return false, err
-	}
-	if !dead {
+	case err != nil:
+		return false, &busy{pair: pair, record: record, look: c.pollMin, err: err}
+	case !dead:
 		return false, &busy{pair: pair, record: record, look: next}
 	}
 	return true, nil
@@ -180,11 +212,12 @@ func (c *Client) write(ctx context.Context, s *session, key string, previous *kv
 	pair, err := c.store.AtomicPut(ctx, leasePrefix+key, kv.WithPrevious(previous), kv.WithJSON(record),
 		kv.WithFields(kv.Fields{acqField: record.Acq}), kv.WithAttemptTimeout(c.attemptTimeout()))
 	if err == nil {
-		return c.grant(s, key, pair, record, takeover), nil, nil
+		return c.grant(ctx, s, key, pair, record, takeover), nil, nil
 	}
 	c.uncover(record.Acq)
-	var uncertain *kv.UncertainError
-	if errors.As(err, &uncertain) {
+	if errors.Is(err, kv.ErrUncertain) {
+		uncertain := &kv.UncertainError{}
+		errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
 		c.resolve(s, key, record.Acq, uncertain.Version)
 	}
 	current, conflict := currentPair(err)
@@ -195,32 +228,18 @@ func (c *Client) write(ctx context.Context, s *session, key string, previous *kv
 }
 
 // grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
-func (c *Client) grant(s *session, key string, pair *kv.KVPair, record leaseRecord, takeover bool) *Lease {
+func (c *Client) grant(ctx context.Context, s *session, key string, pair *kv.KVPair, record leaseRecord, takeover bool) *Lease {
 	if s.err() != nil || c.open.Err() != nil {
-		c.abandon(s, key, pair, record)
+		r := &row{key: key, acq: record.Acq, version: pair.Version, record: record}
+		_, _ = c.freeOrGoOn(ctx, s, r, c.attemptTimeout()) // what fails now goes on
 		return nil
 	}
 	l := &Lease{client: c, session: s, key: key, acq: record.Acq, token: pair.Version, taken: takeover, record: record, done: make(chan struct{})}
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	if takeover {
-		c.log.Info("lease: took over from a dead session", "key", key, "token", l.token)
+		c.report(slog.LevelInfo, "lease: took over from a dead session", "key", key, "token", l.token)
 	}
 	return l
-}
-
-// abandon gives back a row that was acquired for nothing, in the background.
-func (c *Client) abandon(s *session, key string, pair *kv.KVPair, record leaseRecord) {
-	r := &row{key: key, acq: record.Acq, version: pair.Version, record: record}
-	c.start(func(ctx context.Context) {
-		defer c.uncover(record.Acq)
-		_ = c.untilKnown(ctx, func() error {
-			if s.isGone() {
-				return nil
-			}
-			_, err := c.free(ctx, r)
-			return err
-		})
-	})
 }
 
 // acquire waits for its turn in this process and then for the key (R9.3).
@@ -244,10 +263,10 @@ func (c *Client) acquire(ctx context.Context, g *gate, key string) (*Lease, erro
 		case err == nil:
 			return l, nil
 		case errors.As(err, &b):
-		case ctx.Err() != nil, errors.Is(err, ErrFormat), errors.Is(err, ErrClosed):
+		case ctx.Err() != nil, permanent(err):
 			return nil, err
-		case waited, errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
-			c.log.Debug("lease: acquiring goes on", "key", key, "error", err) // an outage is waited out
+		case waited, errors.Is(err, ErrHeld), errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
+			c.report(slog.LevelDebug, "lease: acquiring goes on", "key", key, "error", err) // an outage is waited out
 		default:
 			return nil, err
 		}
@@ -278,9 +297,7 @@ func (c *Client) poll(ctx context.Context, g *gate, key string, b *busy, began c
 			t.Stop()
 			return nil, context.Cause(ctx)
 		}
-		if b != nil && c.clock.Now().MonotonicSince(look) >= b.look {
-			return b.pair, nil
-		}
+		lookDue := b != nil && c.clock.Now().MonotonicSince(look) >= b.look
 		pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
@@ -289,8 +306,11 @@ func (c *Client) poll(ctx context.Context, g *gate, key string, b *busy, began c
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			c.log.Debug("lease: a poll failed", "key", key, "error", err) // an outage is waited out
-		case b == nil || pair.Version != b.pair.Version:
+			if permanent(err) {
+				return nil, fmt.Errorf("lease: waiting for %q: %w", key, err)
+			}
+			c.report(slog.LevelDebug, "lease: a poll failed", "key", key, "error", err) // an outage is waited out
+		case lookDue || b == nil || pair.Version != b.pair.Version:
 			return pair, nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -29,16 +30,18 @@ type Client struct {
 	close      context.CancelCauseFunc
 	background context.Context
 	stop       context.CancelFunc
-	// idle is closed when Close has begun and users is 0.
-	idle  chan struct{}
-	tasks sync.WaitGroup
+	// idle is closed when Close has begun and users is 0, done when Close has ended.
+	idle, done chan struct{}
+	tasks      sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
 	// users counts acquires in flight and leases that were not released.
 	users   int
 	session *session
-	gates   map[string]*gate
+	// ending holds the sessions that were lost and whose rows may still be there.
+	ending map[*session]struct{}
+	gates  map[string]*gate
 	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release. A row
 	// that names our session with another one is an orphan of ours (R9.2).
 	covered map[string]struct{}
@@ -59,7 +62,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		settings: s, store: store, writeDelay: kv.MaxWriteDelay(store),
 		sightings: sightings{byID: map[string]*sighting{}},
 		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
-		idle: make(chan struct{}), gates: map[string]*gate{}, covered: map[string]struct{}{},
+		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{}, covered: map[string]struct{}{},
 	}, nil
 }
 
@@ -101,30 +104,46 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	if lost.Reason == ReasonClosed {
 		return
 	}
-	c.log.Warn("lease: session lost", "session", s.id, "reason", lost.Reason)
+	c.mu.Lock()
+	c.ending[s] = struct{}{}
+	c.mu.Unlock()
+	c.report(slog.LevelWarn, "lease: session lost", "session", s.id, "reason", lost.Reason)
+	latched := c.clock.Now()
 	c.start(func(ctx context.Context) {
-		s.mu.Lock()
-		renewed := s.renewed
-		s.mu.Unlock()
-		for {
-			wait := c.ttl - c.clock.Now().Since(renewed)
-			if wait <= 0 {
-				break
-			}
-			if clock.Sleep(ctx, c.clock, wait) != nil {
-				return
-			}
+		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {
+			return // only ctx's end stops it: then Close goes on with it
 		}
-		if s.end(ctx) == nil { // only ctx's end stops it: then Close has begun
+		c.mu.Lock()
+		delete(c.ending, s)
+		c.mu.Unlock()
+		if s.isGone() {
 			c.buried(s)
 		}
 	})
 }
 
+// outlive waits until the TTL has passed since s was last renewed, by the monotonic clock alone, and the margin since the
+// loss was noticed: a clock that stepped may have brought that early, and the holders need their time to stop.
+func (c *Client) outlive(ctx context.Context, s *session, latched clock.Reading) error {
+	s.mu.Lock()
+	renewed := s.renewed
+	s.mu.Unlock()
+	for {
+		now := c.clock.Now()
+		wait := max(c.ttl-now.MonotonicSince(renewed), c.margin-now.MonotonicSince(latched))
+		if wait <= 0 {
+			return nil
+		}
+		if err := clock.Sleep(ctx, c.clock, wait); err != nil {
+			return err
+		}
+	}
+}
+
 // buried spares the client's own waiters the wait for its own old session.
 func (c *Client) buried(s *session) {
 	seen := c.sightings.of(s.id)
-	seen.slot <- struct{}{}
+	seen.slot <- struct{}{} // held for no longer than a store call
 	seen.dead = true
 	<-seen.slot
 	c.mu.Lock()
@@ -132,6 +151,14 @@ func (c *Client) buried(s *session) {
 	for _, g := range c.gates {
 		g.wake()
 	}
+}
+
+// report logs, in a goroutine of its own: the caller's handler may block, and a heartbeat must not (R7).
+func (c *Client) report(level slog.Level, message string, args ...any) {
+	if !c.log.Enabled(context.Background(), level) {
+		return
+	}
+	c.start(func(ctx context.Context) { c.log.Log(ctx, level, message, args...) })
 }
 
 // start runs task in the background, until Close is done.
@@ -146,68 +173,6 @@ func (c *Client) start(task func(ctx context.Context)) {
 		defer c.tasks.Done()
 		task(c.background)
 	}()
-}
-
-// Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
-// waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
-// At last it deletes the session, with one write, which frees whatever is left.
-//
-// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before: what was
-// not released then is free all the same, unless the error says that the session could not be deleted. Closing again returns nil.
-func (c *Client) Close(ctx context.Context) error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		<-c.background.Done()
-		return nil
-	}
-	c.closed = true
-	c.close(ErrClosed)
-	if c.users == 0 {
-		close(c.idle)
-	}
-	c.mu.Unlock()
-	defer c.stopTasks()
-
-	c.opening <- struct{}{} // whoever is opening a session has a context that has just ended
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
-	<-c.opening
-	if s != nil {
-		s.cancelLeases(&LostError{Reason: ReasonClosed})
-	}
-	err := c.waitIdle(ctx)
-	if s == nil {
-		return err
-	}
-	s.lose(ReasonClosed, false)
-	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), max(2*time.Second, c.ttl/3))
-	defer cancel()
-	if endErr := s.end(detached); endErr != nil {
-		return errors.Join(err, fmt.Errorf("lease: the session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, endErr))
-	}
-	return err
-}
-
-// stopTasks ends the background and waits for its goroutines.
-func (c *Client) stopTasks() {
-	c.mu.Lock()
-	c.stop()
-	c.mu.Unlock()
-	c.tasks.Wait()
-}
-
-// waitIdle waits for the acquires in flight and for the release of every lease, until ctx ends.
-func (c *Client) waitIdle(ctx context.Context) error {
-	select {
-	case <-c.idle:
-		return nil
-	case <-ctx.Done():
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return fmt.Errorf("lease: closed with %d leases not released: %w", c.users, context.Cause(ctx))
-	}
 }
 
 // enter counts an acquire, unless the client is closed; leave ends it, or the lease that came of it.

@@ -85,7 +85,7 @@ func (l *Lease) Remaining() time.Duration {
 // Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
 // which may have ended, but bounds itself to a third of the TTL, at least 1 s. It costs one write.
 //
-// nil: the key is free. An error that matches ErrLost: the lease had ended before, by loss, and others
+// nil: the key is free, or will be when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
 // may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
 // again returns what the first call returned.
 func (l *Lease) Release(ctx context.Context) error {
@@ -105,32 +105,17 @@ func (l *Lease) giveBack(ctx context.Context) error {
 	if lost := l.lostError(); lost.Reason != ReasonReleased {
 		c.uncover(l.acq)
 		c.wake(l.key)
-		if lost.Reason == ReasonClosed {
+		if end := l.session.err(); lost.Reason == ReasonClosed && (end == nil || end.Reason == ReasonClosed) {
 			return nil // Close waits for this call and then frees the row with the session
 		}
 		return lost
 	}
-	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), max(time.Second, c.ttl/3))
-	defer cancel()
 	row := &row{key: l.key, acq: l.acq, version: l.token, record: l.record}
-	gone, err := c.free(ctx, row)
-	if err != nil {
-		c.start(func(ctx context.Context) {
-			defer c.wake(l.key)
-			defer c.uncover(l.acq)
-			_ = c.untilKnown(ctx, func() error {
-				if l.session.isGone() {
-					return nil
-				}
-				_, err := c.free(ctx, row)
-				return err
-			})
-		})
+	gone, err := c.freeOrGoOn(ctx, l.session, row, max(time.Second, c.ttl/3))
+	switch {
+	case err != nil:
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
-	}
-	c.uncover(l.acq)
-	c.wake(l.key)
-	if gone {
+	case gone:
 		return &LostError{Key: l.key, Reason: ReasonKilled}
 	}
 	return nil
@@ -139,8 +124,35 @@ func (l *Lease) giveBack(ctx context.Context) error {
 // latch ends the lease, as released unless it has ended already. The session is asked first, so that a loss
 // that no timer has told of yet keeps its reason.
 func (l *Lease) latch() {
-	l.session.check()
+	if lost := l.session.err(); lost != nil {
+		l.cancel(lost)
+		return
+	}
 	l.cancel(&LostError{Key: l.key, Reason: ReasonReleased})
+}
+
+// freeOrGoOn frees a row of session s. What it cannot get known within limit, which does not depend on the caller's ctx, it goes on
+// with in the background, until it is known or the session is dead. The acquisition stays covered until then.
+func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row, limit time.Duration) (gone bool, err error) {
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if gone, err = c.free(ctx, r); err == nil {
+		c.uncover(r.acq)
+		c.wake(r.key)
+		return gone, nil
+	}
+	c.start(func(ctx context.Context) {
+		defer c.wake(r.key)
+		defer c.uncover(r.acq)
+		_ = c.untilKnown(ctx, func() error {
+			if s.isGone() {
+				return nil
+			}
+			_, err := c.free(ctx, r)
+			return err
+		})
+	})
+	return false, err
 }
 
 // row is a lease row of ours that is being freed.
@@ -163,7 +175,7 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 		current, conflict := currentPair(err)
 		if current != nil {
 			record, decodeErr := decodeLease(current)
-			if decodeErr == nil && record.Acq == r.acq && current.Version != r.version {
+			if decodeErr == nil && record.Acq == r.acq && current.Version > r.version {
 				r.version, r.record = current.Version, *record
 				continue
 			}

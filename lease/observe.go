@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -85,7 +86,7 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 	if err := c.kill(ctx, pair, record, seen); err != nil {
 		return false, 0, err
 	}
-	return seen.dead, seen.due(c.clock.Now()), nil
+	return seen.dead, max(seen.due(c.clock.Now()), c.pollMin), nil
 }
 
 // saw notes a pair that was received at now. Patience counts from the receipt of the first read that showed its version.
@@ -112,7 +113,7 @@ func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecor
 	current, conflict := currentPair(err)
 	switch {
 	case err == nil:
-		c.log.Info("lease: killed a dead session", "session", pair.Key[len(sessionPrefix):], "owner", record.Owner)
+		c.report(slog.LevelInfo, "lease: killed a dead session", "session", pair.Key[len(sessionPrefix):], "owner", record.Owner)
 		seen.dead = true
 	case conflict && current == nil:
 		seen.dead = true

@@ -3,6 +3,7 @@ package lease
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"time"
 
@@ -93,10 +94,17 @@ func WithLogger(log *slog.Logger) Option {
 	}
 }
 
-// WithMetadata adds what people may want to know of this process to the session's row.
+// WithMetadata adds what people may want to know of this process to the session's row: at most 4 KiB.
 func WithMetadata(metadata map[string]string) Option {
 	return func(s *settings) error {
-		s.metadata = metadata
+		size := 0
+		for name, value := range metadata {
+			size += len(name) + len(value)
+		}
+		if size > 4096 {
+			return fmt.Errorf("lease: WithMetadata: %d bytes, want at most 4096: every heartbeat writes them: %w", size, ErrInvalid)
+		}
+		s.metadata = maps.Clone(metadata)
 		return nil
 	}
 }
@@ -104,6 +112,9 @@ func WithMetadata(metadata map[string]string) Option {
 // WithClock sets the clock, for simulations.
 func WithClock(c clock.Clock) Option {
 	return func(s *settings) error {
+		if c == nil {
+			return fmt.Errorf("lease: WithClock(nil): want a clock: %w", ErrInvalid)
+		}
 		s.clock = c
 		return nil
 	}

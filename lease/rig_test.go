@@ -163,3 +163,14 @@ func reason(t *testing.T, err error) lease.Reason {
 	require.ErrorAs(t, err, &lost)
 	return lost.Reason
 }
+
+// delay lets every call of op wait for d after the store has carried it out.
+func (l *link) delay(op string, d time.Duration) {
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		err := next(ctx)
+		if call.Op == op {
+			time.Sleep(d)
+		}
+		return err
+	})
+}

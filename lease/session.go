@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -60,10 +61,10 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.leases, s.cancelLeases = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
-	s.deadline = c.clock.AfterFunc(s.remainingLocked(), s.expire)
+	s.deadline = c.clock.AfterFunc(s.untilCheckLocked(), s.expire)
 	s.mu.Unlock()
 	go s.beat()
-	c.log.Debug("lease: session opened", "session", s.id, "owner", c.owner, "ttl", c.ttl)
+	c.report(slog.LevelDebug, "lease: session opened", "session", s.id, "owner", c.owner, "ttl", c.ttl)
 	return s, nil
 }
 
@@ -106,8 +107,8 @@ func (s *session) err() *LostError {
 	return s.lost
 }
 
-// expire is what the deadline timer calls. The timer runs on one clock and the deadline on three (R4): it
-// may come early, and is then set again.
+// expire is what the deadline timer calls. The timer runs on one clock and the deadline on three (R4), which may have stepped
+// or gone on while the timer stood still: so it looks several times in a margin, not once at the end.
 func (s *session) expire() {
 	if s.err() != nil {
 		return
@@ -115,12 +116,14 @@ func (s *session) expire() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost == nil {
-		s.deadline.Reset(max(s.remainingLocked(), time.Nanosecond))
+		s.deadline.Reset(s.untilCheckLocked())
 	}
 }
 
-// check latches the session if its trust has run out, for callers that need no answer.
-func (s *session) check() { _ = s.err() }
+// untilCheckLocked is when expire should look next.
+func (s *session) untilCheckLocked() time.Duration {
+	return max(min(s.remainingLocked(), s.client.margin/2), time.Nanosecond)
+}
 
 // lose latches the session as lost and ends every lease's context (R6). gone: its row is proven to be no more.
 func (s *session) lose(reason Reason, gone bool) {
@@ -159,7 +162,7 @@ func (s *session) beat() {
 			pause = 0
 		case err != nil:
 			if !failing && s.ctx.Err() == nil {
-				s.client.log.Warn("lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
+				s.client.report(slog.LevelWarn, "lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
 			}
 			failing = true
 			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
@@ -172,6 +175,9 @@ func (s *session) beat() {
 
 // renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
 func (s *session) renew() (again bool, err error) {
+	if lost := s.err(); lost != nil {
+		return false, lost // a heartbeat now would only make others wait
+	}
 	c := s.client
 	beat := randomID(8)
 	s.mu.Lock()
@@ -210,7 +216,6 @@ func (s *session) acknowledge(pair *kv.KVPair, beat string, t0 clock.Reading) {
 		return // the timer or the next question latches it
 	}
 	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, beat, nil
-	s.deadline.Reset(s.remainingLocked())
 }
 
 // adopt takes over the version of a row that a heartbeat of ours, of unknown outcome, has written (R2). It reports
@@ -229,9 +234,14 @@ func (s *session) adopt(current *kv.KVPair) bool {
 	return true
 }
 
-// end deletes the session's row, which frees everything that names it (R8, R16), until the outcome is known or ctx ends.
+// end deletes the session's row, which frees everything that names it (R8, R16), until the outcome is known or ctx
+// ends. nil: the row is gone, or is not this session's any more; only the former makes isGone true, since only absence is death.
 func (s *session) end(ctx context.Context) error {
-	<-s.beating // its last call may still change the row
+	select {
+	case <-s.beating: // its last call may still change the row
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	return s.client.untilKnown(ctx, func() error {
 		s.mu.Lock()
 		pair, gone := s.pair, s.gone
@@ -243,15 +253,16 @@ func (s *session) end(ctx context.Context) error {
 		current, conflict := currentPair(err)
 		switch {
 		case err == nil, conflict && current == nil:
+			s.mu.Lock()
+			s.gone = true
+			s.mu.Unlock()
+			return nil
 		case current != nil && s.adopt(current):
 			return errAgain
-		case !conflict:
-			return err
+		case conflict:
+			return nil // somebody else's row now
 		}
-		s.mu.Lock()
-		s.gone = true // deleted, or no longer ours: then the row is not this session's any more
-		s.mu.Unlock()
-		return nil
+		return err
 	})
 }
 

@@ -1,0 +1,109 @@
+package lease_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestR6LossByAStepOfTheClockIsSignalledSoon(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, c := w.skewed("a", 1)
+		l := w.acquire(a, "key")
+		link.setCut(true)
+		c.Step(time.Hour) // or a resume
+		began := time.Now()
+		<-l.Context().Done()
+		require.LessOrEqual(t, time.Since(began), ttl/10, "within the margin, not when the timer would have come")
+	})
+}
+
+func TestR8OldSessionIsNotEndedBeforeTheHoldersCouldStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _, c := w.skewed("a", 1)
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		got := waitFor(t.Context(), b, "key")
+		time.Sleep(time.Second)
+		c.Step(time.Hour)
+		began := time.Now()
+		require.False(t, l.Held())
+		g := <-got
+		require.NoError(t, g.err)
+		require.GreaterOrEqual(t, g.at.Sub(began), ttl-time.Second-time.Millisecond, "t0 + TTL on the clock that does not step")
+	})
+}
+
+func TestR2NoHeartbeatIsSentAfterTheTrustEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, c := w.skewed("a", 1)
+		w.acquire(a, "key")
+		link.take()
+		c.Step(time.Hour)
+		time.Sleep(ttl / 2)
+		require.Zero(t, link.take()["AtomicPut"], "it would only make others wait")
+	})
+}
+
+func TestR5LatchOutlastsAStepBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _, c := w.skewed("a", 1)
+		l := w.acquire(a, "key")
+		c.Step(time.Hour)
+		require.False(t, l.Held())
+		c.Step(-time.Hour)
+		require.False(t, l.Held(), "I7")
+		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+	})
+}
+
+func TestR4ContenderCountsOnTheMonotonicClockFromTheReceipt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, holder := w.client("a")
+		b, link, c := w.skewed("b", 1)
+		w.acquire(a, "key")
+		holder.setCut(true)
+		link.delay("Get", 3*time.Second)
+		_, err := b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		link.setIntercept(nil)
+		c.Step(time.Hour)
+		const patience = ttl + ttl/16
+		time.Sleep(patience - time.Millisecond)
+		link.take()
+		_, err = b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		require.Zero(t, link.take()["AtomicDelete"], "not a moment before ttl + d from the receipt, whatever the wall clock did")
+		time.Sleep(2 * time.Millisecond)
+		_, err = b.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+	})
+}
+
+func TestR3TrustCountsFromBeforeTheHeartbeatWasSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		link.delay("AtomicPut", 0)
+		l := w.acquire(a, "key")
+		link.delay("AtomicPut", time.Second)
+		time.Sleep(ttl / 2) // one heartbeat, sent within 3 to 3.7 s, acknowledged a second later
+		before := l.Remaining()
+		require.LessOrEqual(t, before, ttl-ttl/10-time.Second)
+	})
+}

@@ -1,0 +1,91 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
+// waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
+// At last it deletes the session, with one write, which frees whatever is left.
+//
+// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before: what was
+// not released then is free all the same, unless the error says that the session could not be deleted. Closing again returns nil.
+func (c *Client) Close(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		select {
+		case <-c.done:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("lease: another Close goes on: %w", context.Cause(ctx))
+		}
+	}
+	c.closed = true
+	c.close(ErrClosed)
+	if c.users == 0 {
+		close(c.idle)
+	}
+	if c.session != nil {
+		c.session.cancelLeases(&LostError{Reason: ReasonClosed})
+	}
+	c.mu.Unlock()
+	defer c.stopTasks()
+
+	err := c.waitIdle(ctx)
+	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), max(2*time.Second, c.ttl/3))
+	defer cancel()
+	sessions, openErr := c.lastSessions(detached)
+	err = errors.Join(err, openErr)
+	for _, s := range sessions {
+		s.lose(ReasonClosed, false)
+		if endErr := s.end(detached); endErr != nil {
+			err = errors.Join(err, fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, endErr))
+		}
+	}
+	return err
+}
+
+// lastSessions returns the sessions whose rows may still be there. No other is opened any more: who
+// opens one holds the slot, and who comes for it after this sees that the client is closed.
+func (c *Client) lastSessions(ctx context.Context) ([]*session, error) {
+	select {
+	case c.opening <- struct{}{}:
+		defer func() { <-c.opening }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("lease: a session is still being opened: %w", context.Cause(ctx))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	sessions := slices.Collect(maps.Keys(c.ending))
+	if c.session != nil {
+		sessions = append(sessions, c.session)
+	}
+	return sessions, nil
+}
+
+// stopTasks ends the background and waits for its goroutines.
+func (c *Client) stopTasks() {
+	c.mu.Lock()
+	c.stop()
+	c.mu.Unlock()
+	c.tasks.Wait()
+	close(c.done)
+}
+
+// waitIdle waits for the acquires in flight and for the release of every lease, until ctx ends.
+func (c *Client) waitIdle(ctx context.Context) error {
+	select {
+	case <-c.idle:
+		return nil
+	case <-ctx.Done():
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return fmt.Errorf("lease: closed with %d leases not released: %w", c.users, context.Cause(ctx))
+	}
+}
