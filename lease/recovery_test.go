@@ -239,3 +239,26 @@ func TestR9RowGrantedTooLateIsGivenBack(t *testing.T) {
 		require.Equal(t, []string{"lease/other"}, w.rows("lease/"))
 	})
 }
+
+func TestR2RowOfALowerVersionIsNotOurs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		row := w.rows("session/")[0]
+		pair, err := w.store.Get(t.Context(), row)
+		require.NoError(t, err)
+		restored := kv.NewPair(row, pair.Version-1, pair.Bytes(), time.Time{}, nil) // from a backup, with our own beat
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == row && call.Op == "AtomicPut" {
+				return &kv.ConflictError{Key: row, Current: restored, Version: restored.Version}
+			}
+			return next(ctx)
+		})
+		began := time.Now()
+		<-l.Context().Done()
+		require.Equal(t, lease.ReasonKilled, reason(t, l.Err()))
+		require.LessOrEqual(t, time.Since(began), ttl/2, "at the next heartbeat")
+	})
+}
