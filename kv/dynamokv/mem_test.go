@@ -26,6 +26,7 @@ func newMem() *dynamomem.Server {
 func memStore(t *testing.T, server *dynamomem.Server, options ...dynamokv.Option) (*dynamokv.Store, *dynamomem.Client) {
 	t.Helper()
 	client := server.Client()
+	t.Cleanup(client.Wait) // also of a test that fails: a bubble must not be left with a request on its way
 	s, err := dynamokv.New(client, "table", options...)
 	require.NoError(t, err)
 	return s, client
