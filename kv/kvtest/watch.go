@@ -212,6 +212,7 @@ func testWatchedPairsAreTheCallers(t *testing.T, e *env) {
 func testWatchEndsWithItsContext(t *testing.T, e *env) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
+	defer clock.System.AfterFunc(watchBound, cancel).Stop()
 	var last error
 	events := 0
 	for _, err := range kv.Watch(ctx, e.other, e.prefix) {
@@ -232,7 +233,9 @@ func testWatchEndsWithItsContext(t *testing.T, e *env) {
 
 func testWatchAnew(t *testing.T, e *env) {
 	e.put(t, "k")
-	watch := kv.Watch(e.ctx, e.other, e.prefix)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, watchBound)
+	defer cancel()
+	watch := kv.Watch(ctx, e.other, e.prefix)
 	for range 3 {
 		var types []kv.EventType
 		for event, err := range watch {
