@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -99,8 +100,8 @@ func ParseNumber(text string) (any, error) {
 		return i, nil
 	}
 	f, err := strconv.ParseFloat(text, 64)
-	if err != nil {
-		return nil, fmt.Errorf("kv: %q is not a number: %w", text, ErrFormat)
+	if err != nil || strings.Trim(text, "+-.0123456789eE") != "" { // ParseFloat takes NaN, Inf and hexadecimal too
+		return nil, fmt.Errorf("kv: %q is not a decimal number: %w", text, ErrFormat)
 	}
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return int64(f), nil
