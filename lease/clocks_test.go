@@ -1,12 +1,15 @@
 package lease_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -105,5 +108,28 @@ func TestR3TrustCountsFromBeforeTheHeartbeatWasSent(t *testing.T) {
 		time.Sleep(ttl / 2) // one heartbeat, sent within 3 to 3.7 s, acknowledged a second later
 		before := l.Remaining()
 		require.LessOrEqual(t, before, ttl-ttl/10-time.Second)
+	})
+}
+
+func TestR3AnswerThatFindsTheOldDeadlinePassedDoesNotReviveTheSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, c := w.skewed("a", 1)
+		l := w.acquire(a, "key")
+		var stepped atomic.Bool
+		link.setIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if stepped.CompareAndSwap(false, true) {
+				c.Step(ttl * 6 / 10) // the old deadline is past now, that of this heartbeat is not
+			}
+			return err
+		})
+		for !stepped.Load() {
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		require.False(t, l.Held())
+		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
 	})
 }

@@ -104,7 +104,7 @@ func TestR2AdoptingDoesNotExtendTrust(t *testing.T) {
 			return &kv.UncertainError{Key: call.Key, Err: errLost} // every heartbeat lands, no answer ever arrives
 		})
 		began := time.Now()
-		<-l.Context().Done()
+		requireLost(t, l)
 		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
 		require.Equal(t, ttl-ttl/10, time.Since(began))
 	})
@@ -129,7 +129,7 @@ func TestR2ForeignSessionRowEndsTheSession(t *testing.T) {
 				l := w.acquire(a, "key")
 				spoil(w, w.rows("session/")[0])
 				began := time.Now()
-				<-l.Context().Done()
+				requireLost(t, l)
 				require.Equal(t, lease.ReasonKilled, reason(t, l.Err()))
 				require.LessOrEqual(t, time.Since(began), ttl/2, "at the next heartbeat")
 			})

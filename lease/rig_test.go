@@ -157,6 +157,16 @@ type grant struct {
 	at  time.Time
 }
 
+// requireLost waits for the lease to end, which it must within three TTLs.
+func requireLost(t *testing.T, l *lease.Lease) {
+	t.Helper()
+	select {
+	case <-l.Context().Done():
+	case <-time.After(3 * ttl):
+		require.Fail(t, "still held")
+	}
+}
+
 func reason(t *testing.T, err error) lease.Reason {
 	t.Helper()
 	var lost *lease.LostError
