@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
 
 // Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
 // waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
-// At last it deletes the session, with one write, which frees whatever is left.
+// At last it deletes the session, with one write, which frees whatever is left; while the store does not answer it tries that for a third of
+// the TTL, 2 to 10 s, whether or not ctx has ended.
 //
 // On success nothing of this client is held and nothing of it runs. An error means that ctx ended before: what was
 // not released then is free all the same, unless the error says that the session could not be deleted. Closing again returns nil.
@@ -38,7 +38,7 @@ func (c *Client) Close(ctx context.Context) error {
 	defer c.stopTasks()
 
 	err := c.waitIdle(ctx)
-	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), max(2*time.Second, c.ttl/3))
+	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
 	defer cancel()
 	sessions, openErr := c.lastSessions(detached)
 	err = errors.Join(err, openErr)

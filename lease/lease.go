@@ -83,7 +83,7 @@ func (l *Lease) Remaining() time.Duration {
 }
 
 // Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
-// which may have ended, but bounds itself to a third of the TTL, at least 1 s. It costs one write.
+// which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
 //
 // nil: the key is free, or will be when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
 // may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
@@ -111,7 +111,7 @@ func (l *Lease) giveBack(ctx context.Context) error {
 		return lost
 	}
 	row := &row{key: l.key, acq: l.acq, version: l.token, record: l.record}
-	gone, err := c.freeOrGoOn(ctx, l.session, row, max(time.Second, c.ttl/3))
+	gone, err := c.freeOrGoOn(ctx, l.session, row, c.farewell())
 	switch {
 	case err != nil:
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)

@@ -148,3 +148,6 @@ func newSettings(options []Option) (settings, error) {
 
 // attemptTimeout bounds each attempt of a store call (R3).
 func (s *settings) attemptTimeout() time.Duration { return min(time.Second, s.ttl/6) }
+
+// farewell bounds the writes that give something back and do not depend on their caller's context.
+func (s *settings) farewell() time.Duration { return min(max(2*time.Second, s.ttl/3), 10*time.Second) }

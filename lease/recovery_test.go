@@ -262,3 +262,19 @@ func TestR2RowOfALowerVersionIsNotOurs(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), ttl/2, "at the next heartbeat")
 	})
 }
+
+func TestReleaseAndCloseDoNotHangWithTheStoreHoweverLongTheTTL(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithTTL(lease.MaxTTL))
+		l := w.acquire(a, "key")
+		link.setCut(true)
+		began := time.Now()
+		require.Error(t, l.Release(t.Context()))
+		require.LessOrEqual(t, time.Since(began), 10*time.Second)
+		began = time.Now()
+		require.Error(t, a.Close(t.Context()))
+		require.LessOrEqual(t, time.Since(began), 10*time.Second)
+	})
+}
