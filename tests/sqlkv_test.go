@@ -154,7 +154,7 @@ func writeForEver(ctx context.Context, store kv.Store) error {
 // Not parallel: the child takes the round from this process's environment.
 func TestAcknowledgedWritesSurviveKill(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kv.db")
-	for round := range 5 {
+	for round := range 20 {
 		t.Setenv("ROUND", strconv.Itoa(round))
 		cmd, out := child(t, "write", file)
 		acknowledged := -1

@@ -11,6 +11,9 @@
 // commits. The file is in WAL mode with synchronous=FULL: what a method acknowledged survives kill -9 and power loss, as
 // far as the disk keeps its promises. Versions come from one counter in the file.
 //
+// When a COMMIT fails, the store looks again on a new connection, and the error says that nothing was written or is a *kv.UncertainError. If
+// that look fails too (a disk that is full or broken) and every process dies before anyone's next write, SQLite's recovery may still apply the write.
+//
 // Every process must be on the same machine: WAL needs shared memory, which NFS, SMB and some container mounts do not have.
 //
 // The data is in the tables kv and kv_meta; the database may hold others. Other access to it slows the store down but cannot break it,
@@ -100,7 +103,7 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	return s, nil
 }
 
-// MaxWriteDelay returns 0: a write has happened when its method returns, or never will.
+// MaxWriteDelay returns 0: a write has happened when its method returns, or never will, but for the case that the package comment names.
 func (s *Store) MaxWriteDelay() time.Duration { return 0 }
 
 // Close waits for the operations that are under way, and gives the connections back. Later calls return kv.ErrClosed, but for

@@ -28,8 +28,9 @@ type transaction struct {
 	// start is when the operation began, now when it had the database for itself.
 	start clock.Reading
 	now   time.Time
-	// version is what a conditional write gives its pair, 0 before it is known.
-	version uint64
+	// version is what a conditional write gives its pair, 0 before it is known; counted is what the counter of versions is set
+	// to, 0 if it is not.
+	version, counted uint64
 }
 
 // Put implements kv.Store.
@@ -113,7 +114,7 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 }
 
 // transact runs fn in a write transaction and commits it, unless fn fails, ctx ends or the operation is late: then nothing
-// is written. An error of the commit itself is a *kv.UncertainError.
+// is written. When the commit itself fails, the error says whether that is so: see settle.
 func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) error) (err error) {
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.writer)
@@ -122,32 +123,71 @@ func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) 
 	}
 	var broken error // what is wrong with the connection, if anything is
 	defer func() { s.give(s.writer, conn, broken) }()
-	detached := context.WithoutCancel(ctx)
-	broken = s.retryBusy(ctx, start, func() error {
-		_, err := conn.ExecContext(detached, "BEGIN IMMEDIATE")
+	t := &transaction{ctx: context.WithoutCancel(ctx), conn: conn, start: start}
+	var failed error
+	if failed, broken, err = s.try(ctx, t, fn); failed == nil {
+		return err
+	}
+	discard(conn)
+	if conn, err = s.connect(t.ctx); err != nil {
+		return &kv.UncertainError{Key: key, Version: t.version, Err: errors.Join(failed, err)}
+	}
+	err, broken = s.settle(key, t, conn, failed)
+	return err
+}
+
+// try begins t, runs fn and commits. err is why nothing was written, failed what the commit failed with, and broken what
+// is wrong with the connection besides.
+func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) error) (failed, broken, err error) {
+	err = s.retryBusy(ctx, t.start, func() error {
+		_, err := t.conn.ExecContext(t.ctx, "BEGIN IMMEDIATE")
 		return err
 	})
-	if broken != nil {
-		return broken
+	if err != nil {
+		return nil, err, err
 	}
-	t := &transaction{ctx: detached, conn: conn, start: start, now: s.clock.Now().Wall}
+	t.now = s.clock.Now().Wall
 	err = fn(t)
 	if err == nil {
 		err = ctx.Err()
 	}
-	if err == nil && s.clock.Now().Since(start) > lateLimit {
+	if err == nil && s.clock.Now().Since(t.start) > lateLimit {
 		err = fmt.Errorf("sqlkv: the operation is older than %v: %w", lateLimit, kv.ErrThrottled)
 	}
 	if err != nil {
-		broken = t.rollback()
+		return nil, t.rollback(), err
+	}
+	_, failed = t.conn.ExecContext(t.ctx, "COMMIT")
+	return failed, nil, nil
+}
+
+// settle finds out on a new connection what became of t, whose commit failed, and returns the error of the operation: that it was not
+// applied if nothing was counted since t began, else a *kv.UncertainError with the current pair. It counts a version, for the write's
+// sake: the log may end with all of t, unseen by readers, but found by recovery once all processes have crashed. The next commit goes over it.
+func (s *Store) settle(key string, t *transaction, conn *sql.Conn, cause error) (err, broken error) {
+	uncertain := &kv.UncertainError{Key: key, Version: t.version, Err: cause}
+	var row *kv.KVPair
+	var counted uint64
+	check := &transaction{ctx: t.ctx, conn: conn, start: s.clock.Now()}
+	failed, broken, err := s.try(t.ctx, check, func(check *transaction) (err error) {
+		if row, err = check.row(key); err != nil {
+			return err
+		}
+		counted, err = check.nextVersion()
 		return err
+	})
+	switch {
+	case failed != nil:
+		uncertain.Err = errors.Join(cause, failed)
+		return uncertain, sql.ErrConnDone
+	case err != nil:
+		uncertain.Err = errors.Join(cause, err)
+		return uncertain, broken
+	case counted == t.counted:
+		return fmt.Errorf("sqlkv: writing %q: not committed: %w", key, cause), nil
 	}
-	if _, err := conn.ExecContext(detached, "COMMIT"); err != nil {
-		// The log may hold the transaction, whatever a rollback says now.
-		broken = sql.ErrConnDone
-		return &kv.UncertainError{Key: key, Version: t.version, Err: err}
-	}
-	return nil
+	uncertain.Current = livePair(row, check.now)
+	return uncertain, nil
 }
 
 // rollback ends the transaction. If that fails, the connection may still be in it: the error makes give discard it.
@@ -219,7 +259,8 @@ func (t *transaction) nextVersion() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("sqlkv: counting versions: %w", err)
 	}
-	return uint64(version), nil
+	t.counted = uint64(version)
+	return t.counted, nil
 }
 
 // delete removes the row of key. Later versions are greater all the same, as the counter stays.
