@@ -19,10 +19,8 @@ import (
 // It costs one write when the key is free (and one more the first time, for the session), and a strong read of the holder's session
 // in addition when it is not. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
 // remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
-func (c *Client) TryAcquire(ctx context.Context, key string) (*Lease, error) {
-	return c.enterGate(ctx, key, func(ctx context.Context, g *gate) (*Lease, error) {
-		return c.attempt(ctx, g, key)
-	})
+func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
+	return c.enterGate(ctx, key, options, c.attempt)
 }
 
 // Acquire blocks until this client holds key, or ctx is done, or the client is closed. On success the lease is held until Release, or
@@ -31,15 +29,17 @@ func (c *Client) TryAcquire(ctx context.Context, key string) (*Lease, error) {
 //
 // It costs one write when the key is free; waiting costs one read per poll for all goroutines of the client that wait for the key, and one read
 // per third of the holder's TTL. Goroutines of one client get the key in the order in which they came.
-func (c *Client) Acquire(ctx context.Context, key string) (*Lease, error) {
-	return c.enterGate(ctx, key, func(ctx context.Context, g *gate) (*Lease, error) {
-		return c.acquire(ctx, g, key)
-	})
+func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
+	return c.enterGate(ctx, key, options, c.acquire)
 }
 
 // enterGate runs an acquire of key, which Close waits for and interrupts. The lease that comes of it counts on as its user.
-func (c *Client) enterGate(ctx context.Context, key string, acquire func(context.Context, *gate) (*Lease, error)) (*Lease, error) {
+func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, acquire func(context.Context, *request) (*Lease, error)) (*Lease, error) {
 	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	settings, err := c.acquireSettings(options)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.enter(); err != nil {
@@ -49,12 +49,19 @@ func (c *Client) enterGate(ctx context.Context, key string, acquire func(context
 	defer cancel()
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
-	l, err := acquire(ctx, g)
+	l, err := acquire(ctx, &request{acquireSettings: settings, key: key, gate: g})
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)
 	}
 	return l, nil
+}
+
+// request is one acquire of one key.
+type request struct {
+	acquireSettings
+	key  string
+	gate *gate
 }
 
 func checkKey(key string) error {
@@ -95,35 +102,35 @@ type busy struct {
 func (b *busy) Error() string { return "lease: " + b.record.Owner + " holds the key" }
 
 func (b *busy) held(key string) *HeldError {
-	return &HeldError{Holder: Holder{Key: key, Owner: b.record.Owner, Token: b.record.token(b.pair), Session: b.record.Session}}
+	return &HeldError{Holder: b.record.holder(key, b.pair)}
 }
 
 // attempt tries to get key once, and says who holds it otherwise.
-func (c *Client) attempt(ctx context.Context, g *gate, key string) (*Lease, error) {
-	l, err := c.tryRow(ctx, g, key, nil)
+func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
+	l, err := c.tryRow(ctx, r, nil)
 	var b *busy
 	switch {
 	case !errors.As(err, &b):
 		return l, err
 	case b.err != nil:
-		return nil, fmt.Errorf("lease: asking after the holder of %q: %w", key, b.err)
+		return nil, fmt.Errorf("lease: asking after the holder of %q: %w", r.key, b.err)
 	}
-	return nil, b.held(key)
+	return nil, b.held(r.key)
 }
 
 // tryRow tries to get key once (R9.1, R9.2, R9.4); *busy if it is held. seen is the row if it has just been read, nil if not.
-func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPair) (*Lease, error) {
+func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Lease, error) {
 	select {
-	case g.writing <- struct{}{}:
-		defer func() { <-g.writing }()
+	case r.gate.writing <- struct{}{}:
+		defer func() { <-r.gate.writing }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 	for round := 0; ; round++ {
-		if err := c.patience(ctx, key, round); err != nil {
+		if err := c.patience(ctx, r.key, round); err != nil {
 			return nil, err
 		}
-		s, err := c.current(ctx)
+		s, err := c.healthy(ctx, r.minRemaining)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +140,7 @@ func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPai
 				return nil, err
 			}
 		}
-		l, current, err := c.write(ctx, s, key, seen, takeover)
+		l, current, err := c.write(ctx, s, r, seen, takeover)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -143,6 +150,20 @@ func (c *Client) tryRow(ctx context.Context, g *gate, key string, seen *kv.KVPai
 			return nil, context.Cause(ctx)
 		case c.open.Err() != nil:
 			return nil, ErrClosed
+		}
+	}
+}
+
+// healthy returns the client's session when it has at least that much trust left, heartbeating it first if it has not.
+func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session, error) {
+	for {
+		s, err := c.current(ctx)
+		if err != nil || s.remaining() >= remaining {
+			return s, err
+		}
+		err = s.refresh(ctx, func() bool { return s.remaining() >= remaining })
+		if err != nil && !errors.Is(err, ErrLost) {
+			return nil, err
 		}
 	}
 }
@@ -197,53 +218,62 @@ func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (take
 
 // write sends the acquiring write on previous, nil: a create. It returns a lease, or the row that stood in the way (nil: none
 // is live any more), or an error. An outcome that is not known is handed to the resolver.
-func (c *Client) write(ctx context.Context, s *session, key string, previous *kv.KVPair, takeover bool) (*Lease, *kv.KVPair, error) {
-	record := leaseRecord{Format: format, Session: s.id, Acq: randomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall}
+func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv.KVPair, takeover bool) (*Lease, *kv.KVPair, error) {
+	var old *leaseRecord
 	if previous != nil {
-		old, err := decodeLease(previous)
-		if err != nil {
+		var err error
+		if old, err = decodeLease(previous); err != nil {
 			return nil, nil, err
 		}
-		if old.Keep {
-			record.Keep, record.Value = true, old.Value
-		}
 	}
-	c.cover(record.Acq)
-	pair, err := c.store.AtomicPut(ctx, leasePrefix+key, kv.WithPrevious(previous), kv.WithJSON(record),
-		kv.WithFields(kv.Fields{acqField: record.Acq}), kv.WithAttemptTimeout(c.attemptTimeout()))
+	began := c.clock.Now()
+	record := r.record(c, s, old)
+	c.cover(record.Acq, nil)
+	pair, err := c.store.AtomicPut(ctx, leasePrefix+r.key, record.options(previous, c.attemptTimeout())...)
 	if err == nil {
-		return c.grant(ctx, s, key, pair, record, takeover), nil, nil
+		return c.grant(ctx, s, r, pair, record, began, takeover), nil, nil
 	}
 	c.uncover(record.Acq)
 	if errors.Is(err, kv.ErrUncertain) {
 		uncertain := &kv.UncertainError{}
 		errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
-		c.resolve(s, key, record.Acq, uncertain.Version)
+		c.resolve(s, r.key, record.Acq, uncertain.Version)
 	}
 	current, conflict := currentPair(err)
 	if conflict || current != nil {
 		return nil, current, nil
 	}
-	return nil, nil, fmt.Errorf("lease: acquiring %q: %w", key, err)
+	return nil, nil, fmt.Errorf("lease: acquiring %q: %w", r.key, err)
 }
 
 // grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
-func (c *Client) grant(ctx context.Context, s *session, key string, pair *kv.KVPair, record leaseRecord, takeover bool) *Lease {
-	if s.err() != nil || c.open.Err() != nil {
-		r := &row{key: key, acq: record.Acq, version: pair.Version, record: record}
-		_, _ = c.freeOrGoOn(ctx, s, r, c.attemptTimeout()) // what fails now goes on
+func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading, takeover bool) *Lease {
+	l := &Lease{client: c, session: s, key: r.key, token: pair.Version, version: pair.Version, taken: takeover, record: record}
+	if r.maxHold > 0 {
+		l.hold = &hold{began: began, limit: r.maxHold}
+	}
+	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
+	c.cover(record.Acq, l)
+	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {
+		l.lose(ReasonExpired)
+		give := &row{key: r.key, acq: record.Acq, version: pair.Version, record: record}
+		_, _ = c.freeOrGoOn(ctx, s, give, c.attemptTimeout()) // what fails now goes on
 		return nil
 	}
-	l := &Lease{client: c, session: s, key: key, acq: record.Acq, token: pair.Version, taken: takeover, record: record, done: make(chan struct{})}
-	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
+	if l.hold != nil {
+		s.mu.Lock()
+		s.limited[l] = struct{}{}
+		s.mu.Unlock()
+	}
 	if takeover {
-		c.report(slog.LevelInfo, "lease: took over from a dead session", "key", key, "token", l.token)
+		c.report(slog.LevelInfo, "lease: took over from a dead session", "key", r.key, "token", l.token)
 	}
 	return l
 }
 
 // acquire waits for its turn in this process and then for the key (R9.3).
-func (c *Client) acquire(ctx context.Context, g *gate, key string) (*Lease, error) {
+func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
+	g, key := r.gate, r.key
 	select {
 	case g.queue <- struct{}{}:
 		defer func() { <-g.queue }()
@@ -257,7 +287,7 @@ func (c *Client) acquire(ctx context.Context, g *gate, key string) (*Lease, erro
 		case <-g.freed: // what it tells of, the attempt will see
 		default:
 		}
-		l, err := c.tryRow(ctx, g, key, seen)
+		l, err := c.tryRow(ctx, r, seen)
 		var b *busy
 		switch {
 		case err == nil:

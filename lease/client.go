@@ -42,9 +42,11 @@ type Client struct {
 	// ending holds the sessions that were lost and whose rows may still be there.
 	ending map[*session]struct{}
 	gates  map[string]*gate
-	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release. A row
-	// that names our session with another one is an orphan of ours (R9.2).
-	covered map[string]struct{}
+	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release, with the lease where there
+	// is one. A row that names our session with another id is an orphan of ours (R9.2).
+	covered map[string]*Lease
+	// joined counts, by group, how often the client has joined it.
+	joined map[string]int
 }
 
 // New makes a client of store. It checks the options and does no I/O.
@@ -62,7 +64,8 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		settings: s, store: store, writeDelay: kv.MaxWriteDelay(store),
 		sightings: sightings{byID: map[string]*sighting{}},
 		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
-		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{}, covered: map[string]struct{}{},
+		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
+		covered: map[string]*Lease{}, joined: map[string]int{},
 	}, nil
 }
 
@@ -107,6 +110,7 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	c.mu.Lock()
 	c.ending[s] = struct{}{}
 	c.mu.Unlock()
+	c.rejoin()
 	c.report(slog.LevelWarn, "lease: session lost", "session", s.id, "reason", lost.Reason)
 	latched := c.clock.Now()
 	c.start(func(ctx context.Context) {
@@ -194,17 +198,30 @@ func (c *Client) leave() {
 	}
 }
 
-// cover and uncover keep c.covered.
-func (c *Client) cover(acq string) {
+// cover and uncover keep c.covered; l is nil until the write that makes it is known to be applied.
+func (c *Client) cover(acq string, l *Lease) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.covered[acq] = struct{}{}
+	c.covered[acq] = l
 }
 
 func (c *Client) uncover(acq string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.covered, acq)
+}
+
+// leasesOf returns the leases that depend on s and were not released.
+func (c *Client) leasesOf(s *session) []*Lease {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var leases []*Lease
+	for _, l := range c.covered {
+		if l != nil && l.session == s {
+			leases = append(leases, l)
+		}
+	}
+	return leases
 }
 
 func (c *Client) covers(acq string) bool {
@@ -217,6 +234,11 @@ func (c *Client) covers(acq string) bool {
 // errAgain asks untilKnown for another round at once.
 var errAgain = errors.New("lease: again")
 
+// stopError ends untilKnown: trying again does not mend it.
+type stopError struct{ error }
+
+func stop(err error) error { return stopError{err} }
+
 // untilKnown calls write until it returns nil or ctx ends, with pauses of 100 ms to 30 s between failures.
 func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 	pauses := newPauses()
@@ -227,6 +249,9 @@ func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 		}
 		if errors.Is(err, errAgain) && ctx.Err() == nil {
 			continue
+		}
+		if final := (stopError{}); errors.As(err, &final) {
+			return final.error
 		}
 		if clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 			return err

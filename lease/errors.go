@@ -21,18 +21,6 @@ var (
 	ErrInvalid = errors.New("lease: invalid argument")
 )
 
-// Holder says who holds a key, for people and logs: nothing may compare owners.
-type Holder struct {
-	// Key is the key held.
-	Key string
-	// Owner is the name that the holder's client goes by.
-	Owner string
-	// Token is the fencing token of the acquisition.
-	Token uint64
-	// Session is the id of the session that the lease depends on.
-	Session string
-}
-
 // HeldError says that a key is held. It matches [ErrHeld].
 type HeldError struct {
 	// Holder is who has it.
@@ -56,6 +44,12 @@ const (
 	ReasonExpired Reason = "expired"
 	// ReasonKilled: another client took the session for dead, or its row was changed or removed.
 	ReasonKilled Reason = "killed"
+	// ReasonRevoked: an operator took the lease away, with Break.
+	ReasonRevoked Reason = "revoked"
+	// ReasonBroken: the row of the lease was changed or removed by somebody else, as Break does with BreakForce.
+	ReasonBroken Reason = "broken"
+	// ReasonMaxHold: the lease was held for as long as WithMaxHold allows.
+	ReasonMaxHold Reason = "max-hold"
 	// ReasonReleased: Release was called.
 	ReasonReleased Reason = "released"
 	// ReasonClosed: the client was closed.

@@ -1,12 +1,13 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -19,16 +20,27 @@ type Lease struct {
 	client  *Client
 	session *session
 	key     string
-	acq     string
 	token   uint64
 	taken   bool
-	record  leaseRecord
+	hold    *hold // nil without a max-hold
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 
-	release  sync.Once
-	released error
-	done     chan struct{}
+	mu sync.Mutex
+	// record is the row as this lease last wrote it, version the one it then had.
+	record  leaseRecord
+	version uint64
+	// updating is held during an Update; made by the first.
+	updating chan struct{}
+	// released is closed when the first Release has ended, with outcome; nil before it began.
+	released chan struct{}
+	outcome  error
+}
+
+// hold is the bound that WithMaxHold sets.
+type hold struct {
+	began clock.Reading
+	limit time.Duration
 }
 
 // Key returns the key that was acquired.
@@ -42,6 +54,28 @@ func (l *Lease) Token() uint64 { return l.token }
 // that the predecessor's work may be half done.
 func (l *Lease) TakenOver() bool { return l.taken }
 
+// Value returns the value of the lease: the last one that Update is known to have written, else what the last holder left where the key keeps its
+// value, else that of WithValue, else nil. It is the caller's to keep. No I/O.
+func (l *Lease) Value() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Clone(l.record.Value)
+}
+
+// Condition returns the condition that the lease's row is still that of this acquisition. Put into the transaction that
+// writes the guarded data (for DynamoDB: (*dynamokv.Store).ConditionCheck) it closes the gap that no lock can: who has lost the lease to another cannot
+// write. It is in terms of the driver's keys, whatever wrappers the client's store has.
+func (l *Lease) Condition() kv.Condition {
+	return kv.ResolveCondition(l.client.store, kv.Condition{Key: leasePrefix + l.key, Field: acqField, Value: l.acq()})
+}
+
+// acq is the acquisition id, which never changes.
+func (l *Lease) acq() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.record.Acq
+}
+
 // Context returns a context that ends when the lease does; context.Cause is then a *LostError that says why. A loss
 // is signalled by the trust deadline at the latest, whether or not the store answers.
 func (l *Lease) Context() context.Context { return l.ctx }
@@ -51,149 +85,76 @@ func (l *Lease) Held() bool { return l.Err() == nil }
 
 // Err returns nil while the lease is held, and then for ever the *LostError that says why it is not.
 func (l *Lease) Err() error {
-	if l.ctx.Err() == nil {
-		if l.session.err() == nil {
-			return nil
-		}
-	}
-	return l.lostError()
-}
-
-// lostError is why the lease is not held, with its key.
-func (l *Lease) lostError() *LostError {
-	lost := &LostError{Key: l.key, Reason: ReasonExpired}
-	var cause *LostError
-	switch {
-	case errors.As(context.Cause(l.ctx), &cause):
-		lost.Reason = cause.Reason
-	default: // the session is latched, its contexts are about to be cancelled
-		if cause := l.session.err(); cause != nil {
-			lost.Reason = cause.Reason
-		}
-	}
-	return lost
-}
-
-// Remaining returns for how long the lease is held if no further heartbeat succeeds, 0 if it is not held. No I/O.
-func (l *Lease) Remaining() time.Duration {
-	if l.ctx.Err() != nil {
-		return 0
-	}
-	return l.session.remaining()
-}
-
-// Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
-// which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
-//
-// nil: the key is free, or will be when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
-// may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
-// again returns what the first call returned.
-func (l *Lease) Release(ctx context.Context) error {
-	l.release.Do(func() {
-		defer close(l.done)
-		l.released = l.giveBack(ctx)
-	})
-	<-l.done
-	return l.released
-}
-
-// giveBack is the body of Release (R13).
-func (l *Lease) giveBack(ctx context.Context) error {
-	c := l.client
-	defer c.leave()
-	l.latch()
-	if lost := l.lostError(); lost.Reason != ReasonReleased {
-		c.uncover(l.acq)
-		c.wake(l.key)
-		if end := l.session.err(); lost.Reason == ReasonClosed && (end == nil || end.Reason == ReasonClosed) {
-			return nil // Close waits for this call and then frees the row with the session
-		}
+	if lost := l.lost(); lost != nil {
 		return lost
-	}
-	row := &row{key: l.key, acq: l.acq, version: l.token, record: l.record}
-	gone, err := c.freeOrGoOn(ctx, l.session, row, c.farewell())
-	switch {
-	case err != nil:
-		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
-	case gone:
-		return &LostError{Key: l.key, Reason: ReasonKilled}
 	}
 	return nil
 }
 
-// latch ends the lease, as released unless it has ended already. The session is asked first, so that a loss
-// that no timer has told of yet keeps its reason.
-func (l *Lease) latch() {
-	if lost := l.session.err(); lost != nil {
-		l.cancel(lost)
-		return
-	}
-	l.cancel(&LostError{Key: l.key, Reason: ReasonReleased})
-}
-
-// freeOrGoOn frees a row of session s. What it cannot get known within limit, which does not depend on the caller's ctx, it goes on
-// with in the background, until it is known or the session is dead. The acquisition stays covered until then.
-func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row, limit time.Duration) (gone bool, err error) {
-	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
-	if gone, err = c.free(ctx, r); err == nil {
-		c.uncover(r.acq)
-		c.wake(r.key)
-		return gone, nil
-	}
-	c.start(func(ctx context.Context) {
-		defer c.wake(r.key)
-		defer c.uncover(r.acq)
-		_ = c.untilKnown(ctx, func() error {
-			if s.isGone() {
-				return nil
-			}
-			_, err := c.free(ctx, r)
-			return err
-		})
-	})
-	return false, err
-}
-
-// row is a lease row of ours that is being freed.
-type row struct {
-	key, acq string
-	version  uint64
-	record   leaseRecord
-	// unknown: an earlier attempt may have freed it already.
-	unknown bool
-}
-
-// free deletes a row of ours, or for a row that keeps its value writes it unowned (R19), whatever version
-// our own updates have given it. gone: the row was no longer ours, and that was not our own doing. An error: not known yet, ask again.
-func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
-	for {
-		err := c.freeVersion(ctx, r)
-		if err == nil {
-			return false, nil
+// lost is why the lease is not held, nil if it is. What the clocks tell is latched (R5).
+func (l *Lease) lost() *LostError {
+	if l.ctx.Err() == nil {
+		switch lost := l.session.err(); {
+		case lost != nil:
+			l.cancel(lost)
+		case l.holdLeft() <= 0:
+			l.lose(ReasonMaxHold)
+		default:
+			return nil
 		}
-		current, conflict := currentPair(err)
-		if current != nil {
-			record, decodeErr := decodeLease(current)
-			if decodeErr == nil && record.Acq == r.acq && current.Version > r.version {
-				r.version, r.record = current.Version, *record
-				continue
-			}
-		}
-		if conflict {
-			return !r.unknown, nil
-		}
-		r.unknown = r.unknown || errors.Is(err, kv.ErrUncertain)
-		return false, err
 	}
+	lost := &LostError{Key: l.key, Reason: ReasonExpired}
+	var cause *LostError
+	if errors.As(context.Cause(l.ctx), &cause) {
+		lost.Reason = cause.Reason
+	}
+	return lost
 }
 
-func (c *Client) freeVersion(ctx context.Context, r *row) error {
-	key := leasePrefix + r.key
-	previous := kv.NewPair(key, r.version, nil, time.Time{}, kv.Fields{acqField: r.acq})
-	if !r.record.Keep {
-		return c.store.AtomicDelete(ctx, key, previous, kv.WithAttemptTimeout(c.attemptTimeout()))
+// lose ends the lease, unless it has ended already.
+func (l *Lease) lose(reason Reason) { l.cancel(&LostError{Key: l.key, Reason: reason}) }
+
+// holdLeft is for how long the max-hold lets the lease be held, by the holder's clocks (R4).
+func (l *Lease) holdLeft() time.Duration {
+	if l.hold == nil {
+		return MaxTTL // longer than any trust
 	}
-	_, err := c.store.AtomicPut(ctx, key, kv.WithPrevious(previous), kv.WithJSON(r.record.unowned()), kv.WithAttemptTimeout(c.attemptTimeout()))
-	return err
+	return l.hold.limit - l.client.clock.Now().Since(l.hold.began)
+}
+
+// Remaining returns for how long the lease is held if no further heartbeat succeeds, 0 if it is not held. No I/O.
+func (l *Lease) Remaining() time.Duration {
+	if l.lost() != nil {
+		return 0
+	}
+	return max(0, min(l.session.remaining(), l.holdLeft()))
+}
+
+// Update changes the lease's value, at most MaxValueSize bytes: a checkpoint, or what a leader proclaims. It costs one write, conditional on
+// this acquisition: nobody else's row is ever changed.
+//
+// nil: the value is written, and Value returns it. An error that matches ErrLost or ErrNotHeld: it is not, the lease has ended. One that matches
+// kv.ErrUncertain: it may be, or may be still until the next Update or Release; Value returns the old one. Any other: it is not.
+// Updates of one lease wait for each other.
+func (l *Lease) Update(ctx context.Context, value []byte) error {
+	if err := checkValue("Update", value); err != nil {
+		return err
+	}
+	slot := l.updateSlot()
+	select {
+	case slot <- struct{}{}:
+		defer func() { <-slot }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return l.update(ctx, bytes.Clone(value))
+}
+
+func (l *Lease) updateSlot() chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.updating == nil {
+		l.updating = make(chan struct{}, 1)
+	}
+	return l.updating
 }

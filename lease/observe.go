@@ -80,13 +80,23 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 		return false, 0, err
 	}
 	seen.saw(pair, record, now)
-	if now.MonotonicSince(seen.first) < seen.patience {
+	if now.MonotonicSince(seen.first) < seen.patience && !c.longDead(record, now) {
 		return false, seen.due(now), nil
 	}
 	if err := c.kill(ctx, pair, record, seen); err != nil {
 		return false, 0, err
 	}
 	return seen.dead, max(seen.due(c.clock.Now()), c.pollMin), nil
+}
+
+// longDead reports whether the wall clocks alone, off by no more than WithMaxClockSkew says, show that the session may be killed at
+// once (R12).
+func (c *Client) longDead(record *sessionRecord, now clock.Reading) bool {
+	if c.maxSkew == 0 {
+		return false
+	}
+	age := now.Wall.Sub(record.RenewedAt)
+	return age > record.ttl()+record.driftMargin()+c.maxSkew
 }
 
 // saw notes a pair that was received at now. Patience counts from the receipt of the first read that showed its version.

@@ -27,6 +27,7 @@ const retryPause = 50 * time.Millisecond
 type settings struct {
 	ttl, heartbeat, margin time.Duration
 	pollMin, pollMax       time.Duration
+	maxSkew                time.Duration
 	owner                  string
 	metadata               map[string]string
 	log                    *slog.Logger
@@ -79,6 +80,20 @@ func WithPoll(least, most time.Duration) Option {
 			return fmt.Errorf("lease: WithPoll(%v, %v): want at least 1ms, and the second not below the first: %w", least, most, ErrInvalid)
 		}
 		s.pollMin, s.pollMax = least, most
+		return nil
+	}
+}
+
+// WithMaxClockSkew lets this client take over from a dead process without watching it for its TTL first, when the dead one's last heartbeat is older
+// than its TTL, a sixteenth and d by this machine's wall clock. d must bound by how much the wall clocks of any two machines differ, steps
+// included: with a clock that is further off, two processes can believe in one lease at once, and only the fencing token keeps them
+// apart. At least 1 ms. Default: wall clocks of other machines are not trusted at all.
+func WithMaxClockSkew(d time.Duration) Option {
+	return func(s *settings) error {
+		if d < time.Millisecond {
+			return fmt.Errorf("lease: WithMaxClockSkew(%v): want at least 1ms: %w", d, ErrInvalid)
+		}
+		s.maxSkew = d
 		return nil
 	}
 }

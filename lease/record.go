@@ -33,6 +33,9 @@ type sessionRecord struct {
 	RenewedAt time.Time         `json:"renewed_at"` // wall clock, for people only
 	Metadata  map[string]string `json:"meta,omitempty"`
 	Beat      string            `json:"beat"` // 64 random bits of the latest heartbeat
+	// Joined are the groups that the client takes part in, Revoked the leases that operators took from it, as key@token.
+	Joined  []string `json:"joined,omitempty"`
+	Revoked []string `json:"revoked,omitempty"`
 }
 
 func (r *sessionRecord) ttl() time.Duration { return time.Duration(r.TTL) * time.Millisecond }
@@ -50,6 +53,9 @@ type leaseRecord struct {
 	Keep     bool      `json:"keep,omitempty"`
 	Value    []byte    `json:"value,omitempty"`
 	Token    uint64    `json:"token,omitempty"` // where it differs from the row's version
+	MaxHold  int64     `json:"max_hold_ms,omitempty"`
+	// Sweep is for how long after the last write the store keeps the row when nobody holds it, 0: for ever.
+	Sweep int64 `json:"sweep_ms,omitempty"`
 }
 
 // token is the fencing token of the acquisition that pair shows.
@@ -62,7 +68,19 @@ func (r *leaseRecord) token(pair *kv.KVPair) uint64 {
 
 // unowned is the record that frees the row of a record with Keep (R19).
 func (r *leaseRecord) unowned() leaseRecord {
-	return leaseRecord{Format: format, Keep: true, Value: r.Value}
+	return leaseRecord{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep}
+}
+
+// options are what a write of the record over previous carries, nil: a create.
+func (r *leaseRecord) options(previous *kv.KVPair, timeout time.Duration) []kv.WriteOption {
+	options := []kv.WriteOption{kv.WithPrevious(previous), kv.WithJSON(r), kv.WithAttemptTimeout(timeout)}
+	switch {
+	case r.Acq != "":
+		options = append(options, kv.WithFields(kv.Fields{acqField: r.Acq}))
+	case r.Sweep > 0:
+		options = append(options, kv.WithSweepAfter(time.Duration(r.Sweep)*time.Millisecond))
+	}
+	return options
 }
 
 // decodeSession reads a session row. R18: what it cannot read is a *FormatError, never death.

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +24,8 @@ type session struct {
 	// leases' contexts; Close ends it earlier, while the heartbeats go on for the holders that still stop their work.
 	ctx, leases          context.Context
 	cancel, cancelLeases context.CancelCauseFunc
-	// beating is closed when the heartbeat goroutine has ended.
-	beating chan struct{}
+	// beating is closed when the heartbeat goroutine has ended; a word in nudge makes it beat at once.
+	beating, nudged chan struct{}
 
 	mu     sync.Mutex
 	record sessionRecord
@@ -40,6 +38,14 @@ type session struct {
 	unresolved []string
 	deadline   clock.Timer
 	lost       *LostError
+	// joined are the groups in the last heartbeat acknowledged.
+	joined []string
+	// news is closed, and replaced, when a heartbeat is acknowledged.
+	news chan struct{}
+	// revoked are the revocations seen in the row, for ever (R2), with the time at which their leases were latched. limited are
+	// the leases with a max-hold.
+	revoked map[string]clock.Reading
+	limited map[*Lease]struct{}
 	// gone: the row is proven not to be there any more, so that nothing naming the session holds anything.
 	gone bool
 }
@@ -48,16 +54,19 @@ type session struct {
 func (c *Client) openSession(ctx context.Context) (*session, error) {
 	host, _ := os.Hostname()
 	now := c.clock.Now()
-	s := &session{client: c, id: randomID(16), beating: make(chan struct{}), renewed: now, acked: randomID(8)}
+	s := &session{
+		client: c, id: randomID(16), beating: make(chan struct{}), nudged: make(chan struct{}, 1), renewed: now, acked: randomID(8),
+		news: make(chan struct{}), revoked: map[string]clock.Reading{}, limited: map[*Lease]struct{}{},
+	}
 	s.record = sessionRecord{
 		Format: format, Owner: c.owner, TTL: c.ttl.Milliseconds(), Host: host, PID: os.Getpid(),
-		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked,
+		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked, Joined: c.groups(),
 	}
 	pair, err := c.store.AtomicPut(ctx, sessionPrefix+s.id, c.sessionOptions(s.record, nil)...)
 	if err != nil {
 		return nil, err
 	}
-	s.pair = pair
+	s.pair, s.joined = pair, s.record.Joined
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.leases, s.cancelLeases = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
@@ -113,6 +122,7 @@ func (s *session) expire() {
 	if s.err() != nil {
 		return
 	}
+	s.limit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost == nil {
@@ -147,91 +157,6 @@ func (s *session) isGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone
-}
-
-// beat is the goroutine that heartbeats the session until it is lost (R2, R7). Never are two heartbeats in flight.
-func (s *session) beat() {
-	defer close(s.beating)
-	interval := s.client.heartbeat
-	pause := time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
-	failing := false
-	for clock.Sleep(s.ctx, s.client.clock, pause) == nil {
-		again, err := s.renew()
-		switch {
-		case again:
-			pause = 0
-		case err != nil:
-			if !failing && s.ctx.Err() == nil {
-				s.client.report(slog.LevelWarn, "lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
-			}
-			failing = true
-			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
-		default:
-			failing = false
-			pause = time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
-		}
-	}
-}
-
-// renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
-func (s *session) renew() (again bool, err error) {
-	if lost := s.err(); lost != nil {
-		return false, lost // a heartbeat now would only make others wait
-	}
-	c := s.client
-	beat := randomID(8)
-	s.mu.Lock()
-	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
-	s.record.Beat, s.record.RenewedAt = beat, t0.Wall
-	record, previous := s.record, s.pair
-	s.unresolved = append(s.unresolved, beat)
-	budget := min(c.heartbeat, s.remainingLocked())
-	s.mu.Unlock()
-
-	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
-	defer cancel()
-	pair, err := c.store.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
-	if err == nil {
-		s.acknowledge(pair, beat, t0)
-		return false, nil
-	}
-	current, conflict := currentPair(err)
-	switch {
-	case current != nil && s.adopt(current):
-		return true, nil
-	case conflict, current != nil && current.Version != previous.Version:
-		s.lose(ReasonKilled, conflict && current == nil)
-	}
-	return false, err
-}
-
-// acknowledge extends the trust by a heartbeat that is known to be applied, unless the old deadline has passed meanwhile (H21).
-func (s *session) acknowledge(pair *kv.KVPair, beat string, t0 clock.Reading) {
-	if s.err() != nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lost != nil || s.remainingLocked() <= 0 {
-		return // the timer or the next question latches it
-	}
-	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, beat, nil
-}
-
-// adopt takes over the version of a row that a heartbeat of ours, of unknown outcome, has written (R2). It reports
-// whether current is such a row; anything else is not ours: a clone's, a restored table's, an edit.
-func (s *session) adopt(current *kv.KVPair) bool {
-	record, err := decodeSession(current)
-	if err != nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if current.Version <= s.pair.Version || (record.Beat != s.acked && !slices.Contains(s.unresolved, record.Beat)) {
-		return false
-	}
-	s.pair = current
-	return true
 }
 
 // end deletes the session's row, which frees everything that names it (R8, R16), until the outcome is known or ctx

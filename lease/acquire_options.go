@@ -1,0 +1,115 @@
+package lease
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// MaxValueSize is the size in bytes of the greatest value that a lease can carry.
+const MaxValueSize = 256 << 10
+
+// acquireSettings is what the options of an acquire add up to.
+type acquireSettings struct {
+	value        []byte
+	keep         bool
+	retention    time.Duration
+	minRemaining time.Duration
+	maxHold      time.Duration
+}
+
+// AcquireOption is an option of Acquire and TryAcquire.
+type AcquireOption func(*acquireSettings) error
+
+// WithValue gives the lease a value, at most MaxValueSize bytes, that others see with Inspect. It goes when the lease is released,
+// unless the key keeps its value: then this one is only used if the key has none yet. It costs no request.
+func WithValue(value []byte) AcquireOption {
+	return func(a *acquireSettings) error {
+		a.value = bytes.Clone(value)
+		return checkValue("WithValue", value)
+	}
+}
+
+func checkValue(what string, value []byte) error {
+	if len(value) > MaxValueSize {
+		return fmt.Errorf("lease: %s: a value of %d bytes, want at most %d: %w", what, len(value), MaxValueSize, ErrInvalid)
+	}
+	return nil
+}
+
+// KeepValue makes the key keep its value from then on, whoever releases or loses it: a checkpoint. Lease.Value
+// is then what the last holder left, Update changes it, and the row stays in the store when nobody holds the key. Acquiring such a key
+// costs two writes, or one when it was waited for.
+func KeepValue() AcquireOption {
+	return func(a *acquireSettings) error {
+		a.keep = true
+		return nil
+	}
+}
+
+// WithRetention makes the key keep its value, as KeepValue does, but lets the store remove it once nobody has held the key for d, which
+// must be at least a second. It is a hint, for garbage: dynamokv follows it, other drivers may not. Default: it is kept for ever.
+func WithRetention(d time.Duration) AcquireOption {
+	return func(a *acquireSettings) error {
+		if d < time.Second {
+			return fmt.Errorf("lease: WithRetention(%v): want at least 1s: %w", d, ErrInvalid)
+		}
+		a.keep, a.retention = true, d
+		return nil
+	}
+}
+
+// WithMinRemaining makes the acquire grant nothing that has less than d to go to its trust deadline: enough for a piece of work that
+// cannot be interrupted. Where the session's trust is shorter, it is heartbeated first, and waited for. d is at most what a healthy session
+// always has, the TTL less its margin and 1.1 heartbeats: 8 s at the defaults. Default 0.
+func WithMinRemaining(d time.Duration) AcquireOption {
+	return func(a *acquireSettings) error {
+		if d < 0 {
+			return fmt.Errorf("lease: WithMinRemaining(%v): want 0 or more: %w", d, ErrInvalid)
+		}
+		a.minRemaining = d
+		return nil
+	}
+}
+
+// WithMaxHold ends the lease d after it was acquired, however healthy its holder is: its context's cause says ReasonMaxHold, and the
+// client gives the key back when the holder had its margin to stop. At least a second. Default: no bound.
+func WithMaxHold(d time.Duration) AcquireOption {
+	return func(a *acquireSettings) error {
+		if d < time.Second {
+			return fmt.Errorf("lease: WithMaxHold(%v): want at least 1s: %w", d, ErrInvalid)
+		}
+		a.maxHold = d
+		return nil
+	}
+}
+
+// acquireSettings adds up the options and checks them against the client's.
+func (c *Client) acquireSettings(options []AcquireOption) (acquireSettings, error) {
+	var a acquireSettings
+	for _, option := range options {
+		if err := option(&a); err != nil {
+			return acquireSettings{}, err
+		}
+	}
+	if most := c.ttl - c.margin - c.heartbeat*11/10; a.minRemaining > most {
+		return acquireSettings{}, fmt.Errorf("lease: WithMinRemaining(%v): a TTL of %v with a heartbeat every %v always leaves %v, want no more: %w",
+			a.minRemaining, c.ttl, c.heartbeat, most, ErrInvalid)
+	}
+	return a, nil
+}
+
+// record is the row of an acquisition by s over old, the record of a key that had none if nil (R19).
+func (a *acquireSettings) record(c *Client, s *session, old *leaseRecord) leaseRecord {
+	r := leaseRecord{
+		Format: format, Session: s.id, Acq: randomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
+		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
+	}
+	if old != nil && old.Keep {
+		r.Keep, r.Value = true, old.Value
+		if r.Sweep == 0 {
+			r.Sweep = old.Sweep
+		}
+	}
+	return r
+}

@@ -1,0 +1,135 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+type breakSettings struct{ force bool }
+
+// BreakOption is an option of Break.
+type BreakOption func(*breakSettings)
+
+// BreakForce makes Break free the key at once, without waiting for its holder to stop. For up to the holder's TTL two processes may
+// both believe in their leases of the key: only the fencing token keeps them apart then.
+func BreakForce() BreakOption { return func(b *breakSettings) { b.force = true } }
+
+// Break takes a key away from its holder, as Inspect, Holders or a HeldError named it: for operators, when a holder is alive but stuck. The holder
+// is told through its session's row; its lease ends with ReasonRevoked, it has its margin to stop, and confirms. A holder
+// that does not confirm within its TTL has stopped believing in the lease by itself. Its other leases are not touched.
+//
+// nil: the acquisition that h names holds the key no more, broken now or ended before; somebody else may hold it by then. On failure it
+// may still be broken. Break costs a write to the session, a read per poll until the holder confirms, a read and a write of the key. It takes one to two
+// heartbeats and the margin of a live holder, and no longer than its TTL and a sixteenth; with BreakForce it does not wait.
+func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) error {
+	if h == nil || h.acq == "" {
+		return fmt.Errorf("lease: Break: want a holder that Inspect, Holders or a HeldError named: %w", ErrInvalid)
+	}
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
+	var b breakSettings
+	for _, option := range options {
+		option(&b)
+	}
+	err := c.breakLease(ctx, h, b)
+	if err != nil {
+		return c.explain(fmt.Errorf("lease: breaking %q: %w", h.Key, err))
+	}
+	return nil
+}
+
+// breakLease follows R17, in its order: revoke, wait, free.
+func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) error {
+	entry := revocation(h.Key, h.Token)
+	patience, err := c.revokeRemote(ctx, h.Session, entry)
+	if err != nil {
+		return err
+	}
+	if patience > 0 && !b.force {
+		if err := c.awaitReceipt(ctx, h.Session, entry, patience); err != nil {
+			return err
+		}
+	}
+	pair, err := c.store.Get(ctx, leasePrefix+h.Key, kv.WithAttemptTimeout(c.attemptTimeout()))
+	switch {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	record, err := decodeLease(pair)
+	if err != nil {
+		return err
+	}
+	if record.Session != h.Session || record.Acq != h.acq {
+		return nil
+	}
+	_, err = c.free(ctx, &row{key: h.Key, acq: h.acq, version: pair.Version, record: *record})
+	return err
+}
+
+// revokeRemote adds the entry to the session's row until it is known to be there or the session to be dead, when it returns 0;
+// else it returns for how long the holder may go on without having seen it.
+func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patience time.Duration, err error) {
+	err = c.untilKnown(ctx, func() error {
+		pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+		switch {
+		case errors.Is(err, kv.ErrKeyNotFound):
+			patience = 0
+			return nil
+		case err != nil:
+			return err
+		}
+		record, err := decodeSession(pair)
+		if err != nil {
+			return stop(err)
+		}
+		patience = record.ttl() + record.driftMargin()
+		if slices.Contains(record.Revoked, entry) {
+			return nil // another operator's
+		}
+		record.Revoked = append(record.Revoked, entry)
+		_, err = c.store.AtomicPut(ctx, pair.Key, c.sessionOptions(*record, pair)...)
+		if _, conflict := currentPair(err); conflict {
+			return errAgain
+		}
+		return err
+	})
+	return patience, err
+}
+
+// awaitReceipt waits until the session's row has lost the entry, or patience is over, which counts from now.
+func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patience time.Duration) error {
+	began := c.clock.Now()
+	for {
+		left := patience - c.clock.Now().MonotonicSince(began)
+		if left <= 0 {
+			return nil
+		}
+		waited := patience - left
+		if err := clock.Sleep(ctx, c.clock, min(left, max(waited/10, c.pollMin), max(c.pollMax, c.pollMin))); err != nil {
+			return err
+		}
+		pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+		if errors.Is(err, kv.ErrKeyNotFound) {
+			return nil
+		}
+		if err != nil {
+			continue // patience is enough
+		}
+		record, err := decodeSession(pair)
+		if err == nil && !slices.Contains(record.Revoked, entry) {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package lease_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func inspect(t *testing.T, c *lease.Client, key string) *lease.Holder {
+	t.Helper()
+	h, err := c.Inspect(t.Context(), key)
+	require.NoError(t, err)
+	return h
+}
+
+func TestInspectNamesTheHolder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a", lease.WithMetadata(map[string]string{"zone": "b"}))
+		b, link := w.client("b")
+		require.Equal(t, &lease.Holder{Key: "key"}, inspect(t, b, "key"))
+		link.take()
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithValue([]byte("v")), lease.WithMaxHold(time.Hour))
+		require.NoError(t, err)
+		h := inspect(t, b, "key")
+		require.Equal(t, map[string]int{"Get": 2}, link.take())
+		require.True(t, h.Held())
+		require.Equal(t, []any{"a", l.Token(), "v", time.Hour}, []any{h.Owner, h.Token, string(h.Value), h.MaxHold})
+		require.Equal(t, "b", h.Member.Metadata["zone"])
+		require.Equal(t, ttl, h.Member.TTL)
+		require.NoError(t, w.store.Delete(t.Context(), "session/"+h.Session))
+		require.Nil(t, inspect(t, b, "key").Member)
+		require.True(t, inspect(t, b, "key").Held())
+	})
+}
+
+func TestHoldersAndMembersListWhatThereIs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		w.acquire(a, "jobs/1")
+		w.acquire(b, "jobs/2")
+		w.acquire(b, "other")
+		kept, err := b.TryAcquire(t.Context(), "jobs/3", lease.KeepValue())
+		require.NoError(t, err)
+		require.NoError(t, kept.Release(t.Context()))
+		require.NoError(t, w.store.Put(t.Context(), "lease/jobs/0", kv.WithString("?")))
+		leave, err := a.Join(t.Context(), "pool/mail")
+		require.NoError(t, err)
+		var holders []string
+		bad := 0
+		for h, err := range b.Holders(t.Context(), "jobs/") {
+			if err != nil {
+				require.ErrorIs(t, err, lease.ErrFormat)
+				bad++
+				continue
+			}
+			holders = append(holders, h.Key+" "+h.Owner)
+		}
+		require.Equal(t, []string{"jobs/1 a", "jobs/2 b"}, holders)
+		require.Equal(t, 1, bad)
+		joined := func() map[string][]string {
+			members := map[string][]string{}
+			for m, err := range b.Members(t.Context()) {
+				require.NoError(t, err)
+				members[m.Owner] = m.Joined
+			}
+			return members
+		}
+		require.Equal(t, map[string][]string{"a": {"pool/mail"}, "b": nil}, joined())
+		leave()
+		time.Sleep(time.Second)
+		require.Equal(t, map[string][]string{"a": nil, "b": nil}, joined())
+	})
+}
+
+func TestJoinOutlastsTheLossOfASession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		_, err := a.Join(t.Context(), "election/x")
+		require.NoError(t, err)
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		first := w.rows("session/")
+		require.NoError(t, w.store.Delete(t.Context(), first[0]))
+		time.Sleep(2 * ttl)
+		second := w.rows("session/")
+		require.Len(t, second, 1)
+		require.NotEqual(t, first, second)
+		pair, err := w.store.Get(t.Context(), second[0])
+		require.NoError(t, err)
+		require.Contains(t, pair.String(), "election/x")
+	})
+}
+
+func TestR17BreakTakesOneLeaseFromALiveHolder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		began := time.Now()
+		l, other := w.acquire(a, "key"), w.acquire(a, "other")
+		lost := make(chan time.Time, 1)
+		context.AfterFunc(l.Context(), func() { lost <- time.Now() })
+		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+		broken := time.Now()
+		require.Equal(t, lease.ReasonRevoked, reason(t, l.Err()))
+		require.GreaterOrEqual(t, broken.Sub(<-lost), time.Second, "before the holder had its margin to stop")
+		require.Less(t, broken.Sub(began), 6*time.Second) // a heartbeat, the margin, a poll
+		require.True(t, other.Held())
+		require.Equal(t, []string{"lease/other"}, w.rows("lease/"))
+		got, err := b.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.Greater(t, got.Token(), l.Token())
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		time.Sleep(3 * ttl)
+		require.True(t, other.Held())
+		require.True(t, got.Held())
+		session, err := w.store.Get(t.Context(), "session/"+inspect(t, b, "other").Session)
+		require.NoError(t, err)
+		require.NotContains(t, session.String(), "revoked") // the receipt
+	})
+}
+
+func TestR17BreakWaitsOutASilentHolder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		link.setCut(true)
+		began := time.Now()
+		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+		require.GreaterOrEqual(t, time.Since(began), ttl+ttl/16)
+		require.False(t, l.Held())
+		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestR17BreakForceDoesNotWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, link := w.client("b")
+		l := w.acquire(a, "key")
+		h := inspect(t, b, "key")
+		link.take()
+		require.NoError(t, b.Break(t.Context(), h, lease.BreakForce()))
+		require.Equal(t, map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}, link.take())
+		require.True(t, l.Held(), "it cannot know yet")
+		require.Empty(t, w.rows("lease/"))
+		time.Sleep(ttl)
+		require.False(t, l.Held())
+	})
+}
+
+func TestR17BreakLeavesALaterAcquisitionAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		h := inspect(t, b, "key")
+		require.NoError(t, l.Release(t.Context()))
+		again := w.acquire(a, "key")
+		require.NoError(t, b.Break(t.Context(), h))
+		time.Sleep(ttl)
+		require.True(t, again.Held())
+		require.ErrorIs(t, b.Break(t.Context(), &lease.Holder{Key: "key"}), lease.ErrInvalid)
+	})
+}
+
+func TestR2R17RevocationThatCameBeforeTheGrantRefusesIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		revoked := false
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if !revoked && call.Op == "AtomicPut" && strings.HasPrefix(call.Key, "lease/") {
+				revoked = true // the answer comes after the operator has acted and a heartbeat has told of it
+				require.NoError(t, b.Break(t.Context(), inspect(t, b, "key"), lease.BreakForce()))
+				time.Sleep(ttl / 2)
+			}
+			return err
+		})
+		l, err := a.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.True(t, revoked)
+		require.Equal(t, inspect(t, b, "key").Token, l.Token(), "a grant of the row that was broken")
+	})
+}

@@ -1,0 +1,145 @@
+package lease
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// beat is the goroutine that heartbeats the session until it is lost (R2, R7). Never are two heartbeats in flight.
+func (s *session) beat() {
+	defer close(s.beating)
+	interval := s.client.heartbeat
+	pause := time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+	failing := false
+	for s.rest(pause) {
+		again, err := s.renew()
+		switch {
+		case again:
+			pause = 0
+		case err != nil:
+			if !failing && s.ctx.Err() == nil {
+				s.client.report(slog.LevelWarn, "lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
+			}
+			failing = true
+			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
+		default:
+			failing = false
+			pause = time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+		}
+	}
+}
+
+// rest waits until the next heartbeat is due, or asked for. It reports whether the session still wants one.
+func (s *session) rest(pause time.Duration) bool {
+	t := s.client.clock.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case <-s.nudged:
+	case <-s.ctx.Done():
+	}
+	return s.ctx.Err() == nil
+}
+
+// nudge asks for a heartbeat at once.
+func (s *session) nudge() {
+	select {
+	case s.nudged <- struct{}{}:
+	default:
+	}
+}
+
+// refresh asks for heartbeats until one is acknowledged that satisfies enough, the session is lost or ctx ends.
+func (s *session) refresh(ctx context.Context, enough func() bool) error {
+	for {
+		s.mu.Lock()
+		news := s.news
+		s.mu.Unlock()
+		if lost := s.err(); lost != nil {
+			return lost
+		}
+		if enough() {
+			return nil
+		}
+		s.nudge()
+		select {
+		case <-news:
+		case <-s.ctx.Done():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
+func (s *session) renew() (again bool, err error) {
+	if lost := s.err(); lost != nil {
+		return false, lost // a heartbeat now would only make others wait
+	}
+	c := s.client
+	beat, joined := randomID(8), c.groups()
+	s.mu.Lock()
+	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
+	s.record.Beat, s.record.RenewedAt, s.record.Joined = beat, t0.Wall, joined
+	record, previous := s.record, s.pair
+	record.Revoked = s.unreceiptedLocked(t0)
+	s.unresolved = append(s.unresolved, beat)
+	budget := min(c.heartbeat, s.remainingLocked())
+	s.mu.Unlock()
+
+	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
+	defer cancel()
+	pair, err := c.store.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
+	if err == nil {
+		s.acknowledge(pair, record, t0)
+		return false, nil
+	}
+	current, conflict := currentPair(err)
+	switch {
+	case current != nil && s.adopt(current):
+		return true, nil
+	case conflict, current != nil && current.Version != previous.Version:
+		s.lose(ReasonKilled, conflict && current == nil)
+	}
+	return false, err
+}
+
+// acknowledge extends the trust by a heartbeat that is known to be applied, unless the old deadline has passed meanwhile (H21).
+func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, t0 clock.Reading) {
+	if s.err() != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost != nil || s.remainingLocked() <= 0 {
+		return // the timer or the next question latches it
+	}
+	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Beat, nil
+	s.record.Revoked, s.joined = record.Revoked, record.Joined
+	close(s.news)
+	s.news = make(chan struct{})
+}
+
+// adopt takes over the version of a row that a heartbeat of ours, of unknown outcome, has written (R2). It reports
+// whether current is such a row; anything else is not ours: a clone's, a restored table's, an edit.
+func (s *session) adopt(current *kv.KVPair) bool {
+	record, err := decodeSession(current)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	if current.Version <= s.pair.Version || (record.Beat != s.acked && !slices.Contains(s.unresolved, record.Beat)) {
+		s.mu.Unlock()
+		return false
+	}
+	s.pair, s.record.Revoked = current, record.Revoked
+	s.mu.Unlock()
+	s.revoke(record.Revoked)
+	return true
+}

@@ -1,0 +1,156 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+// Holder says who holds a key, for people, logs and Break: nothing may compare owners. It is what a row said when it was read.
+type Holder struct {
+	// Key is the key asked about.
+	Key string
+	// Owner is the name that the holder's client goes by, "" if nobody holds the key.
+	Owner string
+	// Token is the fencing token of the acquisition, 0 if nobody holds the key.
+	Token uint64
+	// Session is the id of the session that the lease depends on, "" if nobody holds the key.
+	Session string
+	// Acquired is when the holder acquired it, by its own wall clock.
+	Acquired time.Time
+	// Value is the lease's value or, if nobody holds the key, the one that it keeps; nil if it has none.
+	Value []byte
+	// MaxHold is that of WithMaxHold, 0: none.
+	MaxHold time.Duration
+	// Member is the holder's session, as Inspect has read it after the key. With a Session, nil means that the holder is dead: the next
+	// acquire gets the key. HeldError and Holders leave it out.
+	Member *Member
+
+	acq string
+}
+
+// Held reports whether anybody held the key.
+func (h *Holder) Held() bool { return h.Session != "" }
+
+// Member is a client that has a session: alive, or dead with nobody having looked for it long enough to be sure.
+type Member struct {
+	// Session is the id of the session.
+	Session string
+	// Owner, Host, PID and Metadata say who it is.
+	Owner    string
+	Host     string
+	PID      int
+	Metadata map[string]string
+	// Since is when the session was opened, RenewedAt when its last heartbeat was sent, by the member's own wall clock.
+	Since, RenewedAt time.Time
+	// TTL is the session's time to live.
+	TTL time.Duration
+	// Joined are the groups it takes part in. See Client.Join.
+	Joined []string
+}
+
+// holder is what the row of key says.
+func (r *leaseRecord) holder(key string, pair *kv.KVPair) Holder {
+	h := Holder{Key: key, Value: r.Value}
+	if r.Session != "" {
+		h.Owner, h.Token, h.Session, h.Acquired, h.acq = r.Owner, r.token(pair), r.Session, r.Acquired, r.Acq
+		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
+	}
+	return h
+}
+
+func (r *sessionRecord) member(row string) *Member {
+	return &Member{
+		Session: strings.TrimPrefix(row, sessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID, Metadata: r.Metadata,
+		Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.ttl(), Joined: r.Joined,
+	}
+}
+
+// Inspect returns who holds key; see Holder.Held. It costs a strong read, and another one of the holder's session if there is a holder. It needs no
+// session and changes nothing. A row that this package cannot read is an error that matches ErrFormat.
+func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
+	if err := checkKey(key); err != nil {
+		return nil, err
+	}
+	pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
+	switch {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		return &Holder{Key: key}, nil
+	case err != nil:
+		return nil, fmt.Errorf("lease: inspecting %q: %w", key, err)
+	}
+	record, err := decodeLease(pair)
+	if err != nil {
+		return nil, err
+	}
+	h := record.holder(key, pair)
+	if !h.Held() {
+		return &h, nil
+	}
+	switch h.Member, err = c.member(ctx, h.Session); {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		return &h, nil
+	case err != nil:
+		return nil, fmt.Errorf("lease: inspecting the holder of %q: %w", key, err)
+	}
+	return &h, nil
+}
+
+// member reads a session's row.
+func (c *Client) member(ctx context.Context, session string) (*Member, error) {
+	pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+	if err != nil {
+		return nil, err
+	}
+	record, err := decodeSession(pair)
+	if err != nil {
+		return nil, err
+	}
+	return record.member(pair.Key), nil
+}
+
+// Holders returns the keys that begin with prefix and are held, in the order of their bytes; a holder that has died may still be among them.
+// It costs a listing of all keys with the prefix that are held or keep a value. An error comes with a nil Holder: an unreadable row's
+// matches ErrFormat and the listing goes on, any other ends it.
+func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, error] {
+	return listed(ctx, c.store, leasePrefix+prefix, func(pair *kv.KVPair) (*Holder, error) {
+		record, err := decodeLease(pair)
+		if err != nil || record.Session == "" {
+			return nil, err
+		}
+		h := record.holder(strings.TrimPrefix(pair.Key, leasePrefix), pair)
+		return &h, nil
+	})
+}
+
+// Members returns the sessions there are, this client's among them. It costs a listing of them. Errors are as with Holders.
+func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
+	return listed(ctx, c.store, sessionPrefix, func(pair *kv.KVPair) (*Member, error) {
+		record, err := decodeSession(pair)
+		if err != nil {
+			return nil, err
+		}
+		return record.member(pair.Key), nil
+	})
+}
+
+// listed decodes the pairs under prefix, leaving out those of which decode returns nothing.
+func listed[T any](ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error)) iter.Seq2[*T, error] {
+	return func(yield func(*T, error) bool) {
+		for pair, err := range kv.All(ctx, store, prefix) {
+			if err != nil {
+				yield(nil, fmt.Errorf("lease: listing %q: %w", prefix, err))
+				return
+			}
+			item, err := decode(pair)
+			if (item != nil || err != nil) && !yield(item, err) {
+				return
+			}
+		}
+	}
+}

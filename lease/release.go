@@ -1,0 +1,213 @@
+package lease
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// update is the body of Update. What an earlier one of unknown outcome may have written is adopted by its acquisition id.
+func (l *Lease) update(ctx context.Context, value []byte) error {
+	l.mu.Lock()
+	record, version := l.record, l.version
+	l.mu.Unlock()
+	record.Value, record.Token = value, l.token
+	for {
+		if lost := l.lost(); lost != nil {
+			return lost
+		}
+		previous := kv.NewPair(leasePrefix+l.key, version, nil, time.Time{}, nil)
+		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.options(previous, l.client.attemptTimeout())...)
+		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.record, l.version = record, pair.Version
+			return nil
+		}
+		current, conflict := currentPair(err)
+		if current != nil && current.Version > version && ours(current, record.Acq) {
+			version = current.Version
+			continue
+		}
+		if conflict {
+			l.lose(ReasonBroken)
+			return l.Err()
+		}
+		return fmt.Errorf("lease: updating %q: %w", l.key, err)
+	}
+}
+
+// ours reports whether a row carries the acquisition id.
+func ours(pair *kv.KVPair, acq string) bool {
+	record, err := decodeLease(pair)
+	return err == nil && record.Acq == acq
+}
+
+// Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
+// which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
+//
+// nil: the key is free, or will be when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
+// may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
+// again returns what the first call returned.
+func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
+
+// ReleaseWith is Release that leaves value behind, in the same write, for the next holder of a key that keeps its value (KeepValue). Of any
+// other key it is an error that matches ErrInvalid, and the lease is still held. Where the lease was released before, value is not written.
+func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
+	if err := checkValue("ReleaseWith", value); err != nil {
+		return err
+	}
+	if !l.keeps() {
+		return fmt.Errorf("lease: ReleaseWith: %q does not keep its value, acquire it with KeepValue: %w", l.key, ErrInvalid)
+	}
+	return l.releaseOnce(ctx, append([]byte{}, value...))
+}
+
+// keeps reports whether the key keeps its value, which never changes.
+func (l *Lease) keeps() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.record.Keep
+}
+
+// releaseOnce gives the key back, leaving value unless it is nil; whoever comes later waits and gets the same outcome.
+func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
+	l.mu.Lock()
+	released := l.released
+	if released == nil {
+		l.released = make(chan struct{})
+		l.mu.Unlock()
+		l.outcome = l.giveBack(ctx, value)
+		close(l.released)
+		return l.outcome
+	}
+	l.mu.Unlock()
+	<-released
+	return l.outcome
+}
+
+// surrender gives a lease back that was taken from its holder, after the margin that the holder has to stop.
+func (l *Lease) surrender(ctx context.Context) {
+	if clock.Sleep(ctx, l.client.clock, l.client.margin) == nil {
+		_ = l.releaseOnce(ctx, nil) // what fails goes on in the background
+	}
+}
+
+// giveBack is the body of Release (R13).
+func (l *Lease) giveBack(ctx context.Context, value []byte) error {
+	c := l.client
+	defer c.leave()
+	lost := l.lost()
+	if lost == nil {
+		l.lose(ReasonReleased)
+		lost = l.lost() // another loss may have come first
+	}
+	l.session.unlimit(l)
+	l.mu.Lock()
+	r := &row{key: l.key, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
+	l.mu.Unlock()
+	switch lost.Reason {
+	case ReasonReleased, ReasonRevoked, ReasonMaxHold:
+		return l.free(ctx, r, lost)
+	case ReasonClosed:
+		c.uncover(r.acq)
+		if end := l.session.err(); end == nil || end.Reason == ReasonClosed {
+			return nil // Close waits for this call and then frees the row with the session
+		}
+	default:
+		c.uncover(r.acq)
+		c.wake(l.key)
+	}
+	return lost
+}
+
+// free gives the row of a latched lease back.
+func (l *Lease) free(ctx context.Context, r *row, lost *LostError) error {
+	gone, err := l.client.freeOrGoOn(ctx, l.session, r, l.client.farewell())
+	switch {
+	case err != nil:
+		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
+	case lost.Reason != ReasonReleased:
+		return lost
+	case gone:
+		return &LostError{Key: l.key, Reason: ReasonBroken}
+	}
+	return nil
+}
+
+// freeOrGoOn frees a row of session s. What it cannot get known within limit, which does not depend on the caller's ctx, it goes on
+// with in the background, until it is known or the session is dead. The acquisition stays covered until then.
+func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row, limit time.Duration) (gone bool, err error) {
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	if gone, err = c.free(ctx, r); err == nil {
+		c.uncover(r.acq)
+		c.wake(r.key)
+		return gone, nil
+	}
+	c.start(func(ctx context.Context) {
+		defer c.wake(r.key)
+		defer c.uncover(r.acq)
+		_ = c.untilKnown(ctx, func() error {
+			if s.isGone() {
+				return nil
+			}
+			_, err := c.free(ctx, r)
+			return err
+		})
+	})
+	return false, err
+}
+
+// row is a lease row of ours that is being freed.
+type row struct {
+	key, acq string
+	version  uint64
+	record   leaseRecord
+	// leave is the value to leave behind in a row that keeps one, nil: the one it has.
+	leave []byte
+	// unknown: an earlier attempt may have freed it already.
+	unknown bool
+}
+
+// free deletes a row of ours, or for a row that keeps its value writes it unowned (R19), whatever version
+// our own updates have given it. gone: the row was no longer ours, and that was not our own doing. An error: not known yet, ask again.
+func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
+	for {
+		err := c.freeVersion(ctx, r)
+		if err == nil {
+			return false, nil
+		}
+		current, conflict := currentPair(err)
+		if current != nil {
+			record, decodeErr := decodeLease(current)
+			if decodeErr == nil && record.Acq == r.acq && current.Version > r.version {
+				r.version, r.record = current.Version, *record
+				continue
+			}
+		}
+		if conflict {
+			return !r.unknown, nil
+		}
+		r.unknown = r.unknown || errors.Is(err, kv.ErrUncertain)
+		return false, err
+	}
+}
+
+func (c *Client) freeVersion(ctx context.Context, r *row) error {
+	previous := kv.NewPair(leasePrefix+r.key, r.version, nil, time.Time{}, kv.Fields{acqField: r.acq})
+	if !r.record.Keep {
+		return c.store.AtomicDelete(ctx, previous.Key, previous, kv.WithAttemptTimeout(c.attemptTimeout()))
+	}
+	unowned := r.record.unowned()
+	if r.leave != nil {
+		unowned.Value = bytes.Clone(r.leave)
+	}
+	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.options(previous, c.attemptTimeout())...)
+	return err
+}

@@ -1,0 +1,175 @@
+package lease_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestUpdateIsACheckpointThatTheNextHolderFinds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		first, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), lease.WithValue([]byte("start")))
+		require.NoError(t, err)
+		require.Equal(t, "start", string(first.Value()))
+		require.NoError(t, first.Update(t.Context(), []byte("half")))
+		require.Equal(t, "half", string(first.Value()))
+		require.NoError(t, first.Release(t.Context()))
+
+		second, err := b.TryAcquire(t.Context(), "key", lease.WithValue([]byte("not used")))
+		require.NoError(t, err)
+		require.Equal(t, "half", string(second.Value()))
+		require.Greater(t, second.Token(), first.Token())
+		require.NoError(t, second.ReleaseWith(t.Context(), []byte("end")))
+
+		h, err := a.Inspect(t.Context(), "key")
+		require.NoError(t, err)
+		require.False(t, h.Held())
+		require.Equal(t, "end", string(h.Value))
+	})
+}
+
+func TestUpdateKeepsTheTokenAndFailsOnceTheLeaseHasEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		token := l.Token()
+		require.NoError(t, l.Update(t.Context(), []byte("v")))
+		require.Equal(t, token, l.Token())
+		h, err := a.Inspect(t.Context(), "key")
+		require.NoError(t, err)
+		require.Equal(t, token, h.Token)
+		require.NoError(t, l.Release(t.Context()))
+		require.ErrorIs(t, l.Update(t.Context(), nil), lease.ErrNotHeld)
+		require.ErrorIs(t, l.ReleaseWith(t.Context(), nil), lease.ErrInvalid)
+	})
+}
+
+func TestR13AfterALostAnswerOfUpdateTheNextWriteGoesOn(t *testing.T) {
+	t.Parallel()
+	for _, next := range []string{"Update", "Release"} {
+		t.Run(next, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				l := w.acquire(a, "key")
+				link.loseAnswer("AtomicPut", "lease/")
+				require.ErrorIs(t, l.Update(t.Context(), []byte("lost")), kv.ErrUncertain)
+				if next == "Update" {
+					require.NoError(t, l.Update(t.Context(), []byte("found")))
+					require.Equal(t, "found", string(l.Value()))
+				}
+				require.NoError(t, l.Release(t.Context()))
+				require.Empty(t, w.rows("lease/"))
+			})
+		})
+	}
+}
+
+func TestUpdateOfARowThatIsNotOursAnyMoreEndsTheLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		require.NoError(t, w.store.Delete(t.Context(), "lease/key"))
+		require.ErrorIs(t, l.Update(t.Context(), []byte("v")), lease.ErrLost)
+		require.Equal(t, lease.ReasonBroken, reason(t, l.Err()))
+		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestConditionNamesTheAcquisition(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, err := lease.New(kv.Prefixed(w.store, "app/"))
+		require.NoError(t, err)
+		defer c.Close(context.Background())
+		l := w.acquire(c, "key")
+		pair, err := w.store.Get(t.Context(), "app/lease/key")
+		require.NoError(t, err)
+		condition := l.Condition()
+		require.Equal(t, pair.Key, condition.Key)
+		require.Equal(t, pair.Fields[condition.Field], condition.Value)
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestWithMaxHoldEndsALeaseAndGivesTheKeyBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		began := time.Now()
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(30*time.Second))
+		require.NoError(t, err)
+		plain := w.acquire(a, "other")
+		got := waitFor(t.Context(), b, "key")
+		<-l.Context().Done()
+		require.InDelta(t, 30, time.Since(began).Seconds(), 1)
+		require.Equal(t, lease.ReasonMaxHold, reason(t, l.Err()))
+		require.True(t, plain.Held())
+		second := <-got
+		require.NoError(t, second.err)
+		require.GreaterOrEqual(t, second.at.Sub(began), 31*time.Second) // 30 s and the margin
+		require.Less(t, second.at.Sub(began), 34*time.Second)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		require.True(t, second.Held())
+	})
+}
+
+func TestWithMinRemainingHeartbeatsFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithHeartbeat(4*time.Second))
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		time.Sleep(3 * time.Second)
+		link.take()
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4600*time.Millisecond))
+		require.NoError(t, err)
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		require.GreaterOrEqual(t, l.Remaining(), 4600*time.Millisecond)
+		require.NoError(t, l.Release(t.Context()))
+		time.Sleep(2 * time.Second)
+		_, err = a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4601*time.Millisecond))
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	})
+}
+
+func TestR12LongDeadSessionIsKilledAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b", lease.WithMaxClockSkew(time.Second))
+		plain, _ := w.client("plain")
+		w.acquire(a, "key")
+		link.setCut(true) // dead
+		// The last heartbeat was sent now: ttl + ttl/16 + 1 s from now on b may kill, and not before.
+		time.Sleep(ttl + ttl/16 + time.Second)
+		_, err := b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		_, err = plain.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		time.Sleep(ttl/3 + time.Millisecond)
+		_, err = plain.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		_, err = b.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+	})
+}
