@@ -73,6 +73,11 @@ func (c *Client) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, _
 	return do(ctx, c, "UpdateItem", in, c.server.updateItem)
 }
 
+// DeleteItem is that of *dynamodb.Client.
+func (c *Client) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
+	return do(ctx, c, "DeleteItem", in, c.server.deleteItem)
+}
+
 // Query is that of *dynamodb.Client.
 func (c *Client) Query(ctx context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
 	return do(ctx, c, "Query", in, c.server.query)

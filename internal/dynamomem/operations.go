@@ -85,7 +85,36 @@ func (s *Server) putItem(in *dynamodb.PutItemInput) (*dynamodb.PutItemOutput, er
 	return &dynamodb.PutItemOutput{}, nil
 }
 
-// replace stores row, if condition is true of the one that is there.
+func (s *Server) deleteItem(in *dynamodb.DeleteItemInput) (*dynamodb.DeleteItemOutput, error) {
+	if err := onlyFields(in, "TableName", "Key", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"); err != nil {
+		return nil, err
+	}
+	t, err := s.table(in.TableName)
+	if err != nil {
+		return nil, err
+	}
+	key, err := t.onlyKey(in.Key)
+	if err != nil {
+		return nil, err
+	}
+	e, err := newScope(in.ExpressionAttributeNames, in.ExpressionAttributeValues)
+	if err != nil {
+		return nil, err
+	}
+	condition, err := e.condition(in.ConditionExpression)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.checkUsed(); err != nil {
+		return nil, err
+	}
+	if err := t.replace(key, nil, condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
+		return nil, err
+	}
+	return &dynamodb.DeleteItemOutput{}, nil
+}
+
+// replace stores row, if condition is true of the one that is there; a nil row removes that.
 func (t *table) replace(key rowKey, row item, condition predicate, onFailure types.ReturnValuesOnConditionCheckFailure) error {
 	if old := t.rows[key]; !condition(old) {
 		failed := &types.ConditionalCheckFailedException{Message: aws.String("The conditional request failed")}
@@ -96,6 +125,10 @@ func (t *table) replace(key rowKey, row item, condition predicate, onFailure typ
 	}
 	if size := sizeOf(row); size > maxItemSize {
 		return invalid("item size has exceeded the maximum allowed size: %d bytes", size)
+	}
+	if row == nil {
+		delete(t.rows, key)
+		return nil
 	}
 	t.rows[key] = row
 	return nil

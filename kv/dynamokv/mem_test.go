@@ -60,8 +60,7 @@ func TestInMemoryAndEmulatorAgree(t *testing.T) {
 			t.Parallel()
 			clk := &movedClock{Clock: clock.System, now: time.UnixMilli(1_800_000_000_000)}
 			want := &script{store: newRig(t, dynamokv.WithClock(clk)), random: rand.New(rand.NewPCG(seed, 1))}
-			mem, _ := memStore(t, newMem(), dynamokv.WithClock(clk))
-			got := &script{store: mem, random: rand.New(rand.NewPCG(seed, 1))}
+			got := &script{store: newMemRig(t, dynamokv.WithClock(clk)), random: rand.New(rand.NewPCG(seed, 1))}
 			for i := range 250 {
 				clk.now = clk.now.Add(time.Second)
 				require.Equal(t, want.step(t), got.step(t), "step %d", i)

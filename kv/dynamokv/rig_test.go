@@ -120,17 +120,30 @@ func sharedTable(t *testing.T) (endpoint, table string) {
 	return endpoint, shared.name
 }
 
-// rig is a Store in a new partition of the shared table, and the wire on which its requests can be tampered with.
+// rig is a Store in a new partition of a table, and the wire on which its requests can be tampered with.
 type rig struct {
 	*dynamokv.Store
 	wire                       *wire
 	endpoint, table, partition string
 }
 
+// newRig makes a rig on the emulator.
 func newRig(t *testing.T, options ...dynamokv.Option) *rig {
 	t.Helper()
 	r := &rig{wire: &wire{base: sharedTransport}, partition: rand.Text()}
 	r.endpoint, r.table = sharedTable(t)
+	return r.open(t, options)
+}
+
+// newMemRig makes a rig on a server in memory, which works inside testing/synctest.
+func newMemRig(t *testing.T, options ...dynamokv.Option) *rig {
+	t.Helper()
+	r := &rig{wire: &wire{base: newMem().Transport()}, partition: "dynalock", endpoint: "http://dynamodb.invalid", table: "table"}
+	return r.open(t, options)
+}
+
+func (r *rig) open(t *testing.T, options []dynamokv.Option) *rig {
+	t.Helper()
 	var err error
 	r.Store, err = dynamokv.New(newClient(r.endpoint, r.wire), r.table, append(options, dynamokv.WithPartition(r.partition))...)
 	require.NoError(t, err)
@@ -140,9 +153,9 @@ func newRig(t *testing.T, options ...dynamokv.Option) *rig {
 // another makes another Store on the same pairs, without faults.
 func (r *rig) another(t *testing.T, options ...dynamokv.Option) *dynamokv.Store {
 	t.Helper()
-	s, err := dynamokv.New(newClient(r.endpoint, &wire{base: sharedTransport}), r.table, append(options, dynamokv.WithPartition(r.partition))...)
-	require.NoError(t, err)
-	return s
+	other := *r
+	other.wire = &wire{base: r.wire.base}
+	return other.open(t, options).Store
 }
 
 // offsetClock is the machine's clock, its wall clock set wrong.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,138 +12,45 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/clock"
-	"github.com/dynalock/dynalock/internal/dynamomem"
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
 )
 
-// wireFault is what becomes of one attempt. What the driver can know of it is that it may have been applied, unless it
-// was throttled.
-type wireFault struct {
-	name    string
-	fault   dynamomem.Fault
-	applied bool // at once
-}
-
-// landing is when a late request lands: behind all attempts of an operation that is settled by its next one or two.
-const landing = 5 * time.Minute
-
-var wireFaults = []wireFault{
-	{"cut before", dynamomem.Lost(dynamomem.ErrCut), false},
-	{"cut after", dynamomem.LostAnswer(dynamomem.ErrCut), true},
-	{"EOF", dynamomem.LostAnswer(io.ErrUnexpectedEOF), true},
-	{"doubled", dynamomem.Duplicate(io.EOF), true},
-	{"500 before", dynamomem.Refused(500, "InternalServerError"), false},
-	{"500 after", dynamomem.RefusedAfter(500, "InternalServerError"), true},
-	{"throttle", dynamomem.Refused(400, "ThrottlingException"), false},
-	{"hang", dynamomem.Hang, false},
-	{"late", dynamomem.Late(clock.System, landing, dynamomem.ErrCut), false},
-}
-
-// wireOperation is an operation of the driver that costs one request when nothing goes wrong.
-type wireOperation struct {
-	name string
-	run  func(ctx context.Context, s kv.Store, previous *kv.KVPair) error
-	// read: nothing is ever uncertain; conditional: another writer matters.
-	read, conditional bool
-	want              string // the value that it leaves, "" for none
-}
-
-var wireOperations = func() []wireOperation {
-	ops := []wireOperation{
-		{name: "get", read: true, want: "old", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair) error {
-			_, err := s.Get(ctx, "key")
-			return err
-		}},
-		{name: "list", read: true, want: "old", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair) error {
-			_, err := s.List(ctx, "")
-			return err
-		}},
-	}
-	for _, c := range writeCases {
-		op := wireOperation{name: c.name, run: c.write, want: "new", conditional: c.name != "put" && c.name != "blind delete"}
-		if c.name == "delete" || c.name == "blind delete" {
-			op.want = ""
-		}
-		ops = append(ops, op)
-	}
-	return ops
-}()
-
-// sequel is what happens after the attempt with the fault.
-type sequel struct {
-	name string
-	// next is the fault of all later attempts, nil for none; it is called before each of them.
-	next func(t *testing.T, server *dynamomem.Server, n int) dynamomem.Fault
-	// want is the outcome: a sentinel, nil for success, or errPlain for an error that matches none.
-	want func(op wireOperation, f wireFault) error
-	// endless: attempts go on until the budget is spent.
-	endless bool
-}
-
-var errPlain = errors.New("matches no sentinel")
-
-// unless says how an operation ends that is not applied for sure, or else that it is uncertain.
-func unless(op wireOperation, f wireFault, settled error) error {
-	if op.read || f.name == "throttle" {
-		return settled
-	}
-	return kv.ErrUncertain
-}
-
-var sequels = []sequel{
-	{
-		name: "all well",
-		next: func(*testing.T, *dynamomem.Server, int) dynamomem.Fault { return dynamomem.None },
-		want: func(wireOperation, wireFault) error { return nil },
-	},
-	{
-		name: "refused",
-		next: func(*testing.T, *dynamomem.Server, int) dynamomem.Fault {
-			return dynamomem.Refused(400, "AccessDeniedException")
-		},
-		want: func(op wireOperation, f wireFault) error { return unless(op, f, errPlain) },
-	},
-	{
-		name: "throttled for good", endless: true,
-		next: func(*testing.T, *dynamomem.Server, int) dynamomem.Fault {
-			return dynamomem.Refused(400, "ThrottlingException")
-		},
-		want: func(op wireOperation, f wireFault) error { return unless(op, f, kv.ErrThrottled) },
-	},
-	{
-		name: "another writer",
-		next: func(t *testing.T, server *dynamomem.Server, n int) dynamomem.Fault {
-			if n == 1 {
-				other, _ := memStore(t, server)
-				require.NoError(t, other.Put(t.Context(), "key", kv.WithString("theirs")))
-			}
-			return dynamomem.None
-		},
-		want: func(op wireOperation, f wireFault) error {
-			switch {
-			case !op.conditional:
-				return nil
-			case op.name == "create":
-				return unless(op, f, kv.ErrKeyExists)
-			case f.applied: // theirs took the version behind ours
-				return kv.ErrUncertain
-			default: // theirs took ours
-				return kv.ErrKeyModified
-			}
-		},
-	},
-}
-
-// TestTheWireMatrix throttles the attempts before the n-th, does to the n-th what a fault says, and then lets a sequel happen.
+// TestTheWireMatrix throttles the attempts before the n-th, does to the n-th what a fault says, and then lets a sequel happen: on the
+// server in memory.
 func TestTheWireMatrix(t *testing.T) {
 	t.Parallel()
+	runMatrix(t, sequels, func(t *testing.T, c wireCase) {
+		synctest.Test(t, func(t *testing.T) { c.run(t, newMemRig(t)) })
+	})
+}
+
+// TestTheWireMatrixOnTheEmulator requires the same of DynamoDB Local, in real time: without the sequel that lasts for the whole budget.
+func TestTheWireMatrixOnTheEmulator(t *testing.T) {
+	t.Parallel()
+	sharedTable(t)
+	short := []sequel{}
+	for _, s := range sequels {
+		if !s.endless {
+			short = append(short, s)
+		}
+	}
+	runMatrix(t, short, func(t *testing.T, c wireCase) { c.run(t, newRig(t, dynamokv.WithClock(hastyClock{clock.System}))) })
+}
+
+// hastyClock is the machine's clock, but one waits on it for a tenth of the time: between attempts, not for answers.
+type hastyClock struct{ clock.Clock }
+
+func (c hastyClock) NewTimer(d time.Duration) clock.Timer { return c.Clock.NewTimer(d / 10) }
+
+func runMatrix(t *testing.T, sequels []sequel, run func(*testing.T, wireCase)) {
 	for _, s := range sequels {
 		for _, f := range wireFaults {
 			for _, op := range wireOperations {
 				for nth := 1; nth <= 3; nth++ {
 					t.Run(fmt.Sprintf("%s/%s/%s/%d", s.name, f.name, op.name, nth), func(t *testing.T) {
 						t.Parallel()
-						synctest.Test(t, func(t *testing.T) { runWireCase(t, s, f, op, nth) })
+						run(t, wireCase{s, f, op, nth})
 					})
 				}
 			}
@@ -151,27 +58,41 @@ func TestTheWireMatrix(t *testing.T) {
 	}
 }
 
-func runWireCase(t *testing.T, s sequel, f wireFault, op wireOperation, nth int) {
-	server := newMem()
-	store, client := memStore(t, server)
+// wireCase is one field of the matrix.
+type wireCase struct {
+	sequel sequel
+	fault  wireFault
+	op     wireOperation
+	nth    int
+}
+
+// attemptBound ends a hung attempt. An attempt that does not hang has far less to do.
+const attemptBound = 300 * time.Millisecond
+
+func (c wireCase) run(t *testing.T, r *rig) {
 	var previous *kv.KVPair
-	if op.name != "create" {
-		previous = create(t, store)
-		time.Sleep(time.Minute)
+	if c.op.name != "create" {
+		previous = create(t, r.Store)
 	}
-	client.Inject(func(ctx context.Context, c dynamomem.Call, apply dynamomem.Apply) (any, error) {
+	other := r.another(t)
+	late := &landings{}
+	r.wire.inject(func(n int, request *http.Request, send next) (*http.Response, error) {
 		switch {
-		case c.Number < nth:
-			return dynamomem.Refused(400, "ThrottlingException")(ctx, c, apply)
-		case c.Number == nth:
-			return f.fault(ctx, c, apply)
+		case n < c.nth:
+			return throttle(request), nil
+		case n == c.nth:
+			return c.fault.inject(late, request, send)
 		default:
-			return s.next(t, server, c.Number-nth)(ctx, c, apply)
+			return c.sequel.next(t, other, n-c.nth, request, send)
 		}
 	})
+	var options []kv.CallOption
+	if c.fault.name == "hang" {
+		options = append(options, kv.WithAttemptTimeout(attemptBound))
+	}
 	start := time.Now()
-	err := op.run(t.Context(), store, previous)
-	want := s.want(op, f)
+	err := c.op.run(t.Context(), r, previous, options...)
+	want := c.sequel.want(c.op, c.fault)
 	switch {
 	case want == nil:
 		require.NoError(t, err)
@@ -180,40 +101,125 @@ func runWireCase(t *testing.T, s sequel, f wireFault, op wireOperation, nth int)
 	default:
 		requireOnly(t, err, want)
 	}
-	if s.endless {
+	if c.sequel.endless {
 		require.Equal(t, 10*time.Second, time.Since(start))
-		require.Greater(t, client.Requests(), nth+1)
+		require.Greater(t, r.wire.requests(), c.nth+1)
 	} else {
-		require.Equal(t, nth+1, client.Requests())
-		require.Less(t, time.Since(start), 2*time.Second)
+		require.Equal(t, c.nth+1, r.wire.requests())
 	}
-	client.Wait() // what is late lands
-	requireLeft(t, server, s, f, op, want)
+	late.land()
+	c.requireLeft(t, other, previous, want)
 }
 
-// requireLeft requires that the row is what the outcome allows, when all has landed.
-func requireLeft(t *testing.T, server *dynamomem.Server, s sequel, f wireFault, op wireOperation, outcome error) {
+// requireLeft requires that the row is what the outcome says, when all has landed: its value, and by its version how
+// many requests were applied.
+func (c wireCase) requireLeft(t *testing.T, reader kv.Store, previous *kv.KVPair, outcome error) {
 	t.Helper()
-	old := "old"
-	if op.name == "create" {
-		old = ""
-	}
-	allowed := []string{op.want}
-	switch {
-	case s.name == "another writer" && outcome == nil && !op.read: // two blind writes, in either order
-	case s.name == "another writer":
-		allowed = []string{"theirs"}
-	case outcome == nil:
-	case !f.applied && f.name != "late":
-		allowed = []string{old}
-	}
-	reader, _ := memStore(t, server)
-	got := ""
+	value, version := c.left(previous, outcome)
 	p, err := reader.Get(t.Context(), "key")
-	if err == nil {
-		got = p.String()
-	} else {
-		require.ErrorIs(t, err, kv.ErrKeyNotFound)
+	var none *kv.NotFoundError
+	switch {
+	case value == "":
+		require.ErrorAs(t, err, &none)
+		if previous != nil {
+			require.Equal(t, version, none.Version)
+		}
+	default:
+		require.NoError(t, err)
+		require.Equal(t, value, p.String())
+		if previous != nil {
+			require.Equal(t, version, p.Version)
+		}
 	}
-	require.Contains(t, allowed, got)
+}
+
+// left is what the row must hold, and at which version if there was one before.
+func (c wireCase) left(previous *kv.KVPair, outcome error) (value string, version uint64) {
+	old := ""
+	if previous != nil {
+		old, version = "old", previous.Version
+	}
+	theirs := c.sequel.name == "another writer"
+	ours := c.fault.applied // how many of our requests were applied
+	if outcome == nil {
+		ours++
+	}
+	late := c.fault.name == "late"
+	if !c.op.conditional { // a request that lands late overwrites what is newer
+		if late {
+			ours++
+		}
+	} else {
+		ours = min(ours, 1)
+		if late && !theirs { // applied by the late one or an earlier one, which keeps the other from it
+			ours = 1
+		}
+	}
+	if c.op.read {
+		ours = 0
+	}
+	version += uint64(ours)
+	switch {
+	case theirs && (ours == 0 || c.op.conditional):
+		return "theirs", version + 1
+	case theirs:
+		return c.op.want, version + 1
+	case ours > 0:
+		return c.op.want, version
+	default:
+		return old, version
+	}
+}
+
+// wireOperation is an operation of the driver that costs one request when nothing goes wrong.
+type wireOperation struct {
+	name string
+	run  func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error
+	// read: nothing is ever uncertain; conditional: another writer matters.
+	read, conditional bool
+	want              string // the value that it leaves, "" for none
+}
+
+// as converts options to those of one kind of operation.
+func as[O any](options []kv.CallOption, more ...O) []O {
+	for _, o := range options {
+		more = append(more, o.(O))
+	}
+	return more
+}
+
+var wireOperations = []wireOperation{
+	{name: "get", read: true, run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.Get(ctx, "key", as[kv.ReadOption](options)...)
+		return err
+	}},
+	{name: "exists", read: true, run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.Exists(ctx, "key", as[kv.ReadOption](options)...)
+		return err
+	}},
+	{name: "list", read: true, run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.List(ctx, "", as[kv.ReadOption](options)...)
+		return err
+	}},
+	{name: "list page", read: true, run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.ListPage(ctx, "", as(options, kv.WithLimit(1))...)
+		return err
+	}},
+	{name: "put", want: "new", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		return s.Put(ctx, "key", as(options, kv.WithString("new"))...)
+	}},
+	{name: "blind delete", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		return s.Delete(ctx, "key", as[kv.DeleteOption](options)...)
+	}},
+	{name: "create", conditional: true, want: "new", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"))...)
+		return err
+	}},
+	{name: "swap", conditional: true, want: "new", run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
+		_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"), kv.WithPrevious(previous))...)
+		return err
+	}},
+	{name: "delete", conditional: true, run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
+		return s.AtomicDelete(ctx, "key", previous, as[kv.DeleteOption](options)...)
+	}},
 }

@@ -14,6 +14,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
+// landing is when a late request lands: behind all attempts of an operation that is settled by its next one or two.
+const landing = 5 * time.Minute
+
 // onlyFirst does fault to the first request and lets the others through.
 func onlyFirst(fault dynamomem.Fault) dynamomem.Fault {
 	return func(ctx context.Context, c dynamomem.Call, apply dynamomem.Apply) (any, error) {
