@@ -2,6 +2,7 @@ package tests_test
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,44 +12,36 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/dynamomem"
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/kvtest"
 	"github.com/dynalock/dynalock/kv/memkv"
 )
 
-// call is an operation on one key. Every value that is written is a new one.
-type call struct {
-	op, key, value string
-	previous       uint64
-}
-
-// answer is what an operation said: whether it was applied, and the pair that it returned or that stood in its way.
-type answer struct {
-	applied bool
-	value   string // "": none is live
-	version uint64 // 0: not told
-}
-
 // register is a key's state in the model. A blind write's version is not known until somebody reads it.
 type register struct {
-	value         string
-	version, last uint64
+	value         string // "": none is live
+	version, last uint64 // of the live pair, 0: not known; and the greatest that is known of the key
 }
 
 // see checks what an operation was shown, and learns the version.
-func (r register) see(a answer) (bool, register) {
-	if a.value != r.value {
-		return false, r
+func (r register) see(op kvtest.Operation) (register, bool) {
+	switch {
+	case op.Seen != r.value:
+		return r, false
+	case r.value == "":
+		return r, true
+	case r.version == 0:
+		return register{r.value, op.Version, op.Version}, op.Version > r.last
 	}
-	if a.value == "" {
-		return true, r
-	}
-	if r.version == 0 {
-		return a.version > r.last, register{r.value, a.version, a.version}
-	}
-	return a.version == r.version, r
+	return r, op.Version == r.version
 }
 
 // has reports whether the live pair may have the version.
@@ -56,135 +49,221 @@ func (r register) has(version uint64) bool {
 	return r.value != "" && (r.version == version || r.version == 0 && version > r.last)
 }
 
-func step(state, input, output any) (bool, any) {
-	r, in, out := state.(register), input.(call), output.(answer)
-	next := register{in.value, out.version, max(r.last, out.version)}
-	grows := out.version > r.last
-	switch {
-	case in.op == "put" || in.op == "delete":
-		return true, register{value: in.value, last: r.last}
-	case in.op == "get" || !out.applied:
-		ok, seen := r.see(out)
-		lost := in.op == "get" || in.op == "create" && out.value != "" || in.op != "create" && out.version != in.previous
-		return ok && lost, seen
-	case in.op == "create":
-		return r.value == "" && grows, next
-	case in.op == "swap":
-		return r.has(in.previous) && grows && out.version > in.previous, next
-	default: // remove
-		return r.has(in.previous), register{last: max(r.last, in.previous)}
+// apply returns the state behind op if it takes effect, and whether it can.
+func (r register) apply(op kvtest.Operation) (register, bool) {
+	last := max(r.last, op.Previous)
+	switch op.Op {
+	case "Put":
+		return register{value: op.Value, last: r.last}, true
+	case "Delete":
+		return register{last: r.last}, true
+	case "AtomicDelete":
+		return register{last: last}, r.has(op.Previous)
+	case "AtomicPut":
+		matches := op.Previous > 0 && r.has(op.Previous) || op.Previous == 0 && r.value == ""
+		grows := op.Version > last || op.Version == 0 && op.Outcome == kvtest.Unknown
+		same := op.Seen == op.Value || op.Outcome == kvtest.Unknown
+		return register{op.Value, op.Version, max(last, op.Version)}, matches && grows && same
 	}
+	return r.see(op)
 }
 
-var model = porcupine.Model{
-	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		byKey := map[string][]porcupine.Operation{}
+// step returns the states in which op may have left r.
+func step(state, input, _ any) []any {
+	r, op := state.(register), input.(kvtest.Operation)
+	next, can := r.apply(op)
+	switch {
+	case op.Outcome == kvtest.Unknown && can && next != r:
+		return []any{r, next}
+	case op.Outcome == kvtest.Unknown:
+		return []any{r}
+	case op.Outcome == kvtest.Refused:
+		next, can = r.see(op)
+		create := op.Op == "AtomicPut" && op.Previous == 0
+		can = can && (create && op.Seen != "" || !create && (op.Seen == "" || op.Version != op.Previous))
+	}
+	if !can {
+		return nil
+	}
+	return []any{next}
+}
+
+var model = (&porcupine.NondeterministicModel{
+	Partition: func(history []porcupine.Operation) (parts [][]porcupine.Operation) {
+		number := map[string]int{}
 		for _, op := range history {
-			key := op.Input.(call).key
-			byKey[key] = append(byKey[key], op)
-		}
-		var parts [][]porcupine.Operation
-		for _, part := range byKey {
-			parts = append(parts, part)
+			key := op.Input.(kvtest.Operation).Key
+			n, ok := number[key]
+			if !ok {
+				n, number[key], parts = len(parts), len(parts), append(parts, nil)
+			}
+			parts[n] = append(parts[n], op)
 		}
 		return parts
 	},
-	Init: func() any { return register{} },
+	Init: func() []any { return []any{register{}} },
 	Step: step,
+}).ToModel()
+
+// judge returns porcupine.Ok, Illegal or, when it has no verdict in time, Unknown.
+func judge(history []kvtest.Operation, timeout time.Duration) porcupine.CheckResult {
+	operations := make([]porcupine.Operation, len(history))
+	for i, op := range history {
+		operations[i] = porcupine.Operation{ClientId: op.Client, Input: op, Call: int64(op.Called), Return: int64(op.Returned)}
+	}
+	return porcupine.CheckOperationsTimeout(model, operations, timeout)
 }
 
-// perform runs c and returns its answer, and the pair that it learned of.
-func perform(ctx context.Context, store kv.Store, c call, previous *kv.KVPair) (answer, *kv.KVPair, error) {
-	var pair *kv.KVPair
-	var err error
-	switch c.op {
-	case "put":
-		return answer{applied: true}, nil, store.Put(ctx, c.key, kv.WithString(c.value))
-	case "delete":
-		return answer{applied: true}, nil, store.Delete(ctx, c.key)
-	case "get":
-		pair, err = store.Get(ctx, c.key)
-		if errors.Is(err, kv.ErrKeyNotFound) {
-			return answer{}, nil, nil
+// requireLinearizable is the suite's checker. No verdict is a failure.
+func requireLinearizable(t *testing.T, history []kvtest.Operation) {
+	t.Helper()
+	require.NotEmpty(t, history)
+	result := judge(history, time.Minute)
+	if result != porcupine.Ok {
+		for _, op := range history {
+			t.Logf("%+v", op)
 		}
-	case "create":
-		pair, err = store.AtomicPut(ctx, c.key, kv.WithString(c.value))
-	case "swap":
-		pair, err = store.AtomicPut(ctx, c.key, kv.WithString(c.value), kv.WithPrevious(previous))
-	case "remove":
-		err = store.AtomicDelete(ctx, c.key, previous)
 	}
-	a := answer{applied: err == nil}
-	if conflict, ok := errors.AsType[*kv.ConflictError](err); ok {
-		pair, err = conflict.Current, nil
-	}
-	if pair != nil {
-		a.value, a.version = pair.String(), pair.Version
-	}
-	return a, pair, err
+	require.Equal(t, porcupine.Ok, result)
 }
 
-const (
-	clients    = 5
-	operations = 60
-)
-
-// history runs clients that do random things to three keys, by turns on each of the stores.
-func history(t *testing.T, stores ...kv.Store) []porcupine.Operation {
-	var mu sync.Mutex
-	var all []porcupine.Operation
-	start := clock.System.Now()
-	since := func() int64 { return int64(clock.System.Now().MonotonicSince(start)) }
-	var wg sync.WaitGroup
-	for client := range clients {
-		random := rand.New(rand.NewPCG(uint64(client), 7))
-		known := map[string]*kv.KVPair{}
-		wg.Go(func() {
-			for i := range operations {
-				c := call{op: []string{"get", "create", "swap", "swap", "remove", "put", "delete"}[random.IntN(7)], key: fmt.Sprint("k", random.IntN(3))}
-				previous := known[c.key]
-				if previous == nil && (c.op == "swap" || c.op == "remove") {
-					c.op = "get"
-				} else if previous != nil {
-					c.previous = previous.Version
-				}
-				if c.op == "put" || c.op == "create" || c.op == "swap" {
-					c.value = fmt.Sprint(client, "-", i)
-				}
-				called := since()
-				a, pair, err := perform(t.Context(), stores[client%len(stores)], c, previous)
-				returned := since()
-				if err != nil {
-					t.Errorf("%+v: %v", c, err)
-					return
-				}
-				if pair != nil {
-					known[c.key] = pair
-				}
-				mu.Lock()
-				all = append(all, porcupine.Operation{ClientId: client, Input: c, Call: called, Output: a, Return: returned})
-				mu.Unlock()
-			}
-		})
+func newMemTable(t *testing.T) func(*testing.T) (*dynamokv.Store, *dynamomem.Client) {
+	t.Helper()
+	server := dynamomem.New()
+	server.CreateTable("table", "id", "name")
+	return func(t *testing.T) (*dynamokv.Store, *dynamomem.Client) {
+		client := server.Client()
+		t.Cleanup(client.Wait)
+		store, err := dynamokv.New(client, "table")
+		require.NoError(t, err)
+		return store, client
 	}
-	wg.Wait()
-	return all
+}
+
+// openLocal opens two stores on a fresh table of DynamoDB Local.
+func openLocal(t *testing.T) (stores [2]kv.Store) {
+	t.Helper()
+	client := dynamodb.New(dynamodb.Options{
+		BaseEndpoint: aws.String(dynamolocal.Endpoint(t)), Region: dynamolocal.Region,
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+			return aws.Credentials{AccessKeyID: dynamolocal.AccessKey, SecretAccessKey: dynamolocal.SecretKey}, nil
+		}),
+	})
+	table := "linearizable-" + crand.Text() // the emulator may be shared by several processes
+	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
+	for i := range stores {
+		store, err := dynamokv.New(client, table)
+		require.NoError(t, err)
+		stores[i] = store
+	}
+	return stores
+}
+
+// openers make two handles on one fresh store of each kind. sqlkv gets its checker from its conformance test.
+var openers = map[string]func(t *testing.T) [2]kv.Store{
+	"memkv": func(*testing.T) [2]kv.Store {
+		store := memkv.New()
+		return [2]kv.Store{store, store}
+	},
+	"sqlkv": func(t *testing.T) [2]kv.Store {
+		file := filepath.Join(t.TempDir(), "kv.db")
+		return [2]kv.Store{openFile(t, file), openFile(t, file)}
+	},
+	"dynamokv": func(t *testing.T) [2]kv.Store {
+		open := newMemTable(t)
+		first, _ := open(t)
+		second, _ := open(t)
+		return [2]kv.Store{first, second}
+	},
+	"DynamoDB Local": func(t *testing.T) [2]kv.Store {
+		return openLocal(t)
+	},
 }
 
 func TestHistoriesAreLinearizable(t *testing.T) {
 	t.Parallel()
-	for name, stores := range map[string]func(t *testing.T) []kv.Store{
-		"memkv": func(*testing.T) []kv.Store { return []kv.Store{memkv.New()} },
-		"sqlkv": func(t *testing.T) []kv.Store {
-			file := filepath.Join(t.TempDir(), "kv.db")
-			return []kv.Store{openFile(t, file), openFile(t, file)}
-		},
-	} {
+	for name, open := range openers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for range 5 {
-				require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(model, history(t, stores(t)...), 10*time.Second))
+			stores := open(t)
+			for seed := range uint64(4) {
+				history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/")}, stores[:]...)
+				require.NoError(t, err)
+				requireLinearizable(t, history)
 			}
 		})
+	}
+}
+
+// unknowns counts the operations of unknown outcome.
+func unknowns(history []kvtest.Operation) (n int) {
+	for _, op := range history {
+		if op.Outcome == kvtest.Unknown {
+			n++
+		}
+	}
+	return n
+}
+
+// injected tells the errors of reads that failed and of writes that were not applied.
+func injected(err error) bool {
+	return errors.Is(err, kvtest.ErrInjected) || errors.Is(err, dynamomem.ErrCut) || errors.Is(err, kv.ErrThrottled)
+}
+
+func TestHistoriesWithLostRequestsAndAnswersAreLinearizable(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"memkv", "sqlkv", "dynamokv"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stores := openers[name](t)
+			for i := range stores {
+				stores[i] = kvtest.Faulty(stores[i], kvtest.Plan{Seed: uint64(i), LostRequest: 0.03, LostAnswer: 0.05, Throttle: 0.02})
+			}
+			for seed := range uint64(4) {
+				history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/"), Ignore: injected}, stores[:]...)
+				require.NoError(t, err)
+				require.Positive(t, unknowns(history))
+				requireLinearizable(t, history)
+			}
+		})
+	}
+}
+
+// Below dynamokv requests are lost, doubled and late, and it tries again: conditional writes take effect once all the same.
+func TestHistoriesOverABadWireAreLinearizable(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			open := newMemTable(t)
+			stores := make([]kv.Store, 2)
+			for i := range stores {
+				store, client := open(t)
+				client.Inject(badWire(seed + uint64(10*i)))
+				stores[i] = store
+			}
+			history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Operations: 40, Conditional: true, Ignore: injected}, stores...)
+			require.NoError(t, err)
+			requireLinearizable(t, history)
+		})
+	}
+}
+
+// badWire spoils every fourth request.
+func badWire(seed uint64) dynamomem.Fault {
+	var mu sync.Mutex
+	random := rand.New(rand.NewPCG(seed, 1))
+	faults := []dynamomem.Fault{
+		dynamomem.Lost(dynamomem.ErrCut), dynamomem.LostAnswer(dynamomem.ErrCut), dynamomem.Duplicate(dynamomem.ErrCut),
+		dynamomem.Late(clock.System, 20*time.Millisecond, dynamomem.ErrCut), dynamomem.RefusedAfter(500, "InternalServerError"),
+	}
+	return func(ctx context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {
+		mu.Lock()
+		n := random.IntN(4 * len(faults))
+		mu.Unlock()
+		if n < len(faults) {
+			return faults[n](ctx, call, apply)
+		}
+		return apply()
 	}
 }

@@ -83,13 +83,17 @@ func openFaulty(t *testing.T) (*faultyDB, *sqlkv.Store) {
 
 // writes are the store's four, each of which makes the value of "k" "new" or deletes it.
 var writes = map[string]func(ctx context.Context, store kv.Store, previous *kv.KVPair) error{
-	"put":    func(ctx context.Context, s kv.Store, _ *kv.KVPair) error { return s.Put(ctx, "k", kv.WithString("new")) },
+	"put": func(ctx context.Context, s kv.Store, _ *kv.KVPair) error {
+		return s.Put(ctx, "k", kv.WithString("new"))
+	},
 	"delete": func(ctx context.Context, s kv.Store, _ *kv.KVPair) error { return s.Delete(ctx, "k") },
 	"atomic put": func(ctx context.Context, s kv.Store, previous *kv.KVPair) error {
 		_, err := s.AtomicPut(ctx, "k", kv.WithString("new"), kv.WithPrevious(previous))
 		return err
 	},
-	"atomic delete": func(ctx context.Context, s kv.Store, previous *kv.KVPair) error { return s.AtomicDelete(ctx, "k", previous) },
+	"atomic delete": func(ctx context.Context, s kv.Store, previous *kv.KVPair) error {
+		return s.AtomicDelete(ctx, "k", previous)
+	},
 }
 
 // value returns the value of "k", "" if there is none.

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	_ "modernc.org/sqlite"
 
+	"github.com/dynalock/dynalock/internal/dynamolocal"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/kvtest"
 	"github.com/dynalock/dynalock/kv/sqlkv"
@@ -27,13 +28,16 @@ import (
 const (
 	childMode = "DYNALOCK_TEST_CHILD"
 	childFile = "DYNALOCK_TEST_FILE"
+	// childPrefix is that of the keys of peer, childRound of those of writeForEver.
+	childPrefix = "DYNALOCK_TEST_PREFIX"
+	childRound  = "DYNALOCK_TEST_ROUND"
 )
 
 func TestMain(m *testing.M) {
-	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver}
+	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver, "peer": peer}
 	child, ok := children[os.Getenv(childMode)]
 	if !ok {
-		os.Exit(m.Run())
+		dynamolocal.Main(m)
 	}
 	if err := runChild(child); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -83,7 +87,19 @@ func TestSQLiteConformance(t *testing.T) {
 			require.True(t, ok)
 			return openFile(t, file.(string))
 		},
+		CheckHistory: requireLinearizable,
+		Process: func(t *testing.T, store kv.Store, prefix string) func() error {
+			file, ok := files.Load(store)
+			require.True(t, ok)
+			cmd, _ := child(t, "peer", file.(string), childPrefix+"="+prefix)
+			return cmd.Wait
+		},
 	})
+}
+
+// peer is the suite's second process.
+func peer(ctx context.Context, store kv.Store) error {
+	return kvtest.Peer(ctx, store, os.Getenv(childPrefix))
 }
 
 const (
@@ -111,10 +127,11 @@ func increment(ctx context.Context, store kv.Store) error {
 }
 
 // child starts a process of this binary.
-func child(t *testing.T, mode, file string) (*exec.Cmd, io.Reader) {
+func child(t *testing.T, mode, file string, environment ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childMode+"="+mode, childFile+"="+file)
+	cmd.Env = append(cmd.Env, environment...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -142,7 +159,7 @@ func TestProcessesOnOneFileSumUp(t *testing.T) {
 // writeForEver writes 0, 1, 2 … under their own keys and says each number once its write is acknowledged.
 func writeForEver(ctx context.Context, store kv.Store) error {
 	for i := 0; ; i++ {
-		if _, err := store.AtomicPut(ctx, fmt.Sprintf("%s/%d", os.Getenv("ROUND"), i), kv.WithString(strconv.Itoa(i))); err != nil {
+		if _, err := store.AtomicPut(ctx, fmt.Sprintf("%s/%d", os.Getenv(childRound), i), kv.WithString(strconv.Itoa(i))); err != nil {
 			return err
 		}
 		if _, err := fmt.Println(i); err != nil {
@@ -151,12 +168,11 @@ func writeForEver(ctx context.Context, store kv.Store) error {
 	}
 }
 
-// Not parallel: the child takes the round from this process's environment.
 func TestAcknowledgedWritesSurviveKill(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "kv.db")
 	for round := range 20 {
-		t.Setenv("ROUND", strconv.Itoa(round))
-		cmd, out := child(t, "write", file)
+		cmd, out := child(t, "write", file, fmt.Sprintf("%s=%d", childRound, round))
 		acknowledged := -1
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			n, err := strconv.Atoi(lines.Text())

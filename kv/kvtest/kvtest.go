@@ -11,6 +11,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Harness is how the suite gets at a driver. Only Open is needed; Run logs what it leaves out for want of the others.
+// Harness is how the suite gets at a driver. Only Open is needed; Run says what it leaves out for want of the others.
 type Harness struct {
 	// Open returns a store that holds no pairs with the prefixes of the test that calls it: a fresh one, or one on a table that other
 	// tests share. It is closed, if it needs to be, by t.Cleanup. It is called once for each test, by several tests at once.
@@ -30,6 +32,12 @@ type Harness struct {
 	Second func(t *testing.T, store kv.Store) kv.Store
 	// KeyOverhead is how many bytes the store adds to each key, as kv.Prefixed does. They count towards the limits.
 	KeyOverhead int
+	// CheckHistory fails t unless history is linearizable: Record says what it is made of. A checker belongs to the driver's tests, so
+	// that this package needs none. nil: no history is checked.
+	CheckHistory func(t *testing.T, history []Operation)
+	// Process starts another process that opens the data of store, which Open returned, calls Peer with prefix on it, and fails if Peer
+	// does. It returns at once; wait returns how the process ended. nil: all scenarios are of one process.
+	Process func(t *testing.T, store kv.Store, prefix string) (wait func() error)
 }
 
 // scenario is one test.
@@ -45,12 +53,13 @@ type env struct {
 	store, other kv.Store
 	prefix       string
 	overhead     int
+	harness      Harness
 }
 
-// Run runs the suite.
+// Run runs the suite. It logs which parts of it the harness leaves out, and which optional capabilities the driver lacks.
 func Run(t *testing.T, h Harness) {
-	if h.Second == nil {
-		t.Log("kvtest: the harness has no Second: what one handle wrote is not read through another")
+	if missing := missing(t, h); len(missing) > 0 {
+		t.Logf("kvtest: not tested: %s", strings.Join(missing, "; "))
 	}
 	for _, group := range []struct {
 		name      string
@@ -58,6 +67,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"Basic", basicScenarios}, {"Fields", fieldScenarios}, {"Atomic", atomicScenarios}, {"TTL", ttlScenarios},
 		{"List", listScenarios}, {"Misuse", misuseScenarios}, {"Watch", watchScenarios}, {"Concurrency", concurrencyScenarios},
+		{"History", historyScenarios}, {"Process", processScenarios},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,8 +81,36 @@ func Run(t *testing.T, h Harness) {
 	}
 }
 
+// missing lists what the suite cannot test with h.
+func missing(t *testing.T, h Harness) []string {
+	store := h.Open(t)
+	_, closes := kv.As[io.Closer](store)
+	_, watches := kv.As[kv.Watcher](store)
+	_, delays := kv.As[kv.WriteDelayer](store)
+	_, err := store.ListPage(t.Context(), "", kv.WithLocalIndex("no-such-index", "f"), kv.WithLimit(1))
+	var list []string
+	for _, part := range []struct {
+		missing bool
+		what    string
+	}{
+		{h.Second == nil, "a second handle (no Harness.Second)"},
+		{h.CheckHistory == nil, "linearizability (no Harness.CheckHistory)"},
+		{h.Process == nil, "a second process (no Harness.Process)"},
+		{!closes, "closing (the driver has no Close)"},
+		{!watches, "a watch of its own (the driver is no kv.Watcher: its listings are compared)"},
+		{!delays, "a write delay of its own (the driver is no kv.WriteDelayer: kv.DefaultMaxWriteDelay)"},
+		{errors.Is(err, kv.ErrIndexNotSupported), "indexes (kv.ErrIndexNotSupported)"},
+		{!errors.Is(err, kv.ErrIndexNotSupported), "what the driver's indexes find (that is for its own tests)"},
+	} {
+		if part.missing {
+			list = append(list, part.what)
+		}
+	}
+	return list
+}
+
 func newEnv(t *testing.T, h Harness) *env {
-	e := &env{ctx: t.Context(), store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead}
+	e := &env{ctx: t.Context(), store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead, harness: h}
 	e.other = e.store
 	if h.Second != nil {
 		e.other = h.Second(t, e.store)
