@@ -66,8 +66,8 @@ func Run(t *testing.T, h Harness) {
 		scenarios []scenario
 	}{
 		{"Basic", basicScenarios}, {"Fields", fieldScenarios}, {"Atomic", atomicScenarios}, {"TTL", ttlScenarios},
-		{"List", listScenarios}, {"Misuse", misuseScenarios}, {"Watch", watchScenarios}, {"Concurrency", concurrencyScenarios},
-		{"History", historyScenarios}, {"Process", processScenarios},
+		{"List", listScenarios}, {"Functions", functionScenarios}, {"Misuse", misuseScenarios}, {"Watch", watchScenarios},
+		{"Concurrency", concurrencyScenarios}, {"History", historyScenarios}, {"Process", processScenarios},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			t.Parallel()

@@ -3,13 +3,16 @@ package kvtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -23,7 +26,9 @@ var misuseScenarios = []scenario{
 	{"UnknownIndex", testUnknownIndex},
 	{"ErrorsAreDisjoint", testErrorsAreDisjoint},
 	{"EndedContext", testEndedContext},
+	{"ContextEndsDuringAWrite", testContextEndsDuringAWrite},
 	{"UseAfterClose", testUseAfterClose},
+	{"CloseDuringUse", testCloseDuringUse},
 }
 
 // sentinels are all the errors of package kv, of which each error matches one.
@@ -190,11 +195,33 @@ func testEndedContext(t *testing.T, e *env) {
 	e.absent(t, "new")
 }
 
+// testContextEndsDuringAWrite requires that the error of each write tells whether its pair is there.
+func testContextEndsDuringAWrite(t *testing.T, e *env) {
+	applied, unknown := 0, 0
+	for i := range 60 {
+		ctx, cancel := clock.System.WithTimeout(e.ctx, time.Duration(i*i*5)*time.Microsecond)
+		_, err := e.store.AtomicPut(ctx, e.key(fmt.Sprint(i)))
+		cancel()
+		switch {
+		case err == nil:
+			applied++
+			continue
+		case errors.Is(err, kv.ErrUncertain):
+			unknown++
+		}
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	}
+	pairs, err := e.other.List(e.ctx, e.prefix)
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, len(pairs), applied)
+	require.LessOrEqual(t, len(pairs), applied+unknown)
+	e.put(t, "k")
+}
+
 func testUseAfterClose(t *testing.T, e *env) {
 	closer, ok := kv.As[io.Closer](e.store)
 	if !ok {
-		t.Log("kvtest: the driver has no Close")
-		return
+		t.Skip("kvtest: the driver has no Close")
 	}
 	pair := e.create(t, "k")
 	require.NoError(t, closer.Close())
@@ -206,4 +233,33 @@ func testUseAfterClose(t *testing.T, e *env) {
 	if e.other != e.store {
 		samePair(t, pair, e.get(t, "k"))
 	}
+}
+
+func testCloseDuringUse(t *testing.T, e *env) {
+	closer, ok := kv.As[io.Closer](e.store)
+	if !ok {
+		t.Skip("kvtest: the driver has no Close")
+	}
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				err := e.store.Put(e.ctx, e.key(fmt.Sprint(worker)), kv.WithString(fmt.Sprint(i)))
+				if errors.Is(err, kv.ErrClosed) {
+					return
+				}
+				if err != nil {
+					t.Errorf("put: %v", err)
+					return
+				}
+				if i == rounds { // the first to come so far close the store under the others
+					if err := closer.Close(); err != nil {
+						t.Errorf("close: %v", err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	only(t, e.store.Put(e.ctx, e.key("k")), kv.ErrClosed)
 }
