@@ -16,8 +16,8 @@ import (
 // TryAcquire acquires key if nobody holds it or its holder is proven dead. Otherwise it returns a *HeldError that names the
 // holder, who may be another goroutine of this client.
 //
-// It costs one write when the key is free (and one more the first time, for the session), and a strong read of the holder's session
-// in addition when it is not. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
+// It costs one write when the key is free (and one more the first time, for the session), a strong read of the holder's session
+// in addition when it is not, and nothing when this client itself holds the key. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
 // remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
 	return c.enterGate(ctx, key, options, c.attempt)
@@ -107,6 +107,9 @@ func (b *busy) held(key string) *HeldError {
 
 // attempt tries to get key once, and says who holds it otherwise.
 func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
+	if l := c.localHolder(r.key); l != nil {
+		return nil, &HeldError{Holder: l.holder()}
+	}
 	l, err := c.tryRow(ctx, r, nil)
 	var b *busy
 	switch {
@@ -125,6 +128,9 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		defer func() { <-r.gate.writing }()
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
+	}
+	if err := c.rest(ctx, r.gate); err != nil {
+		return nil, err
 	}
 	for round := 0; ; round++ {
 		if err := c.patience(ctx, r.key, round); err != nil {
@@ -235,9 +241,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	}
 	c.uncover(record.Acq)
 	if errors.Is(err, kv.ErrUncertain) {
-		uncertain := &kv.UncertainError{}
-		errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
-		c.resolve(s, r.key, record.Acq, uncertain.Version)
+		c.resolve(s, r.key, record.Acq, err)
 	}
 	current, conflict := currentPair(err)
 	if conflict || current != nil {
@@ -265,83 +269,11 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 		s.limited[l] = struct{}{}
 		s.mu.Unlock()
 	}
+	c.mu.Lock()
+	c.held[r.key] = l
+	c.mu.Unlock()
 	if takeover {
 		c.report(slog.LevelInfo, "lease: took over from a dead session", "key", r.key, "token", l.token)
 	}
 	return l
-}
-
-// acquire waits for its turn in this process and then for the key (R9.3).
-func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
-	g, key := r.gate, r.key
-	select {
-	case g.queue <- struct{}{}:
-		defer func() { <-g.queue }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	began := c.clock.Now()
-	var seen *kv.KVPair
-	for waited := false; ; waited = true {
-		select {
-		case <-g.freed: // what it tells of, the attempt will see
-		default:
-		}
-		l, err := c.tryRow(ctx, r, seen)
-		var b *busy
-		switch {
-		case err == nil:
-			return l, nil
-		case errors.As(err, &b):
-		case ctx.Err() != nil, permanent(err):
-			return nil, err
-		case waited, errors.Is(err, ErrHeld), errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
-			c.report(slog.LevelDebug, "lease: acquiring goes on", "key", key, "error", err) // an outage is waited out
-		default:
-			return nil, err
-		}
-		if seen, err = c.poll(ctx, g, key, b, began); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// poll waits until the row has changed or its holder's session is worth another look, and returns the row as it was read, nil if there is none.
-func (c *Client) poll(ctx context.Context, g *gate, key string, b *busy, began clock.Reading) (*kv.KVPair, error) {
-	look := c.clock.Now()
-	for {
-		pause := min(max(c.clock.Now().MonotonicSince(began)/10, c.pollMin), c.pollMax)
-		pause = time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64()))
-		if b != nil {
-			if left := b.look - c.clock.Now().MonotonicSince(look); left < pause {
-				pause = max(left, time.Millisecond)
-			}
-		}
-		t := c.clock.NewTimer(pause)
-		select {
-		case <-t.C():
-		case <-g.freed:
-			t.Stop()
-			return nil, nil // a lease of this client on the key has ended
-		case <-ctx.Done():
-			t.Stop()
-			return nil, context.Cause(ctx)
-		}
-		lookDue := b != nil && c.clock.Now().MonotonicSince(look) >= b.look
-		pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
-		switch {
-		case errors.Is(err, kv.ErrKeyNotFound):
-			return nil, nil
-		case err != nil:
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if permanent(err) {
-				return nil, fmt.Errorf("lease: waiting for %q: %w", key, err)
-			}
-			c.report(slog.LevelDebug, "lease: a poll failed", "key", key, "error", err) // an outage is waited out
-		case lookDue || b == nil || pair.Version != b.pair.Version:
-			return pair, nil
-		}
-	}
 }

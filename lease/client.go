@@ -45,6 +45,9 @@ type Client struct {
 	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release, with the lease where there
 	// is one. A row that names our session with another id is an orphan of ours (R9.2).
 	covered map[string]*Lease
+	// held is, by key, the latest lease that was granted and is covered; unresolved looks after writes of unknown outcome (R14).
+	held       map[string]*Lease
+	unresolved map[string]*resolver
 	// joined counts, by group, how often the client has joined it.
 	joined map[string]int
 }
@@ -65,7 +68,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		sightings: sightings{byID: map[string]*sighting{}},
 		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
 		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
-		covered: map[string]*Lease{}, joined: map[string]int{},
+		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{},
 	}, nil
 }
 
@@ -208,7 +211,27 @@ func (c *Client) cover(acq string, l *Lease) {
 func (c *Client) uncover(acq string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if l := c.covered[acq]; l != nil && c.held[l.key] == l {
+		delete(c.held, l.key)
+	}
 	delete(c.covered, acq)
+}
+
+// localHolder returns the lease of this client that has the key, or is just giving it back; nil if there is none.
+func (c *Client) localHolder(key string) *Lease {
+	c.mu.Lock()
+	l := c.held[key]
+	c.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	if lost := l.lost(); lost != nil && lost.Reason != ReasonReleased && lost.Reason != ReasonRevoked && lost.Reason != ReasonMaxHold {
+		return nil
+	}
+	if l.session.err() != nil {
+		return nil
+	}
+	return l
 }
 
 // leasesOf returns the leases that depend on s and were not released.

@@ -1,13 +1,39 @@
 package lease
 
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// maxHandovers is how often in a row a key is handed over in this process before the others get a chance (R15).
+const maxHandovers = 16
+
 // gate is where the acquires of one key by this client meet.
 type gate struct {
-	// queue is held by the one that waits for the key, so that one poller serves the process; the
-	// others queue behind it, first come first served. writing is held during an acquiring write: there is one at a time (R9).
-	queue, writing chan struct{}
-	// freed is told when a lease of this client on the key has ended, so that the poller looks at once.
+	// writing is held during an acquiring write: there is one at a time (R9).
+	writing chan struct{}
+	// freed is told when a lease of this client on the key has ended, so that the first waiter looks at once.
 	freed chan struct{}
-	users int
+
+	// Guarded by Client.mu: how many are here; those who wait, first come first served, of whom the first contends for
+	// the key; handovers in a row; and since when the others get their chance, if they do.
+	users   int
+	queue   []*waiter
+	handed  int
+	resting clock.Reading
+	pausing bool
+}
+
+// waiter is an Acquire in a gate's queue.
+type waiter struct {
+	*request
+	// first is closed when the waiter is the first, lease gets the lease that is handed over to it, and it leaves the queue.
+	first chan struct{}
+	lease chan *Lease
 }
 
 // gateOf returns the gate of a key; the caller leaves it with leaveGate.
@@ -16,7 +42,7 @@ func (c *Client) gateOf(key string) *gate {
 	defer c.mu.Unlock()
 	g, ok := c.gates[key]
 	if !ok {
-		g = &gate{queue: make(chan struct{}, 1), writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+		g = &gate{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
 		c.gates[key] = g
 	}
 	g.users++
@@ -31,7 +57,7 @@ func (c *Client) leaveGate(key string, g *gate) {
 	}
 }
 
-// wake tells the local waiter for key, if there is one, that the key may be free.
+// wake tells the first local waiter for key, if there is one, that the key may be free.
 func (c *Client) wake(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,10 +66,145 @@ func (c *Client) wake(key string) {
 	}
 }
 
-// wake leaves word for the waiter, unless word is there already.
+// wake leaves word for the first waiter, unless word is there already.
 func (g *gate) wake() {
 	select {
 	case g.freed <- struct{}{}:
 	default:
 	}
+}
+
+// enqueue puts a request at the end of its gate's queue.
+func (c *Client) enqueue(r *request) *waiter {
+	w := &waiter{request: r, first: make(chan struct{}), lease: make(chan *Lease, 1)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.gate.queue = append(r.gate.queue, w)
+	if len(r.gate.queue) == 1 {
+		close(w.first)
+	}
+	return w
+}
+
+// dequeue takes a waiter out of the queue, if it still is in it, and makes the next one first.
+func (c *Client) dequeue(w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.gate.removeLocked(w)
+}
+
+// removeLocked reports whether w was in the queue.
+func (g *gate) removeLocked(w *waiter) bool {
+	i := slices.Index(g.queue, w)
+	if i < 0 {
+		return false
+	}
+	g.queue = slices.Delete(g.queue, i, i+1)
+	if i == 0 && len(g.queue) > 0 {
+		close(g.queue[0].first)
+	}
+	return true
+}
+
+// heir returns the waiter to whom a lease of key may be handed over, nil if nobody waits or others get their chance now.
+func (c *Client) heir(key string) *waiter {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g, ok := c.gates[key]
+	switch {
+	case !ok:
+		return nil
+	case len(g.queue) == 0:
+		g.handed = 0
+		return nil
+	case g.handed == maxHandovers:
+		g.handed, g.resting, g.pausing = 0, c.clock.Now(), true
+		return nil
+	}
+	g.handed++
+	return g.queue[0]
+}
+
+// rest waits until the others have had their chance: one minimum poll.
+func (c *Client) rest(ctx context.Context, g *gate) error {
+	c.mu.Lock()
+	pause := c.pollMin - c.clock.Now().MonotonicSince(g.resting)
+	if !g.pausing {
+		pause = 0
+	}
+	g.pausing = false
+	c.mu.Unlock()
+	return clock.Sleep(ctx, c.clock, pause)
+}
+
+// handOver gives the key of a latched lease to a local waiter with one write, an acquiring write like any other (R15). It reports whether the
+// row of r is dealt with. If it is not, because nobody waits or the write failed, r is still to be freed, and the
+// resolver looks after a write of unknown outcome: so the row is given back under either acquisition id.
+func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
+	w := c.heir(l.key)
+	if w == nil {
+		return false
+	}
+	select {
+	case w.gate.writing <- struct{}{}:
+	default:
+		return false
+	}
+	next, done := c.writeOver(ctx, l, r, w)
+	<-w.gate.writing
+	switch {
+	case next != nil && !c.deliver(w, next):
+		c.pass(ctx, next)
+	case next == nil && done:
+		c.wake(l.key) // the row was given back
+	}
+	return done
+}
+
+// writeOver writes the row of r for the waiter. It returns the waiter's lease, nil if its grant came too late and the row was given back.
+func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (next *Lease, done bool) {
+	s := l.session
+	if s.err() != nil || s.remaining() < w.minRemaining || c.open.Err() != nil {
+		return nil, false
+	}
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+	defer cancel()
+	old := r.record
+	if r.leave != nil {
+		old.Value = r.leave
+	}
+	began := c.clock.Now()
+	record := w.record(c, s, &old)
+	c.cover(record.Acq, nil)
+	previous := r.pair()
+	pair, err := c.store.AtomicPut(ctx, previous.Key, record.options(previous, c.attemptTimeout())...)
+	if err != nil {
+		c.uncover(record.Acq)
+		if errors.Is(err, kv.ErrUncertain) {
+			r.unknown = true
+			c.resolve(s, l.key, record.Acq, err)
+		}
+		return nil, false
+	}
+	c.uncover(r.acq)
+	return c.grant(ctx, s, w.request, pair, record, began, false), true
+}
+
+// deliver hands a lease to a waiter, unless it has given up.
+func (c *Client) deliver(w *waiter, l *Lease) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !w.gate.removeLocked(w) {
+		return false
+	}
+	w.lease <- l
+	return true
+}
+
+// pass releases a lease that its waiter does not want any more, to the next one if there is one (H23).
+func (c *Client) pass(ctx context.Context, l *Lease) {
+	c.mu.Lock()
+	c.users++ // the waiter counts for itself
+	c.mu.Unlock()
+	_ = l.Release(ctx) // what fails goes on in the background
 }

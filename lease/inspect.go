@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -61,6 +62,15 @@ func (r *leaseRecord) holder(key string, pair *kv.KVPair) Holder {
 		h.Owner, h.Token, h.Session, h.Acquired, h.acq = r.Owner, r.token(pair), r.Session, r.Acquired, r.Acq
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
 	}
+	return h
+}
+
+// holder is what the row of a lease of this client says.
+func (l *Lease) holder() Holder {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.record.holder(l.key, kv.NewPair("", l.token, nil, time.Time{}, nil))
+	h.Value = bytes.Clone(h.Value)
 	return h
 }
 

@@ -36,6 +36,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		}
 		if conflict {
 			l.lose(ReasonBroken)
+			l.client.wake(l.key)
 			return l.Err()
 		}
 		return fmt.Errorf("lease: updating %q: %w", l.key, err)
@@ -112,7 +113,12 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	r := &row{key: l.key, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
 	l.mu.Unlock()
 	switch lost.Reason {
-	case ReasonReleased, ReasonRevoked, ReasonMaxHold:
+	case ReasonReleased:
+		if c.handOver(ctx, l, r) {
+			return nil
+		}
+		return l.free(ctx, r, lost)
+	case ReasonRevoked, ReasonMaxHold:
 		return l.free(ctx, r, lost)
 	case ReasonClosed:
 		c.uncover(r.acq)
@@ -175,6 +181,11 @@ type row struct {
 	unknown bool
 }
 
+// pair is the row as the previous pair of a conditional write.
+func (r *row) pair() *kv.KVPair {
+	return kv.NewPair(leasePrefix+r.key, r.version, nil, time.Time{}, nil)
+}
+
 // free deletes a row of ours, or for a row that keeps its value writes it unowned (R19), whatever version
 // our own updates have given it. gone: the row was no longer ours, and that was not our own doing. An error: not known yet, ask again.
 func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
@@ -200,7 +211,7 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 }
 
 func (c *Client) freeVersion(ctx context.Context, r *row) error {
-	previous := kv.NewPair(leasePrefix+r.key, r.version, nil, time.Time{}, kv.Fields{acqField: r.acq})
+	previous := r.pair()
 	if !r.record.Keep {
 		return c.store.AtomicDelete(ctx, previous.Key, previous, kv.WithAttemptTimeout(c.attemptTimeout()))
 	}

@@ -12,43 +12,119 @@ import (
 // latestAttempt is S6's bound on how long after its start an operation may send its last attempt.
 const latestAttempt = time.Minute
 
-// resolve looks after an acquiring write of s whose outcome is not known (R14): until it cannot land any more, a row that
-// carries its acquisition id is given back. Without that such a row would be held for as long as the session lives.
-// version is what the write would give the row, 0 if that is not known.
-func (c *Client) resolve(s *session, key, acq string, version uint64) {
-	began := c.clock.Now()
-	last := c.writeDelay
-	if last > 0 {
-		last += latestAttempt
-	}
-	c.start(func(ctx context.Context) {
-		pauses := newPauses()
-		for !s.isGone() && !c.resolved(ctx, key, acq, version, began, last) {
-			if clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
-				return
-			}
-		}
-	})
+// pending is an acquiring write of unknown outcome.
+type pending struct {
+	session *session
+	acq     string
+	// version is what the write would give the row, 0 if that is not known.
+	version uint64
+	began   clock.Reading
 }
 
-// resolved reads the row once, and gives it back if it carries acq. It reports whether nothing is left to do.
-func (c *Client) resolved(ctx context.Context, key, acq string, version uint64, began clock.Reading, last time.Duration) bool {
-	tooLate := c.clock.Now().MonotonicSince(began) >= last // before the read: a landing between the two is not seen
+// resolver looks after the acquiring writes of one key whose outcome is not known, one reader for all of them.
+type resolver struct {
+	writes []pending // guarded by Client.mu
+	more   chan struct{}
+}
+
+// resolve looks after an acquiring write of s that failed with err, whose outcome is not known (R14): until it cannot land any more, a
+// row that carries its acquisition id is given back. Without that such a row would be held for as long as the session lives.
+func (c *Client) resolve(s *session, key, acq string, err error) {
+	uncertain := &kv.UncertainError{}
+	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
+	c.mu.Lock()
+	r, running := c.unresolved[key]
+	if !running {
+		r = &resolver{more: make(chan struct{}, 1)}
+		c.unresolved[key] = r
+	}
+	r.writes = append(r.writes, pending{session: s, acq: acq, version: uncertain.Version, began: c.clock.Now()})
+	c.mu.Unlock()
+	if running {
+		select {
+		case r.more <- struct{}{}:
+		default:
+		}
+		return
+	}
+	c.start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
+}
+
+// runResolver reads the row, with pauses of 100 ms to 30 s, until no write is pending.
+func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
+	pauses := newPauses()
+	for {
+		tried := c.clock.Now() // before the read: a landing between the two is not seen
+		see := c.look(ctx, key)
+		if c.settle(key, r, func(p pending) bool { return p.session.isGone() || see(p, tried) }) {
+			return
+		}
+		t := c.clock.NewTimer(pauses.NextBackOff())
+		select {
+		case <-t.C():
+		case <-r.more:
+			pauses.Reset()
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// settle drops the writes that are resolved, and the resolver when none is left.
+func (c *Client) settle(key string, r *resolver, resolved func(pending) bool) (finished bool) {
+	c.mu.Lock()
+	writes := r.writes
+	c.mu.Unlock()
+	var left []pending
+	for _, p := range writes {
+		if !resolved(p) {
+			left = append(left, p)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.writes = append(left, r.writes[len(writes):]...) // others may have come meanwhile
+	if len(r.writes) == 0 {
+		delete(c.unresolved, key)
+	}
+	return len(r.writes) == 0
+}
+
+// look reads the row once, gives it back if it carries the acquisition id of a pending write, and returns the test whether
+// nothing is left to do about a write.
+func (c *Client) look(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
 	pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
 	var notFound *kv.NotFoundError
-	switch {
-	case errors.As(err, &notFound):
-		return tooLate || (version != 0 && notFound.Version >= version)
-	case err != nil:
-		return false
+	if err != nil && !errors.As(err, &notFound) {
+		return func(pending, clock.Reading) bool { return false }
 	}
-	record, err := decodeLease(pair)
-	if err != nil || record.Acq != acq {
-		return tooLate || (version != 0 && pair.Version >= version)
+	var record *leaseRecord
+	var version uint64
+	if notFound != nil {
+		version = notFound.Version
+	} else {
+		version = pair.Version
+		record, _ = decodeLease(pair) // what cannot be read is not ours
 	}
-	_, err = c.free(ctx, &row{key: key, acq: acq, version: pair.Version, record: *record})
-	if err == nil {
-		c.wake(key)
+	return func(p pending, tried clock.Reading) bool {
+		if record == nil || record.Acq != p.acq {
+			return tried.MonotonicSince(p.began) >= c.landing() || (p.version != 0 && version >= p.version)
+		}
+		_, err := c.free(ctx, &row{key: key, acq: p.acq, version: pair.Version, record: *record})
+		if err == nil {
+			c.wake(key)
+		}
+		return err == nil // applied once, and a write is applied at most once (S3)
 	}
-	return err == nil // applied once, and a write is applied at most once (S3)
+}
+
+// landing is how long after its beginning a write of unknown outcome may still land (S6).
+func (c *Client) landing() time.Duration {
+	if c.writeDelay == 0 {
+		return 0
+	}
+	return c.writeDelay + latestAttempt
 }

@@ -38,7 +38,8 @@ func newLink(store kv.Store) *link {
 	return l
 }
 
-func (l *link) Unwrap() kv.Store { return l.Store }
+// MaxWriteDelay implements kv.WriteDelayer. A link hides the store's own watch: its clients poll.
+func (l *link) MaxWriteDelay() time.Duration { return kv.MaxWriteDelay(l.Store) }
 
 func (l *link) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 	l.mu.Lock()

@@ -1,0 +1,298 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestR15ReleaseHandsOverWithOneWrite(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		first := w.acquire(a, "key")
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		link.take()
+		time.Sleep(3 * time.Second)
+		require.Empty(t, link.take(), "a local holder needs no polls")
+		require.NoError(t, first.Release(t.Context()))
+		second := <-got
+		require.NoError(t, second.err)
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		require.Greater(t, second.Token(), first.Token())
+		require.Equal(t, second.Token(), inspect(t, a, "key").Token)
+		require.NoError(t, second.Release(t.Context()))
+		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestR15HandoverCarriesTheWaitersOptionsAndTheKeptValue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		for _, keep := range []bool{false, true} {
+			options := []lease.AcquireOption{lease.WithValue([]byte("1"))}
+			if keep {
+				options = append(options, lease.KeepValue())
+			}
+			first, err := a.TryAcquire(t.Context(), "key", options...)
+			require.NoError(t, err)
+			got := make(chan *lease.Lease)
+			go func() {
+				l, _ := a.Acquire(t.Context(), "key", lease.WithValue([]byte("2")), lease.WithMaxHold(5*time.Second))
+				got <- l
+			}()
+			synctest.Wait()
+			if keep {
+				require.NoError(t, first.ReleaseWith(t.Context(), []byte("left")))
+			} else {
+				require.NoError(t, first.Release(t.Context()))
+			}
+			second := <-got
+			require.Equal(t, map[bool]string{false: "2", true: "left"}[keep], string(second.Value()))
+			<-second.Context().Done()
+			require.Equal(t, lease.ReasonMaxHold, reason(t, second.Err()))
+			require.ErrorIs(t, second.Release(t.Context()), lease.ErrLost)
+			time.Sleep(5 * time.Second)
+		}
+		require.Equal(t, "left", string(inspect(t, a, "key").Value))
+	})
+}
+
+func TestR15OtherProcessesGetTheirChanceAfterSixteenHandovers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b", lease.WithPoll(time.Millisecond, 10*time.Millisecond))
+		ctx, stop := context.WithCancel(t.Context())
+		acquired := 0
+		var wait sync.WaitGroup
+		var mu sync.Mutex
+		for range 4 {
+			wait.Go(func() {
+				for ctx.Err() == nil {
+					l, err := a.Acquire(ctx, "key")
+					if err != nil {
+						return
+					}
+					mu.Lock()
+					acquired++
+					mu.Unlock()
+					time.Sleep(5 * time.Millisecond)
+					_ = l.Release(ctx)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		got := <-waitFor(ctx, b, "key")
+		require.NoError(t, got.err)
+		require.NoError(t, got.Release(t.Context()))
+		link.take()
+		mu.Lock()
+		acquired = 0
+		mu.Unlock()
+		time.Sleep(10 * time.Second)
+		stop()
+		wait.Wait()
+		requests := 0
+		for _, n := range link.take() {
+			requests += n
+		}
+		require.Greater(t, acquired, 1000)
+		require.LessOrEqual(t, float64(requests)/float64(acquired), 1.1)
+	})
+}
+
+func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		first := w.acquire(a, "key")
+		ctx, giveUp := context.WithCancel(t.Context())
+		quitter := waitFor(ctx, a, "key")
+		synctest.Wait()
+		next := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			giveUp() // while the handover to it is on the wire
+			synctest.Wait()
+			return err
+		})
+		require.NoError(t, first.Release(t.Context()))
+		require.ErrorIs(t, (<-quitter).err, context.Canceled)
+		got := <-next
+		require.NoError(t, got.err)
+		require.True(t, got.Held())
+		require.NoError(t, got.Release(t.Context()))
+		require.Empty(t, w.rows("lease/"))
+		closing, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.NoError(t, a.Close(closing)) // nobody is counted twice
+	})
+}
+
+// A handover whose answer is lost may have landed or not; either way the key is free for others, under either acquisition id (W3).
+func TestR15R14HandoverOfUnknownOutcomeLeavesNoOrphan(t *testing.T) {
+	t.Parallel()
+	for _, landed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			a, link := w.client("a")
+			b, _ := w.client("b")
+			first := w.acquire(a, "key")
+			ctx, giveUp := context.WithCancel(t.Context())
+			quitter := waitFor(ctx, a, "key")
+			synctest.Wait()
+			done := false
+			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				if done || call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "lease/") {
+					return next(ctx)
+				}
+				done = true
+				giveUp() // nobody here asks for the key again, which would heal it
+				if landed {
+					_ = next(ctx)
+				}
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			})
+			require.NoError(t, first.Release(t.Context()))
+			require.Error(t, (<-quitter).err)
+			require.True(t, done)
+			time.Sleep(time.Second)
+			require.Empty(t, w.rows("lease/"))
+			require.NoError(t, w.acquire(b, "key").Release(t.Context()))
+		})
+	}
+}
+
+func TestR15ManyWaitersCostOneReadPerPoll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		holder, _ := w.client("holder")
+		c, link := w.client("c")
+		w.acquire(holder, "key")
+		ctx, stop := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		for range 1000 {
+			wait.Go(func() { _, _ = c.Acquire(ctx, "key") })
+		}
+		time.Sleep(60 * time.Second)
+		link.take()
+		time.Sleep(60 * time.Second)
+		calls := link.take()
+		stop()
+		wait.Wait()
+		// At most a poll per 0.8 s, a look at the session per third of its TTL, and the client's own heartbeats.
+		require.LessOrEqual(t, calls["Get"], 75+2*18+2)
+		require.LessOrEqual(t, calls["AtomicPut"], 20+18)
+	})
+}
+
+func TestR9NativeWatchTellsWaitersAtOnceWithoutPolls(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		holder, err := lease.New(store)
+		require.NoError(t, err)
+		link := newLink(store)
+		waiter, err := lease.New(kv.Instrument(store, link.hook))
+		require.NoError(t, err)
+		l, err := holder.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+		got := waitFor(t.Context(), waiter, "key")
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, link.take()["Get"], 2*14, "more than looks at the session")
+		released := time.Now()
+		require.NoError(t, l.Release(t.Context()))
+		second := <-got
+		require.NoError(t, second.err)
+		require.Zero(t, second.at.Sub(released))
+		require.NoError(t, second.Release(t.Context()))
+		require.NoError(t, waiter.Close(t.Context()))
+		require.NoError(t, holder.Close(t.Context()))
+	})
+}
+
+func TestTryAcquireOfAKeyThatThisClientHoldsCostsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.take()
+		_, err := a.TryAcquire(t.Context(), "key")
+		var held *lease.HeldError
+		require.True(t, errors.As(err, &held))
+		require.Equal(t, l.Token(), held.Holder.Token)
+		require.Empty(t, link.take())
+	})
+}
+
+func TestTenThousandLeasesCostNoGoroutineAndAKibibyteEach(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.client("a")
+	const n = 10_000
+	key := func(i int) string { return "some/key/" + string(rune('a'+i%26)) + strings.Repeat("x", i%7) + time.Duration(i).String() }
+	warm, err := c.TryAcquire(t.Context(), "warm")
+	require.NoError(t, err)
+	rows, err := memRows(n, key)
+	require.NoError(t, err)
+	goroutines := runtime.NumGoroutine()
+	before := heap()
+	leases := make([]*lease.Lease, n)
+	for i := range n {
+		leases[i], err = c.TryAcquire(t.Context(), key(i))
+		require.NoError(t, err)
+	}
+	perLease := (int64(heap()) - int64(before) - rows) / n
+	t.Logf("heap per held lease: %d B, without the rows of the store in memory, which take %d B each", perLease, rows/n)
+	require.LessOrEqual(t, perLease, int64(1024))
+	require.LessOrEqual(t, runtime.NumGoroutine(), goroutines)
+	require.NoError(t, warm.Release(t.Context()))
+	runtime.KeepAlive(leases)
+	for _, l := range leases {
+		require.NoError(t, l.Release(t.Context()))
+	}
+}
+
+// memRows returns how many bytes of heap n rows like those of leases take in a memkv.Store.
+func memRows(n int, key func(int) string) (int64, error) {
+	store := memkv.New()
+	before := heap()
+	value := strings.Repeat("v", 190)
+	for i := range n {
+		_, err := store.AtomicPut(context.Background(), "lease/"+key(i), kv.WithString(value), kv.WithFields(kv.Fields{"acq": strings.Repeat("a", 32)}))
+		if err != nil {
+			return 0, err
+		}
+	}
+	size := int64(heap()) - int64(before)
+	runtime.KeepAlive(store)
+	return size, nil
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

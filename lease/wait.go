@@ -1,0 +1,206 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// acquire waits for its turn in this process, or for a lease that is handed over to it, and then for the key (R9.3, R15).
+func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
+	w := c.enqueue(r)
+	l, err := c.turn(ctx, w)
+	c.dequeue(w)
+	var handed *Lease
+	select {
+	case handed = <-w.lease:
+	default:
+		return l, err
+	}
+	switch {
+	case l == nil && ctx.Err() == nil:
+		return handed, nil
+	case l == nil:
+		err = context.Cause(ctx)
+	}
+	c.pass(ctx, handed)
+	return l, err
+}
+
+// turn waits until w is the first, and then contends.
+func (c *Client) turn(ctx context.Context, w *waiter) (*Lease, error) {
+	select {
+	case l := <-w.lease:
+		return l, nil
+	case <-w.first:
+		return c.contend(ctx, w)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// errHandedOver says that the lease is in the waiter's channel.
+var errHandedOver = errors.New("lease: handed over")
+
+// contend tries to get the key, and waits for it, until it has it.
+func (c *Client) contend(ctx context.Context, w *waiter) (*Lease, error) {
+	watch := c.newWatch(w.key)
+	defer watch.stop()
+	began := c.clock.Now()
+	var seen *kv.KVPair
+	for waited := false; ; waited = true {
+		if err := c.awaitLocal(ctx, w); err != nil {
+			return nil, err
+		}
+		l, err := c.tryRow(ctx, w.request, seen)
+		var b *busy
+		switch {
+		case err == nil:
+			return l, nil
+		case errors.As(err, &b):
+		case ctx.Err() != nil, permanent(err):
+			return nil, err
+		case waited, errors.Is(err, ErrHeld), errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
+			c.report(slog.LevelDebug, "lease: acquiring goes on", "key", w.key, "error", err) // an outage is waited out
+		default:
+			return nil, err
+		}
+		watch.start(ctx)
+		if seen, err = c.poll(ctx, w, b, began, watch); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// awaitLocal waits while a lease of this client has the key: nothing needs to be asked for that.
+func (c *Client) awaitLocal(ctx context.Context, w *waiter) error {
+	for {
+		select {
+		case <-w.gate.freed: // what it tells of is seen now
+		default:
+		}
+		l := c.localHolder(w.key)
+		if l == nil {
+			return nil
+		}
+		select {
+		case <-w.gate.freed:
+		case <-l.session.ctx.Done():
+		case l := <-w.lease:
+			w.lease <- l
+			return errHandedOver
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// poll waits until the row has changed or its holder's session is worth another look, and returns the row as it was read, nil if there is none.
+func (c *Client) poll(ctx context.Context, w *waiter, b *busy, began clock.Reading, watch *watch) (*kv.KVPair, error) {
+	looked := c.clock.Now()
+	for {
+		t := c.clock.NewTimer(c.pollPause(b, began, looked, watch))
+		select {
+		case <-t.C():
+		case _, ok := <-watch.changed:
+			if !ok {
+				watch.changed = nil // it failed: polls go on
+			}
+		case <-w.gate.freed:
+			t.Stop()
+			return nil, nil // a lease of this client on the key has ended
+		case l := <-w.lease:
+			t.Stop()
+			w.lease <- l
+			return nil, errHandedOver
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		}
+		t.Stop()
+		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.look
+		pair, err := c.store.Get(ctx, leasePrefix+w.key, kv.WithAttemptTimeout(c.attemptTimeout()))
+		switch {
+		case errors.Is(err, kv.ErrKeyNotFound):
+			return nil, nil
+		case err != nil:
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			if permanent(err) {
+				return nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
+			}
+			c.report(slog.LevelDebug, "lease: a poll failed", "key", w.key, "error", err) // an outage is waited out
+		case lookDue || b == nil || pair.Version != b.pair.Version:
+			return pair, nil
+		}
+	}
+}
+
+// pollPause is how long to wait for the next read: a tenth of the time waited, within the bounds of WithPoll, but never longer than
+// until the holder's session wants a look. With a watch only the latter counts.
+func (c *Client) pollPause(b *busy, began, looked clock.Reading, watch *watch) time.Duration {
+	now := c.clock.Now()
+	pause := min(max(now.MonotonicSince(began)/10, c.pollMin), c.pollMax)
+	pause = time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64()))
+	if b == nil {
+		return pause
+	}
+	look := max(b.look-now.MonotonicSince(looked), time.Millisecond)
+	if watch.changed != nil {
+		return look
+	}
+	return min(pause, look)
+}
+
+// watch tells of changes of one row where the store does so by itself, instead of polls (R9.3).
+type watch struct {
+	client *Client
+	key    string
+	// changed gets a word when the row may have changed; closed when the watch failed; nil where there is none.
+	changed chan struct{}
+	cancel  context.CancelFunc
+	ended   chan struct{}
+}
+
+func (c *Client) newWatch(key string) *watch { return &watch{client: c, key: leasePrefix + key} }
+
+// start begins to watch, if the store can and it has not begun. stop ends it and waits for its goroutine.
+func (w *watch) start(ctx context.Context) {
+	if _, ok := kv.As[kv.Watcher](w.client.store); !ok || w.cancel != nil {
+		return
+	}
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.changed, w.ended = make(chan struct{}, 1), make(chan struct{})
+	go w.run(ctx, w.changed)
+}
+
+func (w *watch) stop() {
+	if w.cancel != nil {
+		w.cancel()
+		<-w.ended
+	}
+}
+
+func (w *watch) run(ctx context.Context, changed chan<- struct{}) {
+	defer close(w.ended)
+	defer close(changed)
+	for event, err := range kv.Watch(ctx, w.client.store, w.key) {
+		if err != nil {
+			return
+		}
+		if event.Key != w.key && event.Type != kv.EventSynced {
+			continue
+		}
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
