@@ -1,0 +1,194 @@
+package sim_test
+
+import (
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dynalock/dynalock/internal/clock"
+)
+
+// row is what the observer at the server knows of a row.
+type row struct {
+	version uint64
+	live    bool
+	// session and acq are what a lease row names; "" if it is unowned.
+	session, acq string
+	// owner is the node that made a session row, ended: it was deleted.
+	owner *node
+	ended bool
+	ttl   time.Duration
+	// orphaned is since when a lease row of a live session has been nobody's business, late how late the write landed.
+	orphaned time.Duration
+	late     time.Duration
+	// began tells for each write of a session row, by its write id, what the clocks of its node said when its first attempt was made;
+	// renewed is that of the last one whose success its node knows: t0 of R3, measured from outside.
+	began   map[string]clock.Reading
+	renewed clock.Reading
+	// sent is when it was made; sessions is what each version of a lease row named.
+	sessions map[uint64]string
+	sent     map[string]time.Duration
+}
+
+// record is what the observer reads of the value of a row.
+type record struct {
+	Session string `json:"session"`
+	Acq     string `json:"acq"`
+	TTL     int64  `json:"ttl_ms"`
+}
+
+func (w *world) rowLocked(name string) *row {
+	r, ok := w.rows[name]
+	if !ok {
+		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}}
+		w.rows[name] = r
+	}
+	return r
+}
+
+func text(v types.AttributeValue) string {
+	switch v := v.(type) {
+	case *types.AttributeValueMemberS:
+		return v.Value
+	case *types.AttributeValueMemberN:
+		return v.Value
+	}
+	return ""
+}
+
+// entered notes that the driver of a node makes an attempt.
+func (w *world) entered(n *node, r request) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+	w.nameLocked(r.row, n)
+	if n.closed {
+		w.failLocked("I10", "%s sends %s %s after it was closed", n.name, r.op, w.aliasLocked(r.row))
+	}
+	if r.put == nil {
+		return
+	}
+	row, writer := w.rowLocked(r.row), text(r.put["writer"])
+	if _, again := row.sent[writer]; !again {
+		row.sent[writer] = w.elapsed()
+		row.began[writer] = n.clock.Now()
+	}
+}
+
+// acknowledged notes an answer that has reached its driver, whose caller still waits.
+func (w *world) acknowledged(n *node, r request, err error) {
+	if r.op != "put" || !strings.HasPrefix(r.row, "session/") {
+		return
+	}
+	writer := text(r.put["writer"])
+	if err != nil && text(failedItem(err)["writer"]) != writer {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	row := w.rowLocked(r.row)
+	row.renewed = row.began[writer]
+	w.recordLocked(n, "renewed", r.row, 0)
+}
+
+// land lets a request act on the server, and checks what it does.
+func (w *world) land(n *node, r request) (any, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out, err := r.serve()
+	switch {
+	case r.put == nil:
+		w.recordLocked(n, r.op, r.row, 0)
+	case err != nil:
+		w.recordLocked(n, r.op+" refused", r.row, 0)
+	default:
+		version, parseErr := strconv.ParseUint(text(r.put["version"]), 10, 64)
+		if parseErr != nil {
+			w.failLocked("harness", "version %q", text(r.put["version"]))
+		}
+		w.recordLocked(n, r.op, r.row, version)
+		w.written(n, r, version)
+	}
+	return out, err
+}
+
+// written checks a write that was applied.
+func (w *world) written(n *node, r request, version uint64) {
+	row := w.rowLocked(r.row)
+	if version <= row.version {
+		w.failLocked("I11", "%s: version %d follows %d", w.aliasLocked(r.row), version, row.version)
+	}
+	var rec record
+	if r.op == "put" {
+		if err := json.Unmarshal([]byte(text(r.put["payload"])), &rec); err != nil {
+			w.failLocked("harness", "payload of %s: %v", r.row, err)
+		}
+	}
+	if name, ok := strings.CutPrefix(r.row, "session/"); ok {
+		w.sessionWritten(n, row, r, name, rec)
+	} else if key, ok := strings.CutPrefix(r.row, "lease/"); ok {
+		w.leaseWritten(n, row, r, key, rec, version)
+	} else {
+		w.failLocked("harness", "unknown row %q", r.row)
+	}
+	row.version, row.live = version, r.op == "put"
+}
+
+func (w *world) sessionWritten(n *node, row *row, r request, id string, rec record) {
+	switch {
+	case r.op == "put" && row.ended:
+		w.failLocked("I11", "%s lives again, by %s", w.aliasLocked(r.row), n.name)
+	case r.op == "put" && row.owner == nil:
+		row.owner, row.ttl = n, time.Duration(rec.TTL)*time.Millisecond
+	case r.op == "put" && row.owner != n:
+		w.failLocked("I4", "%s heartbeats %s of %s", n.name, w.aliasLocked(r.row), row.owner.name)
+	case r.op == "delete":
+		row.ended = true
+		if row.owner != n {
+			w.tally["kills"]++
+			w.killed(n, id)
+		}
+	}
+}
+
+// killed: nobody believes in a session that another one kills.
+func (w *world) killed(by *node, id string) {
+	for key, grants := range w.grants {
+		for _, g := range grants {
+			if g.session == id && w.believed(g) {
+				w.failLocked("I3", "%s kills the session of %s, which believes in its lease of %s (token %d)", by.name, g.node.name, key, g.token)
+			}
+		}
+	}
+}
+
+func (w *world) leaseWritten(n *node, row *row, r request, key string, rec record, version uint64) {
+	old := w.rows["session/"+row.session]
+	oldLives := row.live && row.session != "" && old != nil && !old.ended
+	switch {
+	case rec.Session != "":
+		if s := w.rows["session/"+rec.Session]; s == nil || s.owner != n {
+			w.failLocked("R1", "%s names a session in %s that is not known to be there", n.name, r.row)
+		}
+		if oldLives && old.owner != n {
+			w.failLocked("I4", "%s takes %s from a live session of %s", n.name, r.row, old.owner.name)
+		}
+		if row.live && row.session != "" && !oldLives {
+			w.tally["takeovers"]++
+		}
+	case row.session != "" && old != nil && old.owner != n:
+		w.failLocked("I4", "%s frees %s of %s", n.name, r.row, old.owner.name)
+	}
+	if row.live || rec.Session != "" {
+		for _, g := range w.grants[key] {
+			if g.token != version && w.believed(g) {
+				w.failLocked("I3", "%s writes %s while %s believes in it (token %d)", n.name, r.row, g.node.name, g.token)
+			}
+		}
+	}
+	row.session, row.acq, row.sessions[version] = rec.Session, rec.Acq, rec.Session
+	row.orphaned, row.late = w.elapsed(), w.elapsed()-row.sent[text(r.put["writer"])]
+}

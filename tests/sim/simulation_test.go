@@ -1,0 +1,108 @@
+package sim_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// seeds reads the environment: SIM_SEEDS is how many new seeds to run, SIM_FIRST the first of them, 0: one of the day's.
+func seeds(t *testing.T) (first uint64, count int) {
+	count = 100
+	if testing.Short() {
+		count = 10
+	}
+	for name, set := range map[string]func(uint64){
+		"SIM_SEEDS": func(n uint64) { count = int(n) },
+		"SIM_FIRST": func(n uint64) { first = n },
+	} {
+		if text := os.Getenv(name); text != "" {
+			n, err := strconv.ParseUint(text, 10, 64)
+			require.NoError(t, err, name)
+			set(n)
+		}
+	}
+	if os.Getenv("SIM_FIRST") == "" {
+		first = uint64(time.Now().UnixNano()) % 1e9
+	}
+	return first, count
+}
+
+// kept reads testdata/seeds: one seed per line, and what it has found.
+func kept(t *testing.T) (seeds []uint64) {
+	file, err := os.Open("testdata/seeds")
+	require.NoError(t, err)
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		seed, err := strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+		seeds = append(seeds, seed)
+	}
+	return seeds
+}
+
+// TestSimulation runs the seeds that have found something, and then new ones. `make sim SEEDS=n` runs more.
+func TestSimulation(t *testing.T) {
+	t.Parallel()
+	first, count := seeds(t)
+	all := kept(t)
+	for i := range count {
+		all = append(all, first+uint64(i))
+	}
+	for _, seed := range all {
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
+			report(t, simulate(t, seed))
+		})
+	}
+}
+
+// unmended are findings in the library that wait for their fix: they are logged and do not fail the test. The line goes with the fix.
+var unmended = []*regexp.Regexp{
+	// A lease that was handed over while its waiter was in a store call is returned without another look at the session (R9.4).
+	regexp.MustCompile(`^I8 at .*is granted .*which is not held: .* lost: expired`),
+	// Close and the task that ends a lost session delete the same row: when the one adopts a version, the other takes it for a stranger's (R16).
+	regexp.MustCompile(`^I10 at .*is closed, but session/.* lives`),
+}
+
+func (f failure) unmended() bool {
+	return slices.ContainsFunc(unmended, func(r *regexp.Regexp) bool { return r.MatchString(f.String()) })
+}
+
+// report prints what went wrong in a run, and how to run it again.
+func report(t *testing.T, w *world) {
+	verbose := os.Getenv("SIM_TRACE") != ""
+	if len(w.failures) == 0 && !verbose {
+		return
+	}
+	events := w.events
+	if len(events) > 120 && !verbose {
+		events = events[len(events)-120:]
+	}
+	for _, e := range events {
+		t.Log(e)
+	}
+	t.Log(w.summary())
+	for _, f := range w.failures {
+		if f.unmended() {
+			t.Logf("not mended yet: %v", f)
+			continue
+		}
+		t.Errorf("%v", f)
+	}
+	if len(w.failures) > 0 {
+		t.Logf("again: cd tests && SIM_SEEDS=1 SIM_FIRST=%d SIM_TRACE=1 go test ./sim -run TestSimulation", w.seed)
+	}
+}

@@ -1,0 +1,73 @@
+package sim_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// weather is how bad the network and the machines of a run are. Each run has its own: some
+// have no fault at all but the races, some everything at once.
+type weather struct {
+	// The probabilities of a request's fates.
+	lost, lostAnswer, late, double, throttle, broken float64
+	lateness                                         time.Duration // of requests that land late
+	slowest                                          time.Duration
+	slow                                             float64 // how many requests may take that long
+	// widened are the classes of requests that take longer, to widen the windows between what came before and comes after.
+	widened map[string]widening
+	// The mean times between these, per node; 0: none.
+	partitions, outages, freezes, steps, endings time.Duration
+	// stopMonotonic: freezes stop the monotonic clock; then no clock steps backward (protocol, section 7).
+	stopMonotonic bool
+	// crash is how many of a node's endings are crashes.
+	crash float64
+	// offset bounds how wrong wall clocks are.
+	offset time.Duration
+}
+
+type widening struct{ there, back time.Duration }
+
+func newWeather(rng *rand.Rand) weather {
+	some := func(p, most float64) float64 {
+		if rng.Float64() < p {
+			return rng.Float64() * most
+		}
+		return 0
+	}
+	often := func(p float64, least, most time.Duration) time.Duration {
+		if rng.Float64() < p {
+			return latency(rng, least, most)
+		}
+		return 0
+	}
+	y := weather{
+		lost: some(0.6, 0.12), lostAnswer: some(0.6, 0.15), late: some(0.6, 0.10), double: some(0.4, 0.08), throttle: some(0.3, 0.10), broken: some(0.3, 0.08),
+		lateness: 5 * time.Second, slowest: 700 * time.Millisecond, slow: some(0.5, 0.10),
+		partitions: often(0.5, 8*time.Second, 60*time.Second), outages: often(0.3, 15*time.Second, 60*time.Second),
+		freezes: often(0.6, 5*time.Second, 40*time.Second), steps: often(0.4, 5*time.Second, 40*time.Second), endings: often(0.8, 5*time.Second, 40*time.Second),
+		stopMonotonic: rng.IntN(2) == 0, crash: rng.Float64(), offset: 5 * time.Second,
+		widened: map[string]widening{},
+	}
+	if rng.IntN(8) == 0 {
+		y.offset = time.Hour
+	}
+	classes := []string{"get session", "put session", "delete session", "get lease", "put lease", "delete lease"}
+	for range rng.IntN(3) {
+		y.widened[classes[rng.IntN(len(classes))]] = widening{latency(rng, 0, 400*time.Millisecond), latency(rng, 0, 400*time.Millisecond)}
+	}
+	return y
+}
+
+// latency is that of one direction.
+func (y *weather) latency(rng *rand.Rand) time.Duration {
+	if rng.Float64() < y.slow {
+		return latency(rng, time.Millisecond, y.slowest)
+	}
+	return latency(rng, time.Millisecond, 30*time.Millisecond)
+}
+
+func classOf(r request) string {
+	prefix, _, _ := strings.Cut(r.row, "/")
+	return r.op + " " + prefix
+}
