@@ -37,13 +37,14 @@ func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOp
 	}
 	e := newExpression()
 	put := s.newRow(op, &w, op.version)
-	if err := s.compareAndSwap(ctx, op, w.Previous.Version, put, e); err != nil {
+	send := s.putItem(put, e, e.liveAt(w.Previous.Version, op.wall()))
+	if err := s.compareAndSwap(ctx, op, w.Previous.Version, writerOf(put), send); err != nil {
 		return nil, err
 	}
 	return s.written(op, &w), nil
 }
 
-// AtomicDelete implements kv.Store. It replaces the item by a bare tombstone.
+// AtomicDelete implements kv.Store. It replaces the item by a bare tombstone, or removes it if the retention is 0.
 func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
 	d, err := kv.CheckAtomicDelete(key, previous, options)
 	if err != nil {
@@ -53,12 +54,23 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 	if err := setNextVersion(op, previous); err != nil {
 		return err
 	}
-	tombstone := s.keyOf(key)
-	tombstone[attrVersion] = num(op.version)
-	tombstone[attrWriter] = str(newWriteID())
-	tombstone[attrDeleted] = yes()
-	tombstone[attrExpires] = num(op.wall().Add(s.retention).Unix())
-	return s.compareAndSwap(ctx, op, previous.Version, tombstone, newExpression())
+	e, writer := newExpression(), newWriteID()
+	condition := e.liveAt(previous.Version, op.wall())
+	send := s.putItem(s.tombstone(op, writer), e, condition)
+	if s.retention == 0 {
+		send = s.removeItem(key, e, condition)
+	}
+	return s.compareAndSwap(ctx, op, previous.Version, writer, send)
+}
+
+// tombstone is the item that keeps a deleted key's version.
+func (s *Store) tombstone(op *operation, writer string) item {
+	put := s.keyOf(op.key)
+	put[attrVersion] = num(op.version)
+	put[attrWriter] = str(writer)
+	put[attrDeleted] = yes()
+	put[attrExpires] = num(op.wall().Add(s.retention).Unix())
+	return put
 }
 
 func setNextVersion(op *operation, previous *kv.KVPair) error {
@@ -91,10 +103,9 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 	}
 }
 
-// compareAndSwap replaces the live row of version previous by put, whose version is previous+1.
-func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint64, put item, e *expression) error {
-	writer := writerOf(put)
-	ok, r, err := s.conditional(ctx, op, writer, s.putItem(put, e, e.liveAt(previous, op.wall())))
+// compareAndSwap sends a write that replaces the live row of version previous by writer's of version previous+1, or removes it.
+func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint64, writer string, send sender) error {
+	ok, r, err := s.conditional(ctx, op, writer, send)
 	if err != nil {
 		return err
 	}
@@ -207,9 +218,10 @@ func (s *Store) sweepTime(w *kv.WriteSettings, deadline, now time.Time) time.Tim
 	if deadline.IsZero() && w.SweepAfter == 0 {
 		return time.Time{}
 	}
-	sweep := now.Add(max(w.SweepAfter, s.retention))
-	if !deadline.IsZero() && deadline.Add(s.retention).After(sweep) {
-		return deadline.Add(s.retention)
+	keep := max(s.retention, time.Second) // the attribute has whole seconds: without any retention too, no live row is swept
+	sweep := now.Add(max(w.SweepAfter, keep))
+	if !deadline.IsZero() && deadline.Add(keep).After(sweep) {
+		return deadline.Add(keep)
 	}
 	return sweep
 }

@@ -19,7 +19,7 @@
 //	deleted   BOOL present (and true) in a tombstone
 //
 // Any other attribute is one of the pair's fields. Deleting leaves a tombstone for the retention (see
-// [WithRetention]), which is what makes versions grow across it. A row is dead if it is a tombstone or past its deadline.
+// [WithRetention], which can also do without), which is what makes versions grow across it. A row is dead if it is a tombstone or past its deadline.
 //
 // # How writes stay safe
 //

@@ -183,3 +183,11 @@ func offlineStore(t *testing.T, f func(n int, r *http.Request) (*http.Response, 
 
 // sharedTransport keeps connections for as many tests as run at once.
 var sharedTransport = &http.Transport{MaxIdleConnsPerHost: 100}
+
+// openOn makes a Store on any client.
+func openOn(t *testing.T, client dynamokv.Client) *dynamokv.Store {
+	t.Helper()
+	s, err := dynamokv.New(client, "table")
+	require.NoError(t, err)
+	return s
+}

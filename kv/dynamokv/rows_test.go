@@ -19,7 +19,7 @@ import (
 // raw reads the item of key as it is in the table.
 func (r *rig) raw(t *testing.T, key string) map[string]types.AttributeValue {
 	t.Helper()
-	out, err := newClient(r.endpoint, &wire{base: sharedTransport}).GetItem(t.Context(), &dynamodb.GetItemInput{
+	out, err := newClient(r.endpoint, &wire{base: r.wire.base}).GetItem(t.Context(), &dynamodb.GetItemInput{
 		TableName: aws.String(r.table), ConsistentRead: aws.Bool(true),
 		Key: map[string]types.AttributeValue{"id": &types.AttributeValueMemberS{Value: r.partition}, "name": &types.AttributeValueMemberS{Value: key}},
 	})

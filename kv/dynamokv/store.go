@@ -27,10 +27,16 @@ type Client interface {
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
 }
 
+// Deleter is what a Store whose retention is 0 needs of its Client besides: *dynamodb.Client has it.
+type Deleter interface {
+	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
+}
+
 // Store is a kv.Store in a DynamoDB table. Make it with New. It is safe for concurrent use, and it holds nothing that needs closing.
 type Store struct {
-	client Client
-	table  string
+	client  Client
+	deleter Deleter // nil unless the retention is 0
+	table   string
 	config
 
 	highest      atomic.Uint64 // the highest plausible version seen: W7 of the protocol
@@ -70,6 +76,8 @@ type config struct {
 	clock     clock.Clock
 	idName    string
 	nameName  string
+
+	readUnits, writeUnits int64 // 0: on demand
 }
 
 // Option is an option of New and EnsureTable.
@@ -89,10 +97,16 @@ func WithPartition(id string) Option {
 
 // WithRetention sets how long tombstones and expired rows stay before DynamoDB may sweep them: 24 h by default, at least
 // 1 h. Clocks of machines that share the table must agree to within it, less 16 minutes.
+//
+// 0 makes Delete and AtomicDelete remove the row at once, and expired rows go when DynamoDB sweeps them. With the tombstone goes
+// the promise that rests on it (S3): a create whose outcome was unknown, or one that the network doubled, may land after the key was
+// deleted and bring it back; versions of a key grow across a delete only as far as the clocks of those who create it agree, and
+// not if the create began before the delete; and an AtomicDelete whose answer was lost is an ErrUncertain without a pair if it was applied. Do not keep
+// leases in such a Store. The client must be a [Deleter] then. All Stores of a partition should have the same retention.
 func WithRetention(d time.Duration) Option {
 	return func(c *config) error {
-		if d < minRetention {
-			return fmt.Errorf("WithRetention(%v): want at least %v: %w", d, minRetention, kv.ErrInvalidOption)
+		if d != 0 && d < minRetention {
+			return fmt.Errorf("WithRetention(%v): want 0 or at least %v: %w", d, minRetention, kv.ErrInvalidOption)
 		}
 		c.retention = d
 		return nil
@@ -108,6 +122,18 @@ func WithKeyNames(partitionKey, sortKey string) Option {
 			return fmt.Errorf("WithKeyNames(%q, %q): want two names, none of %v: %w", partitionKey, sortKey, own, kv.ErrInvalidOption)
 		}
 		c.idName, c.nameName = partitionKey, sortKey
+		return nil
+	}
+}
+
+// WithProvisionedCapacity makes EnsureTable create the table with this many read and write capacity units, each at least 1, instead of
+// on demand. A table that exists keeps the capacity that it has. New ignores it.
+func WithProvisionedCapacity(read, write int64) Option {
+	return func(c *config) error {
+		if read < 1 || write < 1 {
+			return fmt.Errorf("WithProvisionedCapacity(%d, %d): want at least 1 of each: %w", read, write, kv.ErrInvalidOption)
+		}
+		c.readUnits, c.writeUnits = read, write
 		return nil
 	}
 }
@@ -133,7 +159,14 @@ func New(client Client, table string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{client: client, table: table, config: c}, nil
+	s := &Store{client: client, table: table, config: c}
+	if c.retention == 0 {
+		var ok bool
+		if s.deleter, ok = client.(Deleter); !ok {
+			return nil, fmt.Errorf("dynamokv: WithRetention(0): %T has no DeleteItem: %w", client, kv.ErrInvalidOption)
+		}
+	}
+	return s, nil
 }
 
 func newConfig(table string, options []Option) (config, error) {

@@ -29,9 +29,9 @@ type TableClient interface {
 }
 
 // EnsureTable makes sure that table exists, is active and fits: string keys of the names that WithKeyNames sets, time to live on
-// "expires". A table that it creates is on demand. It may be called by many processes at once, and costs two requests
-// when there is nothing to do. Without a deadline in ctx it waits for as long as the table takes. An error that matches
-// ErrTableUnfit says what is wrong with an existing table; nothing was changed then.
+// "expires". A table that it creates is on demand, unless WithProvisionedCapacity is given. It may be called by many processes at
+// once, and costs two requests when there is nothing to do. Without a deadline in ctx it waits for as long as the table takes. An error
+// that matches ErrTableUnfit says what is wrong with an existing table; nothing was changed then.
 func EnsureTable(ctx context.Context, client TableClient, table string, options ...Option) error {
 	c, err := newConfig(table, options)
 	if err != nil {
@@ -54,9 +54,10 @@ func ensureExists(ctx context.Context, client TableClient, table string, c confi
 		out, err := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: aws.String(table)})
 		var missing *types.ResourceNotFoundException
 		switch {
-		case err == nil && (out.Table.TableStatus == types.TableStatusActive || out.Table.TableStatus == types.TableStatusUpdating):
-			return out.Table, nil
-		case err == nil: // being created, or deleted
+		case err == nil:
+			if ready, err := isReady(out.Table.TableStatus); ready || err != nil {
+				return out.Table, err
+			}
 		case !errors.As(err, &missing):
 			return nil, err
 		case !created: // afterwards, DescribeTable may lag behind
@@ -72,9 +73,20 @@ func ensureExists(ctx context.Context, client TableClient, table string, c confi
 	}
 }
 
+// isReady fails if waiting cannot make it so.
+func isReady(status types.TableStatus) (bool, error) {
+	switch status {
+	case types.TableStatusActive, types.TableStatusUpdating:
+		return true, nil
+	case types.TableStatusCreating, types.TableStatusDeleting:
+		return false, nil
+	}
+	return false, fmt.Errorf("%w: it is %s", ErrTableUnfit, status)
+}
+
 // createTable succeeds also if another process is creating the table.
 func createTable(ctx context.Context, client TableClient, table string, c config) error {
-	_, err := client.CreateTable(ctx, &dynamodb.CreateTableInput{
+	in := &dynamodb.CreateTableInput{
 		TableName:   aws.String(table),
 		BillingMode: types.BillingModePayPerRequest,
 		AttributeDefinitions: []types.AttributeDefinition{
@@ -85,7 +97,14 @@ func createTable(ctx context.Context, client TableClient, table string, c config
 			{AttributeName: aws.String(c.idName), KeyType: types.KeyTypeHash},
 			{AttributeName: aws.String(c.nameName), KeyType: types.KeyTypeRange},
 		},
-	})
+	}
+	if c.readUnits > 0 {
+		in.BillingMode = types.BillingModeProvisioned
+		in.ProvisionedThroughput = &types.ProvisionedThroughput{
+			ReadCapacityUnits: aws.Int64(c.readUnits), WriteCapacityUnits: aws.Int64(c.writeUnits),
+		}
+	}
+	_, err := client.CreateTable(ctx, in)
 	var exists *types.ResourceInUseException
 	if errors.As(err, &exists) {
 		return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -85,6 +87,8 @@ func TestTablesThatDoNotFit(t *testing.T) {
 		"other key type": {func(d *describedTable) {
 			d.description.AttributeDefinitions[1].AttributeType = types.ScalarAttributeTypeN
 		}, "of type N"},
+		"archived":  {func(d *describedTable) { d.description.TableStatus = types.TableStatusArchived }, "it is ARCHIVED"},
+		"updating":  {func(d *describedTable) { d.description.TableStatus = types.TableStatusUpdating }, ""},
 		"other ttl": {func(d *describedTable) { d.ttl = "ttl" }, `time to live on "ttl"`},
 		"global, eventually consistent": {func(d *describedTable) {
 			d.description.Replicas = []types.ReplicaDescription{{RegionName: aws.String("eu-west-1")}}
@@ -117,5 +121,78 @@ func TestTablesThatDoNotFit(t *testing.T) {
 			require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
 			require.ErrorContains(t, err, c.want)
 		})
+	}
+}
+
+// slowTable is a table that takes its time: to be created, and to be shown.
+type slowTable struct {
+	dynamokv.TableClient
+	statuses []types.TableStatus // of the next DescribeTables, "": there is none
+	looks    int
+	created  *dynamodb.CreateTableInput
+	ttl      *dynamodb.UpdateTimeToLiveInput
+}
+
+func (s *slowTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
+	status := s.statuses[min(s.looks, len(s.statuses)-1)]
+	s.looks++
+	if status == "" {
+		return nil, &types.ResourceNotFoundException{}
+	}
+	return &dynamodb.DescribeTableOutput{Table: &types.TableDescription{
+		TableStatus: status, KeySchema: s.created.KeySchema, AttributeDefinitions: s.created.AttributeDefinitions,
+	}}, nil
+}
+
+func (s *slowTable) CreateTable(_ context.Context, in *dynamodb.CreateTableInput, _ ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
+	s.created = in
+	return &dynamodb.CreateTableOutput{}, nil
+}
+
+func (s *slowTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
+	return &dynamodb.DescribeTimeToLiveOutput{TimeToLiveDescription: &types.TimeToLiveDescription{TimeToLiveStatus: types.TimeToLiveStatusDisabled}}, nil
+}
+
+func (s *slowTable) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeToLiveInput, _ ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error) {
+	s.ttl = in
+	return &dynamodb.UpdateTimeToLiveOutput{}, nil
+}
+
+func TestEnsureTableWaitsUntilTheTableIsActive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &slowTable{statuses: []types.TableStatus{"", "", types.TableStatusCreating, types.TableStatusCreating, types.TableStatusActive}}
+		start := time.Now()
+		require.NoError(t, dynamokv.EnsureTable(t.Context(), s, "table"))
+		require.Equal(t, 5, s.looks)
+		require.Equal(t, 1500*time.Millisecond, time.Since(start))
+		require.Equal(t, types.BillingModePayPerRequest, s.created.BillingMode)
+		require.Nil(t, s.created.ProvisionedThroughput)
+		require.Equal(t, "expires", aws.ToString(s.ttl.TimeToLiveSpecification.AttributeName))
+		require.True(t, aws.ToBool(s.ttl.TimeToLiveSpecification.Enabled))
+	})
+	synctest.Test(t, func(t *testing.T) {
+		s := &slowTable{statuses: []types.TableStatus{"", types.TableStatusCreating}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorIs(t, dynamokv.EnsureTable(ctx, s, "table"), context.DeadlineExceeded)
+		require.Nil(t, s.ttl)
+	})
+}
+
+func TestATableOfProvisionedCapacity(t *testing.T) {
+	t.Parallel()
+	client := newClient(dynamolocal.Endpoint(t), &wire{base: sharedTransport})
+	table := "provisioned-" + rand.Text()
+	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table, dynamokv.WithProvisionedCapacity(7, 3)))
+	out, err := client.DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String(table)})
+	require.NoError(t, err)
+	require.Equal(t, int64(7), aws.ToInt64(out.Table.ProvisionedThroughput.ReadCapacityUnits))
+	require.Equal(t, int64(3), aws.ToInt64(out.Table.ProvisionedThroughput.WriteCapacityUnits))
+	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table), "a table of other capacity fits")
+
+	for _, units := range [][2]int64{{0, 1}, {1, 0}, {-1, 1}} {
+		err := dynamokv.EnsureTable(t.Context(), client, table, dynamokv.WithProvisionedCapacity(units[0], units[1]))
+		require.ErrorIs(t, err, kv.ErrInvalidOption)
 	}
 }

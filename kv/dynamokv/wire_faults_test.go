@@ -123,7 +123,9 @@ func unless(op wireOperation, f wireFault, settled error) error {
 var sequels = []sequel{
 	{
 		name: "all well",
-		next: func(_ *testing.T, _ kv.Store, _ int, r *http.Request, send next) (*http.Response, error) { return send(r) },
+		next: func(_ *testing.T, _ kv.Store, _ int, r *http.Request, send next) (*http.Response, error) {
+			return send(r)
+		},
 		want: func(wireOperation, wireFault) error { return nil },
 	},
 	{

@@ -88,7 +88,7 @@ func (s *Store) overwrite(op *operation, w *kv.WriteSettings, writer string, r *
 	return s.putItem(put, e, e.attr(attrVersion)+" = "+e.value(num(r.version)))
 }
 
-// Delete implements kv.Store. It leaves a tombstone, also where there was nothing.
+// Delete implements kv.Store. It leaves a tombstone, also where there was nothing; nothing at all if the retention is 0.
 func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOption) error {
 	d, err := kv.CheckDelete(key, options)
 	if err != nil {
@@ -96,6 +96,9 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 	}
 	op := s.begin(key, true, d.AttemptTimeout)
 	e := newExpression()
+	if s.retention == 0 {
+		return op.run(ctx, s.removeItem(key, e, ""))
+	}
 	set := []string{
 		s.bumpVersion(op, e),
 		e.attr(attrWriter) + " = " + e.value(str(newWriteID())),
@@ -129,6 +132,20 @@ func (s *Store) updateItem(key string, e *expression, set, remove []string, cond
 	}
 	return func(ctx context.Context, options ...func(*dynamodb.Options)) error {
 		_, err := s.client.UpdateItem(ctx, in, options...)
+		return err
+	}
+}
+
+// removeItem makes the sender of a DeleteItem, unconditional if condition is empty. The retention is 0.
+func (s *Store) removeItem(key string, e *expression, condition string) sender {
+	in := &dynamodb.DeleteItemInput{TableName: aws.String(s.table), Key: s.keyOf(key)}
+	if condition != "" {
+		in.ConditionExpression = aws.String(condition)
+		in.ExpressionAttributeNames, in.ExpressionAttributeValues = e.names, e.values
+		in.ReturnValuesOnConditionCheckFailure = types.ReturnValuesOnConditionCheckFailureAllOld
+	}
+	return func(ctx context.Context, options ...func(*dynamodb.Options)) error {
+		_, err := s.deleter.DeleteItem(ctx, in, options...)
 		return err
 	}
 }
