@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/lock"
 )
 
+// Work that one process at a time may do.
 func ExampleMutex_Do() {
 	ctx := context.Background()
 	client, err := lease.New(memkv.New()) // dynamokv or sqlkv in real life
@@ -29,7 +31,63 @@ func ExampleMutex_Do() {
 	// error: <nil>
 }
 
+// A cron job on several machines that has nothing to do where another one is at it.
 func ExampleMutex_TryLock() {
+	ctx := context.Background()
+	store := memkv.New()
+	cleanup := func(machine string, work func()) {
+		client, err := lease.New(store, lease.WithOwner(machine))
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = client.Close(ctx) }()
+
+		l, err := lock.NewMutex(client, "cron/cleanup").TryLock(ctx)
+		var held *lease.HeldError
+		switch {
+		case errors.As(err, &held):
+			fmt.Printf("%s: %s is at it\n", machine, held.Holder.Owner)
+			return
+		case err != nil:
+			panic(err)
+		}
+		work()
+		fmt.Printf("%s: cleaned, released: %v\n", machine, l.Release(ctx))
+	}
+	cleanup("one", func() { cleanup("two", func() {}) })
+	// Output:
+	// two: one is at it
+	// one: cleaned, released: <nil>
+}
+
+// Work for a scheduled time, which every machine asks for and one does.
+func ExampleOnce_Do() {
+	ctx := context.Background()
+	store := memkv.New()
+	scheduled := time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC)
+	for _, machine := range []string{"one", "two", "three"} {
+		client, err := lease.New(store, lease.WithOwner(machine))
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = client.Close(ctx) }()
+
+		invoices := lock.NewOnce(client, "invoices")
+		ran, err := invoices.Do(ctx, lock.Slot(scheduled, time.Hour), func(context.Context, *lease.Lease) error {
+			fmt.Println(machine, "sends the invoices")
+			return nil
+		})
+		fmt.Println(machine, ran, err)
+	}
+	// Output:
+	// one sends the invoices
+	// one true <nil>
+	// two false <nil>
+	// three false <nil>
+}
+
+// What became of a batch, and a second try by hand.
+func ExampleOnce_Outcome() {
 	ctx := context.Background()
 	client, err := lease.New(memkv.New())
 	if err != nil {
@@ -37,16 +95,100 @@ func ExampleMutex_TryLock() {
 	}
 	defer func() { _ = client.Close(ctx) }()
 
-	job := lock.NewMutex(client, "cron/cleanup")
-	held, err := job.TryLock(ctx)
+	batches := lock.NewOnce(client, "batches")
+	_, err = batches.Do(ctx, "batch-17", func(context.Context, *lease.Lease) error { return errors.New("line 3: no price") })
+	fmt.Println(err)
+	_, err = batches.Do(ctx, "batch-17", func(context.Context, *lease.Lease) error { return nil })
+	fmt.Println("failed before:", errors.Is(err, lock.ErrFailed))
+
+	outcome, err := batches.Outcome(ctx, "batch-17")
+	fmt.Println(outcome.State, outcome.Error, err)
+	fmt.Println("forget:", batches.Forget(ctx, "batch-17"))
+	fmt.Println(batches.Do(ctx, "batch-17", func(context.Context, *lease.Lease) error { return nil }))
+	// Output:
+	// line 3: no price
+	// failed before: true
+	// failed line 3: no price <nil>
+	// forget: <nil>
+	// true <nil>
+}
+
+// Different wake-up times of one hour are one slot.
+func ExampleSlot() {
+	woken := time.Date(2026, 3, 1, 4, 7, 31, 0, time.UTC)
+	fmt.Println(lock.Slot(woken, time.Hour))
+	fmt.Println(lock.Slot(woken.Add(40*time.Minute), time.Hour))
+
+	// Clocks that show the full hour, a little apart: half a period more puts both on the same side.
+	early, late := woken.Truncate(time.Hour).Add(-time.Second), woken.Truncate(time.Hour).Add(time.Second)
+	fmt.Println(lock.Slot(early.Add(30*time.Minute), time.Hour) == lock.Slot(late.Add(30*time.Minute), time.Hour))
+	// Output:
+	// 2026-03-01T04:00:00Z
+	// 2026-03-01T04:00:00Z
+	// true
+}
+
+// Work in steps stops when the lock is lost, and learns why.
+func ExampleMutex_Do_loss() {
+	ctx := context.Background()
+	client, err := lease.New(memkv.New())
 	if err != nil {
 		panic(err)
 	}
-	if _, err := job.TryLock(ctx); errors.Is(err, lease.ErrHeld) {
-		fmt.Println("somebody else does it")
+	defer func() { _ = client.Close(ctx) }()
+
+	reindex := lock.NewMutex(client, "reindex", lease.WithMaxHold(time.Second)) // so that this one is lost
+	err = reindex.Do(ctx, func(ctx context.Context, l *lease.Lease) error {
+		for l.Held() { // computed from the clocks; pass ctx to whatever blocks
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond): // a step of the work
+			}
+		}
+		return fmt.Errorf("stopped half way: %w", context.Cause(ctx))
+	})
+	var lost *lease.LostError
+	if errors.As(err, &lost) {
+		fmt.Println("lost:", lost.Reason)
 	}
-	fmt.Println("released:", held.Release(ctx))
 	// Output:
-	// somebody else does it
-	// released: <nil>
+	// lost: max-hold
+}
+
+// An operator looks who holds a lock, and takes it away from a process that is stuck.
+func Example_inspectAndBreak() {
+	ctx := context.Background()
+	store := memkv.New()
+	stuck, err := lease.New(store, lease.WithOwner("stuck"), lease.WithHeartbeat(100*time.Millisecond))
+	if err != nil {
+		panic(err)
+	}
+	operator, err := lease.New(store, lease.WithOwner("operator"))
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = errors.Join(stuck.Close(ctx), operator.Close(ctx)) }()
+
+	l, err := lock.NewMutex(stuck, "nightly-report").Lock(ctx)
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = l.Release(ctx) }()
+
+	holder, err := operator.Inspect(ctx, "nightly-report")
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("held by", holder.Owner, "- alive:", holder.Member != nil)
+	// Without force it would first give the holder the time to stop.
+	fmt.Println("break:", operator.Break(ctx, holder, lease.BreakForce()))
+	<-l.Context().Done()
+	fmt.Println(context.Cause(l.Context()))
+	holder, err = operator.Inspect(ctx, "nightly-report")
+	fmt.Println("held:", holder.Held(), err)
+	// Output:
+	// held by stuck - alive: true
+	// break: <nil>
+	// lease: "nightly-report" lost: revoked
+	// held: false <nil>
 }

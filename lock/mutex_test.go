@@ -3,29 +3,18 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/lock"
 )
-
-func newClient(t *testing.T, store kv.Store) *lease.Client {
-	t.Helper()
-	c, err := lease.New(store, lease.WithTTL(5*time.Second))
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = c.Close(ctx) // tests leave leases on purpose
-	})
-	return c
-}
 
 func TestDoRunsUnderTheLockAndReleasesAfterwards(t *testing.T) {
 	t.Parallel()
@@ -105,14 +94,116 @@ func TestDoEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestMutexIsNotReentrant(t *testing.T) {
+func TestDoReleasesOnlyAfterItsFunctionReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a, b := lock.NewMutex(newClient(t, store), "job"), lock.NewMutex(newClient(t, store), "job")
+		ctx, cancel := context.WithCancel(t.Context())
+		require.NoError(t, a.Do(ctx, func(ctx context.Context, _ *lease.Lease) error {
+			cancel()
+			<-ctx.Done()
+			time.Sleep(10 * ttl) // it takes its time to stop
+			_, err := b.TryLock(t.Context())
+			require.ErrorIs(t, err, lease.ErrHeld)
+			return nil
+		}))
+		l, err := b.TryLock(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestDoReleasesWhenItsGoroutineEnds(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		m := lock.NewMutex(newClient(t, memkv.New()), "job")
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = m.Do(t.Context(), func(context.Context, *lease.Lease) error {
+				runtime.Goexit()
+				return nil
+			})
+			t.Error("Do returned")
+		}()
+		<-ended
+		l, err := m.TryLock(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestDoAllowsItsFunctionToRelease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a, b := lock.NewMutex(newClient(t, store), "job"), lock.NewMutex(newClient(t, store), "job")
+		require.NoError(t, a.Do(t.Context(), func(ctx context.Context, l *lease.Lease) error {
+			require.NoError(t, l.Release(ctx))
+			next, err := b.TryLock(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, l.Release(ctx), "again: as the first time")
+			require.True(t, next.Held(), "and it is not theirs")
+			return next.Release(t.Context())
+		}))
+	})
+}
+
+func TestMutexPassesItsOptionsOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client := newClient(t, memkv.New())
+		m := lock.NewMutex(client, "job", lease.WithMaxHold(time.Second), lease.WithValue([]byte("me")))
+		for name, acquire := range map[string]func(context.Context) (*lease.Lease, error){"Lock": m.Lock, "TryLock": m.TryLock} {
+			l, err := acquire(t.Context())
+			require.NoError(t, err, name)
+			require.Equal(t, []byte("me"), l.Value(), name)
+			require.NoError(t, l.Release(t.Context()), name)
+		}
+		err := m.Do(t.Context(), func(ctx context.Context, _ *lease.Lease) error {
+			<-ctx.Done()
+			return nil
+		})
+		var lost *lease.LostError
+		require.ErrorAs(t, err, &lost)
+		require.Equal(t, lease.ReasonMaxHold, lost.Reason)
+	})
+}
+
+func TestMutexRefusesMisuse(t *testing.T) {
+	t.Parallel()
+	client := newClient(t, memkv.New())
+	for name, m := range map[string]*lock.Mutex{
+		"no client":    lock.NewMutex(nil, "job"),
+		"zero":         {},
+		"no name":      lock.NewMutex(client, ""),
+		"long name":    lock.NewMutex(client, strings.Repeat("x", lease.MaxKeySize+1)),
+		"wrong option": lock.NewMutex(client, "job", lease.WithMaxHold(-1)),
+	} {
+		_, err := m.Lock(t.Context())
+		require.ErrorIs(t, err, lease.ErrInvalid, name)
+		_, err = m.TryLock(t.Context())
+		require.ErrorIs(t, err, lease.ErrInvalid, name)
+		require.ErrorIs(t, m.Do(t.Context(), mustNotRun(t)), lease.ErrInvalid, name)
+	}
+	require.ErrorIs(t, lock.NewMutex(client, "job").Do(t.Context(), nil), lease.ErrInvalid)
+	require.NoError(t, client.Close(t.Context()))
+	_, err := lock.NewMutex(client, "job").Lock(t.Context())
+	require.ErrorIs(t, err, lease.ErrClosed)
+}
+
+func TestMutexIsNotReentrant(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := lock.NewMutex(newClient(t, memkv.New(), lease.WithOwner("myself")), "job")
 		l, err := m.Lock(t.Context())
 		require.NoError(t, err)
 		_, err = m.TryLock(t.Context())
-		require.ErrorIs(t, err, lease.ErrHeld)
+		var held *lease.HeldError
+		require.ErrorAs(t, err, &held)
+		require.Equal(t, "myself", held.Holder.Owner)
+		require.Equal(t, l.Token(), held.Holder.Token)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err = m.Lock(ctx)

@@ -1,0 +1,312 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// DefaultRetention is for how long a slot's outcome is kept without WithRetention.
+const DefaultRetention = 7 * 24 * time.Hour
+
+// tries is how often a write is sent of which the outcome is unknown each time. The driver has made its own attempts before.
+const tries = 3
+
+// Once runs a job once per slot, however many processes ask for it and whatever their clocks show. A slot is a name that all of them derive from
+// what is to be done: the time for which the work was scheduled (see Slot), the id of a batch. It is safe for
+// concurrent use. Use NewOnce; the zero Once refuses every call.
+//
+// # What once means
+//
+// A slot is claimed by a lease, and the store keeps what became of it:
+//
+//	none ──▶ running ──▶ done
+//	            ├──────▶ failed     fn returned an error or panicked
+//	            └──────▶ abandoned  its process died, lost the lease or closed its client before fn returned
+//
+// By default each slot's fn is started at most once, ever. That depends on no clock, TTL or pause: fn starts only after the store has acknowledged the step
+// to running, a conditional write, and nothing leads back. The price is that the work of a process that dies is
+// never finished: a slot that was running is known to be begun and not how far it got, and sending a mail again or
+// charging a card again is not for a library to decide. Work that can be repeated says so with TakeOver, and with RetryFailed.
+// A claim that ended before fn was started, by a crash or an outage, uses nothing up: another process starts the slot.
+type Once struct {
+	client *lease.Client
+	job    string
+	owner  string
+	onceSettings
+	err error // of the options
+}
+
+type onceSettings struct {
+	retention                   time.Duration
+	takeOver, retryFailed, wait bool
+}
+
+// OnceOption is an option of NewOnce. All processes that ask for a job should agree on them: each decides by its own.
+type OnceOption func(*onceSettings) error
+
+// WithRetention sets for how long an outcome is kept, at least a minute: longer than anybody may still ask for the slot. Default DefaultRetention, a
+// week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
+// it until Forget. What was claimed and not settled is kept until somebody asks again.
+func WithRetention(d time.Duration) OnceOption {
+	return func(s *onceSettings) error {
+		if d < time.Minute {
+			return fmt.Errorf("lock: WithRetention(%v): want at least 1m: %w", d, lease.ErrInvalid)
+		}
+		s.retention = d
+		return nil
+	}
+}
+
+// TakeOver makes Do run a slot again whose claimer died or lost its lease: at least once instead of at most once. A claimer that
+// is only paused may go on for a moment when it wakes, so fn must stand being run twice, also at the same time: pass the lease's token to
+// what it writes to. Default: the slot is abandoned.
+func TakeOver() OnceOption {
+	return func(s *onceSettings) error {
+		s.takeOver = true
+		return nil
+	}
+}
+
+// RetryFailed makes Do run a slot again of which the last run failed. Default: a failed slot is settled; fn can
+// repeat what is worth repeating itself.
+func RetryFailed() OnceOption {
+	return func(s *onceSettings) error {
+		s.retryFailed = true
+		return nil
+	}
+}
+
+// Wait makes Do wait, until its context ends, while the slot runs elsewhere. Default: it returns an error that matches lease.ErrHeld.
+func Wait() OnceOption {
+	return func(s *onceSettings) error {
+		s.wait = true
+		return nil
+	}
+}
+
+// NewOnce returns the job called job, which may contain slashes. It does no I/O; a nil client, a bad name or a bad option is an error of each
+// call, which matches lease.ErrInvalid.
+func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
+	host, _ := os.Hostname() // a nameless host has an empty name
+	o := &Once{client: client, job: job, owner: fmt.Sprintf("%s-%d", host, os.Getpid())}
+	o.retention = DefaultRetention
+	for _, option := range options {
+		if err := option(&o.onceSettings); err != nil {
+			o.err = err
+			break
+		}
+	}
+	return o
+}
+
+// Key returns the key of the slot's lease, for lease.Client's Inspect and Break: "once/", the job, and the slot with its slashes escaped.
+func (o *Once) Key(slot string) string { return "once/" + o.job + "/" + url.PathEscape(slot) }
+
+// key is Key with the arguments checked, fn among them by its user.
+func (o *Once) key(method, slot string) (string, error) {
+	switch {
+	case o.client == nil:
+		return "", errNoClient(method)
+	case o.err != nil:
+		return "", o.err
+	case o.job == "" || slot == "":
+		return "", fmt.Errorf("lock: %s: job %.40q, slot %.40q: want names: %w", method, o.job, slot, lease.ErrInvalid)
+	}
+	return o.Key(slot), nil
+}
+
+// Do runs fn for the slot unless that was done before, and tells whether it did. fn runs under a lease: its context ends with ctx, and when the lease is
+// lost, with a *lease.LostError as its cause. When fn panics or ends its goroutine the slot is recorded as failed and the same panic or end goes on.
+//
+// A nil error means that the slot is done, by this call or an earlier one. Without having run fn, an error matches lease.ErrHeld while the
+// slot runs elsewhere, ErrFailed or ErrAbandoned (as a *SettledError) when it is settled otherwise; after any other the slot is as before, or will be when
+// the store is back. Having run fn, it is fn's error, joined to that of recording the outcome: if that matches lease.ErrLost, the lease ended
+// before fn returned, the slot may be abandoned or taken over, and what fn did last may have been done beside another's run.
+//
+// It costs one read when the slot is settled. The first claim costs one read and three writes (claim, start, outcome), and one more for a client's first lease.
+// While the slot runs elsewhere it costs two reads, a write and at most one read more. A panic's text and fn's error are kept, up to 1 KiB.
+func (o *Once) Do(ctx context.Context, slot string, fn func(ctx context.Context, l *lease.Lease) error) (ran bool, err error) {
+	key, err := o.key("Do", slot)
+	if err != nil {
+		return false, err
+	}
+	if fn == nil {
+		return false, errNoFunc("Do")
+	}
+	_, found, err := o.look(ctx, key)
+	if err != nil {
+		return false, err
+	}
+	if settled, err := o.verdict(slot, found); settled {
+		return false, err
+	}
+	l, err := o.claim(ctx, key, lease.WithRetention(o.retention))
+	if err != nil {
+		return false, err
+	}
+	return o.decide(ctx, slot, l, fn)
+}
+
+// Outcome returns what became of the slot, with StateNone if it was never started. A slot whose claimer is known to be dead is StateAbandoned, though
+// nobody has recorded that yet. It costs one read, and one more while the slot is claimed.
+func (o *Once) Outcome(ctx context.Context, slot string) (Outcome, error) {
+	key, err := o.key("Outcome", slot)
+	if err != nil {
+		return Outcome{}, err
+	}
+	h, found, err := o.look(ctx, key)
+	if err != nil {
+		return Outcome{}, err
+	}
+	if found.State == StateRunning && h.Member == nil {
+		found.State = StateAbandoned
+	}
+	return found, nil
+}
+
+// Forget makes the slot one that was never claimed: for repeating by hand what was settled, and for cleaning up on stores
+// that do not follow retention. While the slot runs it is an error that matches lease.ErrHeld. It costs three writes, and
+// leaves a row without outcome that DynamoDB removes within days.
+func (o *Once) Forget(ctx context.Context, slot string) error {
+	key, err := o.key("Forget", slot)
+	if err != nil {
+		return err
+	}
+	l, err := o.client.TryAcquire(ctx, key, lease.WithRetention(time.Second)) // dynamokv keeps it for as long as versions need
+	if err != nil {
+		return err
+	}
+	return leave(ctx, l, Outcome{})
+}
+
+// look reads the slot.
+func (o *Once) look(ctx context.Context, key string) (*lease.Holder, Outcome, error) {
+	h, err := o.client.Inspect(ctx, key)
+	if err != nil {
+		return nil, Outcome{}, err
+	}
+	found, err := decodeOutcome(key, h.Value)
+	return h, found, err
+}
+
+// verdict tells whether nothing is left to run after found, and what Do says then.
+func (o *Once) verdict(slot string, found Outcome) (settled bool, err error) {
+	switch {
+	case found.State == StateDone:
+		return true, nil
+	case found.State == StateFailed && !o.retryFailed, found.State == StateAbandoned && !o.takeOver:
+		return true, &SettledError{Job: o.job, Slot: slot, Outcome: found}
+	}
+	return false, nil
+}
+
+// claim acquires the slot's lease. After a lost answer it asks again: what is its own it gets at once.
+func (o *Once) claim(ctx context.Context, key string, options ...lease.AcquireOption) (l *lease.Lease, err error) {
+	acquire := o.client.TryAcquire
+	if o.wait {
+		acquire = o.client.Acquire
+	}
+	for range tries {
+		if l, err = acquire(ctx, key, options...); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
+			break
+		}
+	}
+	return l, err
+}
+
+// decide runs fn under the lease, or records that nobody will. What the row says now, nobody else can change any more.
+func (o *Once) decide(ctx context.Context, slot string, l *lease.Lease, fn func(context.Context, *lease.Lease) error) (ran bool, err error) {
+	found, err := decodeOutcome(l.Key(), l.Value())
+	if err != nil {
+		return false, errors.Join(err, l.Release(ctx))
+	}
+	fate := found
+	if found.State == StateRunning { // not by us, and whoever it was has the lease no more
+		fate.State, fate.Ended = StateAbandoned, clock.System.Now().Wall
+	}
+	if settled, err := o.verdict(slot, fate); settled {
+		if fate == found {
+			_ = l.Release(ctx) // what fails goes on in the background; the slot is settled either way
+			return false, err
+		}
+		return false, errors.Join(err, leave(ctx, l, fate))
+	}
+	run, err := o.start(ctx, l, found)
+	if err != nil {
+		return false, err
+	}
+	return true, execute(ctx, l, run, fn)
+}
+
+// start takes the step to running. On failure it has given the lease back, with the slot as it was.
+func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outcome, error) {
+	run := Outcome{
+		State: StateRunning, Token: l.Token(), Owner: o.owner, Attempt: before.Attempt + 1, Started: clock.System.Now().Wall,
+	}
+	var err error
+	for range tries {
+		if err = l.Update(ctx, run.encode()); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = errors.Join(l.Err(), context.Cause(ctx)) // an acknowledged step is no use to one who must not begin
+	}
+	if err == nil {
+		return run, nil
+	}
+	_ = l.ReleaseWith(ctx, before.encode()) // undoes the step if it was taken; what fails goes on in the background
+	return Outcome{}, fmt.Errorf("lock: starting %q: %w", l.Key(), err)
+}
+
+// execute runs fn and records its outcome.
+func execute(ctx context.Context, l *lease.Lease, run Outcome, fn func(context.Context, *lease.Lease) error) (err error) {
+	ctx, stop := under(ctx, l)
+	defer stop()
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		panicked := recover()
+		run.State, run.Error = StateFailed, "the function ended its goroutine"
+		if panicked != nil {
+			run.Error = fmt.Sprintf("panic: %v", panicked)
+		}
+		run.Ended = clock.System.Now().Wall
+		_ = leave(ctx, l, run) // the panic says more
+		if panicked != nil {
+			panic(panicked)
+		}
+	}()
+	err = fn(ctx, l)
+	returned = true
+	run.State, run.Ended = StateDone, clock.System.Now().Wall
+	if err != nil {
+		run.State, run.Error = StateFailed, err.Error()
+	}
+	return errors.Join(err, leave(ctx, l, run))
+}
+
+// leave gives the lease back and leaves the outcome in its row, in one write. nil: the outcome is recorded.
+func leave(ctx context.Context, l *lease.Lease, outcome Outcome) error {
+	err := l.Err()
+	if !errors.Is(err, lease.ErrNotHeld) { // else fn has released it, and nothing can be recorded any more
+		err = l.ReleaseWith(ctx, outcome.encode())
+		if ended := l.Err(); err == nil && !errors.Is(ended, lease.ErrNotHeld) {
+			err = ended // the client was closed, which frees the key and writes no value
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("lock: recording %q as %s: %w", l.Key(), outcome.State, err)
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package lock
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+// Errors of slots that are settled and not done, to be tested with errors.Is. See SettledError.
+var (
+	// ErrFailed: the slot was run and failed.
+	ErrFailed = errors.New("lock: slot failed")
+	// ErrAbandoned: the slot was begun, and whoever did so died or lost the lease before its end.
+	ErrAbandoned = errors.New("lock: slot abandoned")
+)
+
+// State says how far a slot has come.
+type State string
+
+// The states of a slot.
+const (
+	// StateNone: it was never started. It may be claimed.
+	StateNone State = ""
+	// StateRunning: its function was started and has not returned.
+	StateRunning State = "running"
+	// StateDone: its function returned nil.
+	StateDone State = "done"
+	// StateFailed: its function returned an error, panicked or ended its goroutine.
+	StateFailed State = "failed"
+	// StateAbandoned: it was running when its process died, lost the lease or closed its client.
+	StateAbandoned State = "abandoned"
+)
+
+// Outcome is what became of a slot. The zero Outcome is that of a slot that was never started.
+type Outcome struct {
+	// State is how far it has come. What follows is about the run that the state is about.
+	State State `json:"state"`
+	// Token is the run's fencing token.
+	Token uint64 `json:"token"`
+	// Owner is the host and process id that ran it, for people.
+	Owner string `json:"owner"`
+	// Attempt counts the runs, from 1.
+	Attempt int `json:"attempt"`
+	// Started is when the run was started by the wall clock of who ran it. Ended is when the outcome was recorded, by that of who recorded it.
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	// Error is the text of a failed run's error or panic, up to 1 KiB.
+	Error string `json:"error,omitempty"`
+}
+
+// SettledError says that a slot will not be run, since it failed or was abandoned. It matches [ErrFailed] or [ErrAbandoned].
+type SettledError struct {
+	// Job and Slot name it.
+	Job, Slot string
+	// Outcome is what became of it.
+	Outcome Outcome
+}
+
+// Error implements error.
+func (e *SettledError) Error() string {
+	text := fmt.Sprintf("lock: slot %q of %q: %s, begun by %s at %s (token %d)",
+		e.Slot, e.Job, e.Outcome.State, e.Outcome.Owner, e.Outcome.Started.UTC().Format(time.RFC3339), e.Outcome.Token)
+	if e.Outcome.Error != "" {
+		text += ": " + e.Outcome.Error
+	}
+	return text
+}
+
+// Unwrap returns ErrFailed or ErrAbandoned.
+func (e *SettledError) Unwrap() error {
+	if e.Outcome.State == StateFailed {
+		return ErrFailed
+	}
+	return ErrAbandoned
+}
+
+// maxErrorText is the length in bytes of the longest error text that is kept.
+const maxErrorText = 1 << 10
+
+// outcomeFormat is the only format of an outcome there is so far.
+const outcomeFormat = 1
+
+// outcomeRecord is the value of a slot's row; a slot that was never started has an empty one.
+type outcomeRecord struct {
+	Format int `json:"f"`
+	Outcome
+}
+
+func (o Outcome) encode() []byte {
+	if o.State == StateNone {
+		return []byte{}
+	}
+	if len(o.Error) > maxErrorText {
+		o.Error = strings.ToValidUTF8(o.Error[:maxErrorText], "")
+	}
+	value, _ := json.Marshal(outcomeRecord{outcomeFormat, o}) // numbers, strings and times of this era
+	return value
+}
+
+func decodeOutcome(key string, value []byte) (Outcome, error) {
+	if len(value) == 0 {
+		return Outcome{}, nil
+	}
+	var r outcomeRecord
+	if err := json.Unmarshal(value, &r); err != nil {
+		return Outcome{}, formatError(key, fmt.Sprintf("not an outcome of package lock: %v", err))
+	}
+	if r.Format != outcomeFormat {
+		return Outcome{}, formatError(key, fmt.Sprintf("outcome of format %d, this version knows %d", r.Format, outcomeFormat))
+	}
+	switch r.State {
+	case StateRunning, StateDone, StateFailed, StateAbandoned:
+		return r.Outcome, nil
+	}
+	return Outcome{}, formatError(key, fmt.Sprintf("unknown state %q", r.State))
+}
+
+func formatError(key, problem string) error {
+	return &lease.FormatError{Row: "lease/" + key, Problem: problem}
+}
+
+// Slot names the period that t falls into, by its beginning in UTC: "2026-03-01T04:00:00Z" for any time of that hour and a period of an hour. Periods count from the
+// beginning of the year 1, so days begin at midnight and weeks on Mondays, in UTC.
+//
+// Pass the time for which the work was scheduled. Of one that only knows when it was woken, early or late by the skew of its clock, pass
+// that time plus half a period: then both sides of the boundary between two periods name the same one. A period that is not positive gives "", which Do
+// refuses.
+func Slot(t time.Time, period time.Duration) string {
+	if period <= 0 {
+		return ""
+	}
+	return t.UTC().Truncate(period).Format(time.RFC3339Nano)
+}
