@@ -15,6 +15,7 @@ type actor struct {
 	node *node
 	w    *world
 	rng  *rand.Rand
+	err  error // why the last acquire failed
 }
 
 // workload is one thing that actors do, again and again.
@@ -30,6 +31,8 @@ var workloads = []workload{
 	{"try", 3, tryMutex},
 	{"abandon", 2, abandonAcquire},
 	{"fenced", 3, writeFenced},
+	{"value", 2, keepValue},
+	{"break", 1, breakHolder},
 }
 
 // work goes on until the node's time is over, or its client is closed.
@@ -62,6 +65,7 @@ func (a *actor) get(key string, acquire func() (*lease.Lease, error)) *grant {
 	defer done()
 	l, err := acquire()
 	if err != nil {
+		a.err = err
 		a.w.refused(a.node, key, err)
 		return nil
 	}
@@ -102,9 +106,13 @@ func (a *actor) hold(g *grant, d time.Duration) {
 
 // release gives a lease back.
 func (a *actor) release(g *grant) {
+	a.releaseBy(g, func(ctx context.Context) error { return g.lease.Release(ctx) })
+}
+
+func (a *actor) releaseBy(g *grant, release func(context.Context) error) {
 	a.node.clock.await()
 	a.w.ending(g)
-	err := g.lease.Release(a.node.ctx)
+	err := release(a.node.ctx)
 	switch {
 	case err == nil:
 		a.w.record(a.node, "released", g.key, g.token)

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -131,7 +132,7 @@ type timedContext struct {
 func (c timedContext) Deadline() (time.Time, bool) { return c.deadline, true }
 
 func (c timedContext) Err() error {
-	if err := c.Context.Err(); err == nil || context.Cause(c.Context) != context.DeadlineExceeded {
+	if err := c.Context.Err(); err == nil || !errors.Is(context.Cause(c.Context), context.DeadlineExceeded) {
 		return err
 	}
 	return context.DeadlineExceeded

@@ -56,6 +56,13 @@ func (w *world) granted(n *node, key string, l *lease.Lease) *grant {
 	if n.gone {
 		return g
 	}
+	if !w.heldLocked(g) {
+		var lost *lease.LostError
+		if !errors.As(l.Err(), &lost) || lost.Reason != lease.ReasonClosed { // Close may have begun this very moment
+			w.failLocked("I8", "%s is granted %s (token %d), which is not held: %v", n.name, key, g.token, l.Err())
+		}
+		return g
+	}
 	if g.token <= w.greatest[key] {
 		w.failLocked("I2", "%s is granted %s with token %d after %d", n.name, key, g.token, w.greatest[key])
 	}
@@ -73,12 +80,6 @@ func (w *world) granted(n *node, key string, l *lease.Lease) *grant {
 		}
 	}
 	w.grants[key] = append(others, g)
-	if !w.heldLocked(g) {
-		var lost *lease.LostError
-		if !errors.As(l.Err(), &lost) || lost.Reason != lease.ReasonClosed { // Close may have begun this very moment
-			w.failLocked("I8", "%s is granted %s (token %d), which is not held: %v", n.name, key, g.token, l.Err())
-		}
-	}
 	return g
 }
 
@@ -183,7 +184,7 @@ func (w *world) covered(r *row, owner *node, key string) bool {
 		return true
 	}
 	for _, g := range w.grants[key] {
-		if g.token == r.version && g.node == owner && !g.ended {
+		if g.token == r.token && g.node == owner && !g.ended {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -15,12 +16,19 @@ import (
 type row struct {
 	version uint64
 	live    bool
-	// session and acq are what a lease row names; "" if it is unowned.
+	// session and acq are what a lease row names, "" if it is unowned; token is the version at which it was acquired.
 	session, acq string
+	token        uint64
+	// keep: it keeps its value when it is free.
+	keep  bool
+	value string
 	// owner is the node that made a session row, ended: it was deleted.
 	owner *node
 	ended bool
 	ttl   time.Duration
+	// beat is the last heartbeat's of a session row; revoked are the acquisitions that operators have revoked in it.
+	beat    string
+	revoked map[string]bool
 	// orphaned is since when a lease row of a live session has been nobody's business, late how late the write landed.
 	orphaned time.Duration
 	late     time.Duration
@@ -35,15 +43,19 @@ type row struct {
 
 // record is what the observer reads of the value of a row.
 type record struct {
-	Session string `json:"session"`
-	Acq     string `json:"acq"`
-	TTL     int64  `json:"ttl_ms"`
+	Session string   `json:"session"`
+	Acq     string   `json:"acq"`
+	TTL     int64    `json:"ttl_ms"`
+	Beat    string   `json:"beat"`
+	Revoked []string `json:"revoked"`
+	Keep    bool     `json:"keep"`
+	Value   string   `json:"value"`
 }
 
 func (w *world) rowLocked(name string) *row {
 	r, ok := w.rows[name]
 	if !ok {
-		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}}
+		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}}
 		w.rows[name] = r
 	}
 	return r
@@ -90,7 +102,11 @@ func (w *world) acknowledged(n *node, r request, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	row := w.rowLocked(r.row)
-	row.renewed = row.began[writer]
+	t0, ok := row.began[writer]
+	if !ok {
+		return // it was not a heartbeat
+	}
+	row.renewed = t0
 	w.recordLocked(n, "renewed", r.row, 0)
 }
 
@@ -143,7 +159,7 @@ func (w *world) sessionWritten(n *node, row *row, r request, id string, rec reco
 		w.failLocked("I11", "%s lives again, by %s", w.aliasLocked(r.row), n.name)
 	case r.op == "put" && row.owner == nil:
 		row.owner, row.ttl = n, time.Duration(rec.TTL)*time.Millisecond
-	case r.op == "put" && row.owner != n:
+	case r.op == "put" && row.owner != n && rec.Beat != row.beat: // an operator who revokes leaves the beat alone
 		w.failLocked("I4", "%s heartbeats %s of %s", n.name, w.aliasLocked(r.row), row.owner.name)
 	case r.op == "delete":
 		row.ended = true
@@ -151,6 +167,13 @@ func (w *world) sessionWritten(n *node, row *row, r request, id string, rec reco
 			w.tally["kills"]++
 			w.killed(n, id)
 		}
+	}
+	if rec.Beat == row.beat {
+		delete(row.began, text(r.put["writer"]))
+	}
+	row.beat = rec.Beat
+	for _, entry := range rec.Revoked {
+		row.revoked[entry] = true
 	}
 }
 
@@ -169,6 +192,9 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 	old := w.rows["session/"+row.session]
 	oldLives := row.live && row.session != "" && old != nil && !old.ended
 	switch {
+	case row.live && rec.Acq != "" && rec.Acq == row.acq:
+		w.updated(n, row, r, rec)
+		return
 	case rec.Session != "":
 		if s := w.rows["session/"+rec.Session]; s == nil || s.owner != n {
 			w.failLocked("R1", "%s names a session in %s that is not known to be there", n.name, r.row)
@@ -179,16 +205,42 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 		if row.live && row.session != "" && !oldLives {
 			w.tally["takeovers"]++
 		}
-	case row.session != "" && old != nil && old.owner != n:
+	case row.session != "" && old != nil && old.owner != n && !old.revoked[fmt.Sprintf("%s@%d", key, row.token)]:
 		w.failLocked("I4", "%s frees %s of %s", n.name, r.row, old.owner.name)
 	}
-	if row.live || rec.Session != "" {
-		for _, g := range w.grants[key] {
-			if g.token != version && w.believed(g) {
-				w.failLocked("I3", "%s writes %s while %s believes in it (token %d)", n.name, r.row, g.node.name, g.token)
-			}
+	w.unbelieved(n, r, key, version)
+	w.keeps(n, row, r, rec, old)
+	row.session, row.acq, row.token, row.sessions[version] = rec.Session, rec.Acq, version, rec.Session
+	row.orphaned, row.late = w.elapsed(), w.elapsed()-row.sent[text(r.put["writer"])]
+}
+
+// updated checks a write of the acquisition that has the row already.
+func (w *world) updated(n *node, row *row, r request, rec record) {
+	if s := w.rows["session/"+row.session]; rec.Session != row.session || s == nil || s.owner != n {
+		w.failLocked("I4", "%s updates %s of another session", n.name, r.row)
+	}
+	row.value = rec.Value
+	row.orphaned = w.elapsed()
+}
+
+// unbelieved: when a row changes hands, nobody believes in it.
+func (w *world) unbelieved(n *node, r request, key string, version uint64) {
+	for _, g := range w.grants[key] {
+		if g.token != version && w.believed(g) {
+			w.failLocked("I3", "%s writes %s while %s believes in it (token %d)", n.name, r.row, g.node.name, g.token)
 		}
 	}
-	row.session, row.acq, row.sessions[version] = rec.Session, rec.Acq, rec.Session
-	row.orphaned, row.late = w.elapsed(), w.elapsed()-row.sent[text(r.put["writer"])]
+}
+
+// keeps: whoever frees or takes a row that keeps its value leaves the value, but for its holder (R19).
+func (w *world) keeps(n *node, kept *row, r request, rec record, old *row) {
+	if kept.keep && kept.live {
+		switch {
+		case r.op == "delete", !rec.Keep:
+			w.failLocked("R19", "%s drops the value of %s", n.name, r.row)
+		case rec.Value != kept.value && (old == nil || old.owner != n):
+			w.failLocked("R19", "%s changes the value of %s, which it does not hold", n.name, r.row)
+		}
+	}
+	kept.keep, kept.value = rec.Keep, rec.Value
 }
