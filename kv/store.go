@@ -24,6 +24,9 @@ type Store interface {
 	// Without WithTTL or WithKeepTTL an earlier expiry is cleared. Given fields are merged into
 	// the pair's fields, the others stay. It costs one write; on DynamoDB a second one over a pair that
 	// has expired or was deleted by Delete.
+	//
+	// It depends on nothing, so nothing stops it: one that was sent again or was late on the wire overwrites what is newer. After a
+	// *UncertainError that may still come, until MaxWriteDelay has passed. Where it matters, use AtomicPut.
 	Put(ctx context.Context, key string, options ...WriteOption) error
 
 	// Get returns the live pair of key, or a *NotFoundError. It costs one read.
@@ -35,7 +38,7 @@ type Store interface {
 	// page of the store's (DynamoDB: 1 MB) and holds the result in memory: see All for another way.
 	List(ctx context.Context, prefix string, options ...ReadOption) ([]*KVPair, error)
 
-	// Delete removes the pair of key, if there is one. It costs one write.
+	// Delete removes the pair of key, if there is one. It costs one write. Like Put it may come late, over what is newer.
 	Delete(ctx context.Context, key string, options ...DeleteOption) error
 
 	// Exists reports whether key has a live pair. It costs what Get costs.

@@ -179,7 +179,7 @@ func testValuesAreCopied(t *testing.T, e *env) {
 
 func testReadOptionsOfGet(t *testing.T, e *env) {
 	e.put(t, "k", kv.WithString("v"))
-	until(t, "an eventually consistent read never sees the pair", func() bool {
+	e.until(t, "an eventually consistent read never sees the pair", func() bool {
 		pair, err := e.other.Get(e.ctx, e.key("k"), kv.EventuallyConsistent())
 		if err != nil {
 			require.ErrorIs(t, err, kv.ErrKeyNotFound)

@@ -34,7 +34,7 @@ func leftover(t *testing.T, label string) (stacks []string) {
 func testWatchLeavesNoGoroutine(t *testing.T, e *env) {
 	e.fill(t, "1", "2")
 	for _, events := range []int{1, 2, 3, 4} {
-		ctx, cancel := clock.System.WithTimeout(e.ctx, watchBound)
+		ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
 		defer cancel() // at the test's end: what the loop leaves behind must not end for that
 		label := e.prefix
 		pprof.Do(ctx, pprof.Labels(goroutineLabel, label), func(ctx context.Context) {
@@ -49,6 +49,6 @@ func testWatchLeavesNoGoroutine(t *testing.T, e *env) {
 				}
 			}
 		})
-		until(t, "a goroutine is left of a watch that was broken off", func() bool { return len(leftover(t, label)) == 0 })
+		e.until(t, "a goroutine is left of a watch that was broken off", func() bool { return len(leftover(t, label)) == 0 })
 	}
 }

@@ -8,6 +8,7 @@
 package kvtest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,6 +33,8 @@ type Harness struct {
 	Second func(t *testing.T, store kv.Store) kv.Store
 	// KeyOverhead is how many bytes the store adds to each key, as kv.Prefixed does. They count towards the limits.
 	KeyOverhead int
+	// Patience is how long the suite waits for what must come, such as an event of a watch. 0: 30 s, for slow machines.
+	Patience time.Duration
 	// CheckHistory fails t unless history is linearizable: Record says what it is made of. A checker belongs to the driver's tests, so
 	// that this package needs none. nil: no history is checked.
 	CheckHistory func(t *testing.T, history []Operation)
@@ -54,6 +57,7 @@ type env struct {
 	prefix       string
 	overhead     int
 	harness      Harness
+	patience     time.Duration
 }
 
 // Run runs the suite. It logs which parts of it the harness leaves out, and which optional capabilities the driver lacks.
@@ -111,6 +115,7 @@ func missing(t *testing.T, h Harness) []string {
 
 func newEnv(t *testing.T, h Harness) *env {
 	e := &env{ctx: t.Context(), store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead, harness: h}
+	e.patience = cmp.Or(h.Patience, 30*time.Second)
 	e.other = e.store
 	if h.Second != nil {
 		e.other = h.Second(t, e.store)
@@ -190,11 +195,11 @@ func conflict(t *testing.T, err error, sentinel error) *kv.ConflictError {
 }
 
 // until polls condition for as long as a loaded machine may need.
-func until(t *testing.T, what string, condition func() bool) {
+func (e *env) until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	start := clock.System.Now()
 	for !condition() {
-		require.Less(t, clock.System.Now().MonotonicSince(start), 10*time.Second, what)
+		require.Less(t, clock.System.Now().MonotonicSince(start), e.patience, what)
 		require.NoError(t, clock.Sleep(t.Context(), clock.System, 5*time.Millisecond))
 	}
 }
@@ -202,7 +207,7 @@ func until(t *testing.T, what string, condition func() bool) {
 // expire waits until the pair is gone.
 func (e *env) expire(t *testing.T, name string) {
 	t.Helper()
-	until(t, name+" does not expire", func() bool {
+	e.until(t, name+" does not expire", func() bool {
 		exists, err := e.store.Exists(e.ctx, e.key(name))
 		require.NoError(t, err)
 		return !exists

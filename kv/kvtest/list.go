@@ -150,6 +150,7 @@ func testPagesOfEverySize(t *testing.T, e *env) {
 	e.put(t, "0sibling")
 	for n := 1; n <= 10; n++ {
 		pairs := pagesOf(t, e, e.other, e.prefix, kv.WithLimit(n))
+		require.Len(t, pairs, len(keys)+2, "pages of %d", n)
 		require.Equal(t, keys, keysOf(pairs)[1:8], "pages of %d", n)
 		for _, pair := range pairs[1:] {
 			require.Equal(t, strings.TrimPrefix(pair.Key, e.prefix), pair.String())

@@ -31,9 +31,6 @@ var watchScenarios = []scenario{
 	{"LeavesNoGoroutine", testWatchLeavesNoGoroutine},
 }
 
-// watchBound is how long a watch waits for what must come, on the slowest machine.
-const watchBound = 30 * time.Second
-
 // watcher is a watch of which a test takes one event after the other. What happens in between happens while nobody reads.
 type watcher struct {
 	next   func() (kv.Event, error, bool)
@@ -42,7 +39,7 @@ type watcher struct {
 
 func (e *env) watch(t *testing.T, store kv.Store, prefix string) *watcher {
 	t.Helper()
-	ctx, cancel := clock.System.WithTimeout(e.ctx, watchBound)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
 	next, stop := iter.Pull2(kv.Watch(ctx, store, prefix, kv.WithWatchInterval(20*time.Millisecond)))
 	t.Cleanup(func() {
 		stop()
@@ -117,7 +114,7 @@ func testWatchExpiry(t *testing.T, e *env) {
 	w.want(t, "put stays v", "synced")
 	// A pair that is told may expire between two looks of a slow watch; so only its end is sure to come.
 	for ttl := 200 * time.Millisecond; ; ttl *= 2 {
-		require.Less(t, ttl, watchBound, "the watch is too slow to tell")
+		require.Less(t, ttl, e.patience, "the watch is too slow to tell")
 		name := ttl.String()
 		e.put(t, name, kv.WithTTL(ttl))
 		e.put(t, "mark", kv.WithString(name))
@@ -213,7 +210,7 @@ func testWatchedPairsAreTheCallers(t *testing.T, e *env) {
 func testWatchEndsWithItsContext(t *testing.T, e *env) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
-	defer clock.System.AfterFunc(watchBound, cancel).Stop()
+	defer clock.System.AfterFunc(e.patience, cancel).Stop()
 	var last error
 	events := 0
 	for _, err := range kv.Watch(ctx, e.other, e.prefix) {
@@ -234,7 +231,7 @@ func testWatchEndsWithItsContext(t *testing.T, e *env) {
 
 func testWatchAnew(t *testing.T, e *env) {
 	e.put(t, "k")
-	ctx, cancel := clock.System.WithTimeout(e.ctx, watchBound)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
 	defer cancel()
 	watch := kv.Watch(ctx, e.other, e.prefix)
 	for range 3 {
