@@ -106,7 +106,7 @@ func (a *acquireSettings) record(c *Client, s *session, old *leaseRecord) leaseR
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
 	}
 	if old != nil && old.Keep {
-		r.Keep, r.Value = true, old.Value
+		r.Keep, r.Value, r.Partition = true, old.Value, old.Partition
 		if r.Sweep == 0 {
 			r.Sweep = old.Sweep
 		}

@@ -56,6 +56,8 @@ type leaseRecord struct {
 	MaxHold  int64     `json:"max_hold_ms,omitempty"`
 	// Sweep is for how long after the last write the store keeps the row when nobody holds it, 0: for ever.
 	Sweep int64 `json:"sweep_ms,omitempty"`
+	// Partition makes the row that of a Pool's partition.
+	Partition *partitionMarks `json:"partition,omitempty"`
 }
 
 // token is the fencing token of the acquisition that pair shows.
@@ -68,7 +70,7 @@ func (r *leaseRecord) token(pair *kv.KVPair) uint64 {
 
 // unowned is the record that frees the row of a record with Keep (R19).
 func (r *leaseRecord) unowned() leaseRecord {
-	return leaseRecord{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep}
+	return leaseRecord{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep, Partition: r.Partition}
 }
 
 // options are what a write of the record over previous carries, nil: a create.
@@ -111,6 +113,8 @@ func decodeLease(pair *kv.KVPair) (*leaseRecord, error) {
 		return nil, &FormatError{Row: pair.Key, Problem: "session and acq do not go together"}
 	case r.Session == "" && !r.Keep:
 		return nil, &FormatError{Row: pair.Key, Problem: "neither a session nor a value to keep"}
+	case r.Partition != nil && r.Partition.Format != partitionFormat:
+		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("partition of format %d, this version knows %d", r.Partition.Format, partitionFormat)}
 	}
 	return &r, nil
 }

@@ -16,7 +16,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 	l.mu.Lock()
 	record, version := l.record, l.version
 	l.mu.Unlock()
-	record.Value, record.Token = value, l.token
+	record.Value, record.Token, record.Partition = value, l.token, record.Partition.saved(l.client.clock.Now().Wall)
 	for {
 		if lost := l.lost(); lost != nil {
 			return lost
@@ -31,7 +31,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		}
 		current, conflict := currentPair(err)
 		if current != nil && current.Version > version && ours(current, record.Acq) {
-			version = current.Version
+			version, record.Partition = current.Version, record.Partition.merge(current)
 			continue
 		}
 		if conflict {
@@ -198,6 +198,7 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 		if current != nil {
 			record, decodeErr := decodeLease(current)
 			if decodeErr == nil && record.Acq == r.acq && current.Version > r.version {
+				record.Partition = r.record.Partition.merge(current)
 				r.version, r.record = current.Version, *record
 				continue
 			}
