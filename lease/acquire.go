@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 	"unicode/utf8"
@@ -49,7 +48,7 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	defer cancel()
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
-	l, err := acquire(ctx, &request{acquireSettings: settings, key: key, gate: g})
+	l, err := acquire(ctx, &request{acquireSettings: settings, key: key, gate: g, began: c.clock.Now()})
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)
@@ -60,8 +59,9 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 // request is one acquire of one key.
 type request struct {
 	acquireSettings
-	key  string
-	gate *gate
+	key   string
+	gate  *gate
+	began clock.Reading
 }
 
 func checkKey(key string) error {
@@ -259,6 +259,7 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	c.cover(record.Acq, l)
 	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {
+		l.told.Store(true) // nobody has had it
 		l.lose(ReasonExpired)
 		give := &row{key: r.key, acq: record.Acq, version: pair.Version, record: record}
 		_, _ = c.freeOrGoOn(ctx, s, give, c.attemptTimeout()) // what fails now goes on
@@ -272,8 +273,8 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	c.mu.Lock()
 	c.held[r.key] = l
 	c.mu.Unlock()
-	if takeover {
-		c.report(slog.LevelInfo, "lease: took over from a dead session", "key", r.key, "token", l.token)
-	}
+	c.emit(Event{
+		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: takeover, Waited: c.clock.Now().MonotonicSince(r.began),
+	})
 	return l
 }

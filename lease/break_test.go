@@ -179,6 +179,7 @@ func TestR17BreakLeavesALaterAcquisitionAlone(t *testing.T) {
 		require.NoError(t, l.Release(t.Context()))
 		again := w.acquire(a, "key")
 		require.NoError(t, b.Break(t.Context(), h))
+		require.Equal(t, again.Token(), inspect(t, b, "key").Token)
 		time.Sleep(ttl)
 		require.True(t, again.Held())
 		require.ErrorIs(t, b.Break(t.Context(), &lease.Holder{Key: "key"}), lease.ErrInvalid)
@@ -206,5 +207,24 @@ func TestR2R17RevocationThatCameBeforeTheGrantRefusesIt(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, revoked)
 		require.Equal(t, inspect(t, b, "key").Token, l.Token(), "a grant of the row that was broken")
+	})
+}
+
+func TestR17HolderGivesARevokedKeyBackWhateverBecomesOfTheOperator(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		h := inspect(t, b, "key")
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.Error(t, b.Break(ctx, h))
+		requireLost(t, l)
+		time.Sleep(900 * time.Millisecond)
+		require.Equal(t, []string{"lease/key"}, w.rows("lease/"), "before the holder had its margin to stop")
+		time.Sleep(200 * time.Millisecond)
+		require.Empty(t, w.rows("lease/"))
 	})
 }

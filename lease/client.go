@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -23,6 +22,7 @@ type Client struct {
 	// writeDelay bounds how late a write of unknown outcome may land after its operation returned (S6).
 	writeDelay time.Duration
 	sightings  sightings
+	events     events
 	// opening is held while a session is being opened: a one-slot channel, since no mutex may be held across I/O.
 	opening chan struct{}
 	// open ends, with ErrClosed as its cause, when Close begins; background ends when Close is done.
@@ -114,7 +114,12 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	c.ending[s] = struct{}{}
 	c.mu.Unlock()
 	c.rejoin()
-	c.report(slog.LevelWarn, "lease: session lost", "session", s.id, "reason", lost.Reason)
+	c.emit(Event{Type: EventSessionLost, Session: s.id, Reason: lost.Reason})
+	if c.observer != nil {
+		for _, l := range c.leasesOf(s) {
+			l.tellEnd(lost.Reason)
+		}
+	}
 	latched := c.clock.Now()
 	c.start(func(ctx context.Context) {
 		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {
@@ -158,14 +163,6 @@ func (c *Client) buried(s *session) {
 	for _, g := range c.gates {
 		g.wake()
 	}
-}
-
-// report logs, in a goroutine of its own: the caller's handler may block, and a heartbeat must not (R7).
-func (c *Client) report(level slog.Level, message string, args ...any) {
-	if !c.log.Enabled(context.Background(), level) {
-		return
-	}
-	c.start(func(ctx context.Context) { c.log.Log(ctx, level, message, args...) })
 }
 
 // start runs task in the background, until Close is done.

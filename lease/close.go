@@ -46,7 +46,9 @@ func (c *Client) Close(ctx context.Context) error {
 		s.lose(ReasonClosed, false)
 		if endErr := s.end(detached); endErr != nil {
 			err = errors.Join(err, fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, endErr))
+			continue
 		}
+		c.emit(Event{Type: EventSessionClosed, Session: s.id})
 	}
 	return err
 }

@@ -31,9 +31,12 @@ type gate struct {
 // waiter is an Acquire in a gate's queue.
 type waiter struct {
 	*request
+	client *Client
 	// first is closed when the waiter is the first, lease gets the lease that is handed over to it, and it leaves the queue.
 	first chan struct{}
 	lease chan *Lease
+	// told: the observer knows that it waits; troubled: because of an error.
+	told, troubled bool
 }
 
 // gateOf returns the gate of a key; the caller leaves it with leaveGate.
@@ -76,7 +79,7 @@ func (g *gate) wake() {
 
 // enqueue puts a request at the end of its gate's queue.
 func (c *Client) enqueue(r *request) *waiter {
-	w := &waiter{request: r, first: make(chan struct{}), lease: make(chan *Lease, 1)}
+	w := &waiter{request: r, client: c, first: make(chan struct{}), lease: make(chan *Lease, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r.gate.queue = append(r.gate.queue, w)

@@ -99,8 +99,14 @@ func TestR15OtherProcessesGetTheirChanceAfterSixteenHandovers(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
-		got := <-waitFor(ctx, b, "key")
-		require.NoError(t, got.err)
+		chance, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		got := <-waitFor(chance, b, "key")
+		if got.err != nil {
+			stop()
+			wait.Wait()
+		}
+		require.NoError(t, got.err, "never in a minute")
 		require.NoError(t, got.Release(t.Context()))
 		link.take()
 		mu.Lock()
@@ -127,7 +133,9 @@ func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
 		ctx, giveUp := context.WithCancel(t.Context())
 		quitter := waitFor(ctx, a, "key")
 		synctest.Wait()
-		next := waitFor(t.Context(), a, "key")
+		waiting, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		next := waitFor(waiting, a, "key")
 		synctest.Wait()
 		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
@@ -137,6 +145,8 @@ func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
 		})
 		require.NoError(t, first.Release(t.Context()))
 		require.ErrorIs(t, (<-quitter).err, context.Canceled)
+		synctest.Wait()
+		require.Len(t, next, 1)
 		got := <-next
 		require.NoError(t, got.err)
 		require.True(t, got.Held())
@@ -250,7 +260,9 @@ func TestTenThousandLeasesCostNoGoroutineAndAKibibyteEach(t *testing.T) {
 	w := newWorld(t)
 	c, _ := w.client("a")
 	const n = 10_000
-	key := func(i int) string { return "some/key/" + string(rune('a'+i%26)) + strings.Repeat("x", i%7) + time.Duration(i).String() }
+	key := func(i int) string {
+		return "some/key/" + string(rune('a'+i%26)) + strings.Repeat("x", i%7) + time.Duration(i).String()
+	}
 	warm, err := c.TryAcquire(t.Context(), "warm")
 	require.NoError(t, err)
 	rows, err := memRows(n, key)

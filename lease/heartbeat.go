@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -23,13 +22,14 @@ func (s *session) beat() {
 		case again:
 			pause = 0
 		case err != nil:
-			if !failing && s.ctx.Err() == nil {
-				s.client.report(slog.LevelWarn, "lease: heartbeat fails", "session", s.id, "remaining", s.remaining(), "error", err)
+			if s.ctx.Err() == nil {
+				s.client.emit(Event{Type: EventJeopardy, Session: s.id, Remaining: s.remaining(), Err: err, quiet: failing})
 			}
 			failing = true
 			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
 		default:
 			failing = false
+			s.client.emit(Event{Type: EventHeartbeat, Session: s.id, Remaining: s.remaining()})
 			pause = time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
 		}
 	}

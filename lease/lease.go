@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -25,6 +26,7 @@ type Lease struct {
 	hold    *hold // nil without a max-hold
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
+	told    atomic.Bool // the observer knows how it ended
 
 	mu sync.Mutex
 	// record is the row as this lease last wrote it, version the one it then had.
@@ -103,16 +105,23 @@ func (l *Lease) lost() *LostError {
 			return nil
 		}
 	}
-	lost := &LostError{Key: l.key, Reason: ReasonExpired}
+	return &LostError{Key: l.key, Reason: l.reason()}
+}
+
+// reason is why the context of the lease ended.
+func (l *Lease) reason() Reason {
 	var cause *LostError
 	if errors.As(context.Cause(l.ctx), &cause) {
-		lost.Reason = cause.Reason
+		return cause.Reason
 	}
-	return lost
+	return ReasonExpired
 }
 
 // lose ends the lease, unless it has ended already.
-func (l *Lease) lose(reason Reason) { l.cancel(&LostError{Key: l.key, Reason: reason}) }
+func (l *Lease) lose(reason Reason) {
+	l.cancel(&LostError{Key: l.key, Reason: reason})
+	l.tellEnd(l.reason())
+}
 
 // holdLeft is for how long the max-hold lets the lease be held, by the holder's clocks (R4).
 func (l *Lease) holdLeft() time.Duration {

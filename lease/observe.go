@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -123,7 +122,7 @@ func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecor
 	current, conflict := currentPair(err)
 	switch {
 	case err == nil:
-		c.report(slog.LevelInfo, "lease: killed a dead session", "session", pair.Key[len(sessionPrefix):], "owner", record.Owner)
+		c.emit(Event{Type: EventSessionKilled, Session: pair.Key[len(sessionPrefix):], Owner: record.Owner})
 		seen.dead = true
 	case conflict && current == nil:
 		seen.dead = true

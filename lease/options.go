@@ -31,6 +31,7 @@ type settings struct {
 	owner                  string
 	metadata               map[string]string
 	log                    *slog.Logger
+	observer               Observer
 	clock                  clock.Clock
 }
 
@@ -98,7 +99,19 @@ func WithMaxClockSkew(d time.Duration) Option {
 	}
 }
 
-// WithLogger sets where the client logs: sessions opened, lost and killed, takeovers, failing heartbeats. Default: nowhere.
+// WithObserver sets who is told of events: for metrics. See EventType. Default: nobody.
+func WithObserver(observer Observer) Option {
+	return func(s *settings) error {
+		if observer == nil {
+			return fmt.Errorf("lease: WithObserver(nil): want a function: %w", ErrInvalid)
+		}
+		s.observer = observer
+		return nil
+	}
+}
+
+// WithLogger sets where the client logs its events. Warnings: failing heartbeats, lost sessions, leases that were revoked, broken or held
+// too long. Info: takeovers, killed sessions, acquires that wait because of errors. Debug: the rest. Default: nowhere.
 func WithLogger(log *slog.Logger) Option {
 	return func(s *settings) error {
 		if log == nil {

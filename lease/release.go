@@ -109,6 +109,7 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 		lost = l.lost() // another loss may have come first
 	}
 	l.session.unlimit(l)
+	l.tellEnd(lost.Reason)
 	l.mu.Lock()
 	r := &row{key: l.key, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
 	l.mu.Unlock()

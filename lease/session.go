@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -73,7 +72,7 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	s.deadline = c.clock.AfterFunc(s.untilCheckLocked(), s.expire)
 	s.mu.Unlock()
 	go s.beat()
-	c.report(slog.LevelDebug, "lease: session opened", "session", s.id, "owner", c.owner, "ttl", c.ttl)
+	c.emit(Event{Type: EventSessionOpened, Session: s.id})
 	return s, nil
 }
 

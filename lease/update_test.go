@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +149,33 @@ func TestWithMinRemainingHeartbeatsFirst(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		_, err = a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4601*time.Millisecond))
 		require.ErrorIs(t, err, lease.ErrInvalid)
+	})
+}
+
+func TestR9GrantWithLessThanTheMinimumRemainingIsNotReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithHeartbeat(4*time.Second))
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		var held atomic.Bool
+		first := true
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			for held.Load() { // no heartbeat comes through while the answer is under way
+				time.Sleep(100 * time.Millisecond)
+			}
+			err := next(ctx)
+			if first && call.Key == "lease/key" {
+				first = false
+				held.Store(true)
+				time.Sleep(5 * time.Second)
+				held.Store(false)
+			}
+			return err
+		})
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4500*time.Millisecond))
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, l.Remaining(), 4500*time.Millisecond)
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -52,7 +51,6 @@ var errHandedOver = errors.New("lease: handed over")
 func (c *Client) contend(ctx context.Context, w *waiter) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
-	began := c.clock.Now()
 	var seen *kv.KVPair
 	for waited := false; ; waited = true {
 		if err := c.awaitLocal(ctx, w); err != nil {
@@ -67,12 +65,13 @@ func (c *Client) contend(ctx context.Context, w *waiter) (*Lease, error) {
 		case ctx.Err() != nil, permanent(err):
 			return nil, err
 		case waited, errors.Is(err, ErrHeld), errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
-			c.report(slog.LevelDebug, "lease: acquiring goes on", "key", w.key, "error", err) // an outage is waited out
+			// an outage is waited out
 		default:
 			return nil, err
 		}
+		w.tellWaiting(b, err)
 		watch.start(ctx)
-		if seen, err = c.poll(ctx, w, b, began, watch); err != nil {
+		if seen, err = c.poll(ctx, w, b, watch); err != nil {
 			return nil, err
 		}
 	}
@@ -101,11 +100,24 @@ func (c *Client) awaitLocal(ctx context.Context, w *waiter) error {
 	}
 }
 
+// tellWaiting tells that the acquire waits, the first time, and when what it waits for becomes an error or ceases to be one.
+func (w *waiter) tellWaiting(b *busy, err error) {
+	e := Event{Type: EventWaiting, Key: w.key, Err: err}
+	if b != nil {
+		e.Owner, e.Token, e.Err = b.record.Owner, b.record.token(b.pair), b.err
+	}
+	if w.told && w.troubled == (e.Err != nil) {
+		return
+	}
+	w.told, w.troubled = true, e.Err != nil
+	w.client.emit(e)
+}
+
 // poll waits until the row has changed or its holder's session is worth another look, and returns the row as it was read, nil if there is none.
-func (c *Client) poll(ctx context.Context, w *waiter, b *busy, began clock.Reading, watch *watch) (*kv.KVPair, error) {
+func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*kv.KVPair, error) {
 	looked := c.clock.Now()
 	for {
-		t := c.clock.NewTimer(c.pollPause(b, began, looked, watch))
+		t := c.clock.NewTimer(c.pollPause(b, w.began, looked, watch))
 		select {
 		case <-t.C():
 		case _, ok := <-watch.changed:
@@ -136,7 +148,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, began clock.Readi
 			if permanent(err) {
 				return nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 			}
-			c.report(slog.LevelDebug, "lease: a poll failed", "key", w.key, "error", err) // an outage is waited out
+			w.tellWaiting(nil, err) // an outage is waited out
 		case lookDue || b == nil || pair.Version != b.pair.Version:
 			return pair, nil
 		}

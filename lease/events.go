@@ -1,0 +1,181 @@
+package lease
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// EventType says what an Event tells.
+type EventType string
+
+// The types of events, with the fields that they carry. Time is always set.
+const (
+	// EventSessionOpened: this client has a session, under which it can hold leases. Session.
+	EventSessionOpened EventType = "session opened"
+	// EventSessionLost: this client's session ended, and every lease under it. Session, Reason.
+	EventSessionLost EventType = "session lost"
+	// EventSessionClosed: Close has ended the session and so freed whatever it held. Session.
+	EventSessionClosed EventType = "session closed"
+	// EventSessionKilled: this client has ended another one's session that was dead. Session and Owner are the dead one's.
+	EventSessionKilled EventType = "session killed"
+	// EventHeartbeat: a heartbeat was acknowledged. Session, Remaining.
+	EventHeartbeat EventType = "heartbeat"
+	// EventJeopardy: a heartbeat failed, and without another one the session is lost in Remaining. Session, Remaining, Err.
+	EventJeopardy EventType = "jeopardy"
+	// EventWaiting: an Acquire has to wait, for Owner, or because of Err; it comes again when one becomes the other. Key, Owner and Token, or Err.
+	EventWaiting EventType = "waiting"
+	// EventAcquired: a lease was granted. Key, Token, Session, Waited, TakenOver.
+	EventAcquired EventType = "acquired"
+	// EventReleased: a lease was released, or is about to be: the event comes before the write. Key, Token, Session.
+	EventReleased EventType = "released"
+	// EventLost: a lease was lost. Key, Token, Session, Reason.
+	EventLost EventType = "lost"
+)
+
+// Event is something that happened to a client. It is for metrics, logs and tests: a lease is lost when its context
+// says so, not when the event comes.
+type Event struct {
+	// Type says what happened, Time when, by this machine's wall clock.
+	Type EventType
+	Time time.Time
+	// Session is the id of the session in question.
+	Session string
+	// Key and Token name the lease.
+	Key   string
+	Token uint64
+	// Owner is who holds the key, or whose session was killed.
+	Owner string
+	// Waited is how long the Acquire took, Remaining how long the session's trust lasts without another heartbeat.
+	Waited, Remaining time.Duration
+	// TakenOver: the key was taken from a dead session.
+	TakenOver bool
+	// Reason is why it ended.
+	Reason Reason
+	// Err is what went wrong.
+	Err error
+	// Dropped counts the events that were left out before this one because the observer was too slow.
+	Dropped int
+
+	quiet bool // for observers, not for the log
+}
+
+// Observer is told of events, one at a time and in order, on a goroutine of its own: it may be slow, and misses events then, but Close waits
+// for it. It must not call Close.
+type Observer func(Event)
+
+// maxEvents bounds the events that wait for a slow observer.
+const maxEvents = 10_000
+
+// events is what was not told yet.
+type events struct {
+	mu       sync.Mutex
+	queue    []Event
+	dropped  int
+	draining bool
+}
+
+// level is at which level an event is logged.
+func (e *Event) level() slog.Level {
+	switch e.Type {
+	case EventSessionLost, EventJeopardy:
+		return slog.LevelWarn
+	case EventLost:
+		if e.Reason == ReasonRevoked || e.Reason == ReasonBroken || e.Reason == ReasonMaxHold {
+			return slog.LevelWarn
+		}
+	case EventSessionKilled:
+		return slog.LevelInfo
+	case EventAcquired:
+		if e.TakenOver {
+			return slog.LevelInfo
+		}
+	case EventWaiting:
+		if e.Err != nil {
+			return slog.LevelInfo
+		}
+	}
+	return slog.LevelDebug
+}
+
+// attributes are what is known of an event.
+func (e *Event) attributes() []slog.Attr {
+	var a []slog.Attr
+	add := func(known bool, attr slog.Attr) {
+		if known {
+			a = append(a, attr)
+		}
+	}
+	add(e.Session != "", slog.String("session", e.Session))
+	add(e.Key != "", slog.String("key", e.Key))
+	add(e.Token != 0, slog.Uint64("token", e.Token))
+	add(e.Owner != "", slog.String("owner", e.Owner))
+	add(e.Waited != 0, slog.Duration("waited", e.Waited))
+	add(e.Remaining != 0, slog.Duration("remaining", e.Remaining))
+	add(e.TakenOver, slog.Bool("taken_over", true))
+	add(e.Reason != "", slog.String("reason", string(e.Reason)))
+	add(e.Err != nil, slog.Any("error", e.Err))
+	return a
+}
+
+// emit tells the observer and the log of an event, on a goroutine that lasts as long as there is something to tell: neither a heartbeat nor
+// anybody's lock waits for user code (R7). No mutex may be held.
+func (c *Client) emit(e Event) {
+	e.quiet = e.quiet || !c.log.Enabled(context.Background(), e.level())
+	if c.observer == nil && e.quiet {
+		return
+	}
+	e.Time = c.clock.Now().Wall
+	q := &c.events
+	q.mu.Lock()
+	if len(q.queue) >= maxEvents {
+		q.dropped++
+		q.mu.Unlock()
+		return
+	}
+	e.Dropped, q.dropped = q.dropped, 0
+	q.queue = append(q.queue, e)
+	start := !q.draining
+	q.draining = true
+	q.mu.Unlock()
+	if start {
+		c.start(c.tell)
+	}
+}
+
+// tell drains the queue.
+func (c *Client) tell(ctx context.Context) {
+	q := &c.events
+	for {
+		q.mu.Lock()
+		batch := q.queue
+		q.queue = nil
+		q.draining = len(batch) > 0
+		q.mu.Unlock()
+		if len(batch) == 0 {
+			return
+		}
+		for i := range batch {
+			e := &batch[i]
+			if !e.quiet {
+				c.log.LogAttrs(ctx, e.level(), "lease: "+string(e.Type), e.attributes()...)
+			}
+			if c.observer != nil {
+				c.observer(*e)
+			}
+		}
+	}
+}
+
+// tellEnd tells, once, how a lease ended.
+func (l *Lease) tellEnd(reason Reason) {
+	if !l.told.CompareAndSwap(false, true) {
+		return
+	}
+	e := Event{Type: EventLost, Key: l.key, Token: l.token, Session: l.session.id, Reason: reason}
+	if reason == ReasonReleased || reason == ReasonClosed {
+		e.Type, e.Reason = EventReleased, ""
+	}
+	l.client.emit(e)
+}

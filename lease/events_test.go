@@ -1,0 +1,137 @@
+package lease_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+// recorder is an observer that remembers.
+type recorder struct {
+	mu     sync.Mutex
+	events []lease.Event
+}
+
+func (r *recorder) observe(e lease.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// take returns what came since it was called last, without heartbeats.
+func (r *recorder) take() []string {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var told []string
+	for _, e := range r.events {
+		if e.Type == lease.EventHeartbeat {
+			continue
+		}
+		told = append(told, fmt.Sprint(e.Type, " ", e.Key, e.Owner, e.Reason))
+	}
+	r.events = nil
+	return told
+}
+
+func TestObserverIsToldTheLifeOfALease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var events, others recorder
+		a, link := w.client("a", lease.WithObserver(events.observe))
+		b, _ := w.client("b", lease.WithObserver(others.observe))
+		l := w.acquire(a, "key")
+		require.Equal(t, []string{"session opened ", "acquired key"}, events.take())
+		got := waitFor(t.Context(), b, "key")
+		require.Equal(t, []string{"session opened ", "waiting keya"}, others.take())
+		time.Sleep(ttl)
+		require.Empty(t, events.take())
+		link.setCut(true)
+		requireLost(t, l)
+		synctest.Wait()
+		events.mu.Lock()
+		jeopardy := 0
+		for _, e := range events.events {
+			if e.Type == lease.EventJeopardy {
+				jeopardy++
+				require.Error(t, e.Err)
+				require.Greater(t, e.Remaining, time.Duration(0))
+			}
+		}
+		events.mu.Unlock()
+		require.Positive(t, jeopardy)
+		told := events.take()
+		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, told[len(told)-2:])
+		require.NoError(t, (<-got).err)
+		require.Equal(t, []string{"session killed a", "acquired key"}, others.take())
+		link.setCut(false)
+		require.ErrorIs(t, b.Close(expired(t)), context.Canceled)
+		require.Contains(t, others.take(), "session closed ")
+	})
+}
+
+// expired returns a context that has ended.
+func expired(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		dropped := 0
+		const ttl = 10 * time.Minute // longer than the real time that the test takes, which the boot clock counts
+		a, _ := w.client("a", lease.WithTTL(ttl), lease.WithObserver(func(e lease.Event) {
+			dropped += e.Dropped
+			if e.Type == lease.EventSessionOpened {
+				time.Sleep(10 * ttl)
+			}
+		}))
+		l := w.acquire(a, "key")
+		for range 6_000 {
+			require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		}
+		time.Sleep(9 * ttl)
+		require.True(t, l.Held())
+		time.Sleep(2 * ttl)
+		require.NoError(t, l.Release(t.Context()))
+		require.NoError(t, a.Close(t.Context()))
+		require.InDelta(t, 2_000, dropped, 100)
+	})
+}
+
+func TestLogSaysWhatIsWrongAndNothingPerPoll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var warnings, all bytes.Buffer
+		a, link := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))))
+		b, _ := w.client("b", lease.WithLogger(slog.New(slog.NewTextHandler(&all, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		l := w.acquire(a, "key")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorIs(t, (<-waitFor(ctx, b, "key")).err, context.DeadlineExceeded)
+		require.NoError(t, b.Close(t.Context()))
+		require.Less(t, bytes.Count(all.Bytes(), []byte("\n")), 25) // a heartbeat per line, no poll
+		require.Empty(t, warnings.String())
+		link.setCut(true)
+		requireLost(t, l)
+		link.setCut(false)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		require.NoError(t, a.Close(t.Context()))
+		require.Equal(t, 1, bytes.Count(warnings.Bytes(), []byte("lease: jeopardy")), warnings.String())
+		require.Equal(t, 1, bytes.Count(warnings.Bytes(), []byte("lease: session lost")), warnings.String())
+	})
+}
