@@ -25,13 +25,22 @@ type machine struct {
 	timers  int
 }
 
+// trueTime is the clock of the bubble: clock.System without the machine's boot clock, which costs a system call.
+type trueTime struct{ clock.Clock }
+
+func (trueTime) Now() clock.Reading {
+	now := time.Now()
+	return clock.Reading{Mono: time.Duration(now.UnixNano()), Wall: now.Round(0)}
+}
+
 func (w *world) newMachine(rng *rand.Rand, rate float64, offset time.Duration) *machine {
-	return &machine{Skewed: clock.NewSkewed(clock.System, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64()}
+	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64()}
 }
 
 // Float64 is where a simulated library takes its jitter from: it depends on the instant alone, not on the order in which the
 // goroutines of one instant ask.
 func (m *machine) Float64() float64 {
+	m.w.replayable.Store(true)
 	return rand.New(rand.NewPCG(m.salt, uint64(time.Now().UnixNano()))).Float64()
 }
 

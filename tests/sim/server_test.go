@@ -205,7 +205,7 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 		if row.live && row.session != "" && !oldLives {
 			w.tally["takeovers"]++
 		}
-	case row.session != "" && old != nil && old.owner != n && !old.revoked[fmt.Sprintf("%s@%d", key, row.token)]:
+	case oldLives && old.owner != n && !old.revoked[fmt.Sprintf("%s@%d", key, row.token)]:
 		w.failLocked("I4", "%s frees %s of %s", n.name, r.row, old.owner.name)
 	}
 	w.unbelieved(n, r, key, version)

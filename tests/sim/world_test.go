@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/dynamomem"
@@ -21,6 +22,8 @@ type world struct {
 	ttls    []time.Duration
 	budget  int // of store calls, for the part with faults
 	server  *dynamomem.Server
+	// replayable: the library draws its jitter from the machines' clocks, so that nothing but goroutines of one instant can make two runs differ.
+	replayable atomic.Bool
 
 	// instants are those at which something fires: no two things do at once, so that goroutines wake in an order of the seed's.
 	timing   sync.Mutex
