@@ -27,6 +27,19 @@ func (r *recorder) observe(e lease.Event) {
 	r.events = append(r.events, e)
 }
 
+// of returns the events of a type.
+func (r *recorder) of(want lease.EventType) (found []lease.Event) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Type == want {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
 // take returns what came since it was called last, without heartbeats.
 func (r *recorder) take() []string {
 	synctest.Wait()
@@ -58,18 +71,12 @@ func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 		require.Empty(t, events.take())
 		link.setCut(true)
 		requireLost(t, l)
-		synctest.Wait()
-		events.mu.Lock()
-		jeopardy := 0
-		for _, e := range events.events {
-			if e.Type == lease.EventJeopardy {
-				jeopardy++
-				require.Error(t, e.Err)
-				require.Greater(t, e.Remaining, time.Duration(0))
-			}
+		jeopardies := events.of(lease.EventJeopardy)
+		require.NotEmpty(t, jeopardies)
+		for _, e := range jeopardies {
+			require.Error(t, e.Err)
+			require.Positive(t, e.Remaining)
 		}
-		events.mu.Unlock()
-		require.Positive(t, jeopardy)
 		told := events.take()
 		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, told[len(told)-2:])
 		require.NoError(t, (<-got).err)

@@ -22,8 +22,8 @@ func (s *session) beat() {
 		case again:
 			pause = 0
 		case err != nil:
-			if s.ctx.Err() == nil {
-				s.client.emit(Event{Type: EventJeopardy, Session: s.id, Remaining: s.remaining(), Err: err, quiet: failing})
+			if left := s.remaining(); left > 0 {
+				s.client.emit(Event{Type: EventJeopardy, Session: s.id, Remaining: left, Err: err, quiet: failing})
 			}
 			failing = true
 			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
