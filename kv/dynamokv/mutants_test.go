@@ -1,0 +1,113 @@
+package dynamokv_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// mutants are bugs that the driver must not have: a change of its source, and the tests of which at least one must find it.
+var mutants = []struct {
+	name, file, old, new, found string
+}{
+	{
+		"the condition of a swap dropped", "atomic.go",
+		"s.putItem(put, e, e.liveAt(w.Previous.Version, op.wall()))",
+		`s.putItem(put, e, "attribute_exists("+e.attr(s.idName)+")")`,
+		"TestContractInMemory/Atomic|TestTheWireMatrix$/another_writer",
+	},
+	{
+		"versions start anew", "store.go",
+		"micros := uint64(now.UnixMicro())", "micros := uint64(1)",
+		"TestASweepTakesNoRowThatIsStillNeeded",
+	},
+	{
+		"expiry ignored by readers", "row.go",
+		"!r.deleted && r.pair.Live(now)", "!r.deleted",
+		"TestContractInMemory/TTL/AnExpiredPairIsAbsentEverywhere",
+	},
+	{
+		"expiry ignored by creates", "expression.go",
+		"(attribute_exists(%s) OR %s <= %s)", "(attribute_exists(%s) OR %s < %s AND attribute_not_exists(#n0))",
+		"TestContractInMemory/TTL",
+	},
+	{
+		"our own write id taken for a conflict", "atomic.go",
+		"return r != nil && r.writer == writer, r, nil", "return false, r, nil",
+		"TestTheWireMatrix$/all_well/cut_after",
+	},
+	{
+		"a create that is not bound to its version", "expression.go",
+		"<= %s) AND %s < %s)", "<= %s) AND (%s < %s OR attribute_exists(#n0)))",
+		"TestALateCreateLandsOnATombstone",
+	},
+	{
+		"a second try after an unknown attempt", "atomic.go",
+		"case op.unknown: // until", "case false: // until",
+		"TestATombstoneOfAClockAheadAfterALostAnswer",
+	},
+	{
+		":now of each attempt", "atomic.go",
+		"send := s.putItem(put, e, e.liveAt(w.Previous.Version, op.wall()))",
+		`send := func(ctx context.Context, o ...func(*dynamodb.Options)) error {
+			e = newExpression()
+			return s.putItem(put, e, e.liveAt(w.Previous.Version, s.clock.Now().Wall))(ctx, o...)
+		}`,
+		"TestAttemptsJudgeExpiryByOneTime",
+	},
+	{
+		"an unknown attempt taken for one not applied", "classify.go",
+		"	default:\n		return unknown\n	}\n}\n\nfunc statusOf", "	default:\n		return notApplied\n	}\n}\n\nfunc statusOf",
+		"TestTheWireMatrix$/refused/500_after",
+	},
+	{
+		"the SDK's retries left on", "attempt.go",
+		"o.Retryer = aws.NopRetryer{}", "_ = aws.NopRetryer{}",
+		"TestTheWireMatrix$/another_writer/500_after",
+	},
+	{
+		"the SDK mends the clock", "attempt.go",
+		"o.DisableClockSkewCorrection = true", "o.DisableClockSkewCorrection = false",
+		"TestAnAnswerOfAnotherTimeIsAnAnswer",
+	},
+}
+
+// TestTheTestsFindMutants compiles each mutant in place of the driver, and runs the tests that must fail then.
+func TestTheTestsFindMutants(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("compiles the driver once for each mutant: left out by -short")
+	}
+	for _, m := range mutants {
+		t.Run(m.name, func(t *testing.T) {
+			source, err := os.ReadFile(m.file)
+			require.NoError(t, err)
+			require.Equal(t, 1, bytes.Count(source, []byte(m.old)), "the mutant is out of date: %s has not exactly one %q", m.file, m.old)
+			output, err := runMutant(t, m.file, bytes.Replace(source, []byte(m.old), []byte(m.new), 1), m.found)
+			var failed *exec.ExitError
+			require.True(t, errors.As(err, &failed), "nothing was found: %v\n%s", err, output)
+			require.Contains(t, string(output), "--- FAIL: Test", "it ended in another way")
+			require.NotContains(t, string(output), "panic:")
+		})
+	}
+}
+
+// runMutant runs tests with other source in place of a file of this package.
+func runMutant(t *testing.T, file string, source []byte, run string) ([]byte, error) {
+	t.Helper()
+	original, err := filepath.Abs(file)
+	require.NoError(t, err)
+	mutant, overlay := filepath.Join(t.TempDir(), file), filepath.Join(t.TempDir(), "overlay.json")
+	require.NoError(t, os.WriteFile(mutant, source, 0o600))
+	text, err := json.Marshal(map[string]any{"Replace": map[string]string{original: mutant}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(overlay, text, 0o600))
+	command := exec.CommandContext(t.Context(), "go", "test", "-short", "-vet=off", "-timeout=2m", "-overlay="+overlay, "-run="+run, ".")
+	return command.CombinedOutput()
+}
