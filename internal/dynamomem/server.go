@@ -1,7 +1,8 @@
 // Package dynamomem is as much of DynamoDB as package dynamokv uses, in memory: for tests that need neither java nor real
 // time, and that want to lose, delay and double requests below the driver.
 //
-// A [Server] holds the tables; its Clients have the methods of dynamokv.Client, with the SDK's types and errors. Expressions
+// A [Server] holds the tables; its Clients have the methods of dynamokv.Client, with the SDK's types and errors, and its Transport
+// is for an SDK client whose requests and answers a test tampers with as they are on the wire. Expressions
 // are parsed and evaluated as they are sent. Whatever this package does not understand (an input field, a function, a bare
 // attribute name) is answered by a ValidationException: it never passes in silence.
 //

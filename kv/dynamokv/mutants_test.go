@@ -3,7 +3,6 @@ package dynamokv_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -91,7 +90,7 @@ func TestTheTestsFindMutants(t *testing.T) {
 			require.Equal(t, 1, bytes.Count(source, []byte(m.old)), "the mutant is out of date: %s has not exactly one %q", m.file, m.old)
 			output, err := runMutant(t, m.file, bytes.Replace(source, []byte(m.old), []byte(m.new), 1), m.found)
 			var failed *exec.ExitError
-			require.True(t, errors.As(err, &failed), "nothing was found: %v\n%s", err, output)
+			require.ErrorAs(t, err, &failed, "nothing was found:\n%s", output)
 			require.Contains(t, string(output), "--- FAIL: Test", "it ended in another way")
 			require.NotContains(t, string(output), "panic:")
 		})

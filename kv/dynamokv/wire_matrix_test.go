@@ -118,18 +118,17 @@ func (c wireCase) requireLeft(t *testing.T, reader kv.Store, previous *kv.KVPair
 	value, version := c.left(previous, outcome)
 	p, err := reader.Get(t.Context(), "key")
 	var none *kv.NotFoundError
-	switch {
-	case value == "":
+	if value == "" {
 		require.ErrorAs(t, err, &none)
 		if previous != nil {
 			require.Equal(t, version, none.Version)
 		}
-	default:
-		require.NoError(t, err)
-		require.Equal(t, value, p.String())
-		if previous != nil {
-			require.Equal(t, version, p.Version)
-		}
+		return
+	}
+	require.NoError(t, err)
+	require.Equal(t, value, p.String())
+	if previous != nil {
+		require.Equal(t, version, p.Version)
 	}
 }
 
