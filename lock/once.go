@@ -13,9 +13,6 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// DefaultRetention is for how long a slot's outcome is kept without WithRetention.
-const DefaultRetention = 7 * 24 * time.Hour
-
 // tries is how often a write is sent of which the outcome is unknown each time. The driver has made its own attempts before.
 const tries = 3
 
@@ -31,10 +28,12 @@ const tries = 3
 //	            ├──────▶ failed     fn returned an error or panicked
 //	            └──────▶ abandoned  its process died, lost the lease or closed its client before fn returned
 //
-// By default each slot's fn is started at most once, ever. That depends on no clock, TTL or pause: fn starts only after the store has acknowledged the step
-// to running, a conditional write, and nothing leads back. The price is that the work of a process that dies is
-// never finished: a slot that was running is known to be begun and not how far it got, and sending a mail again or
-// charging a card again is not for a library to decide. Work that can be repeated says so with TakeOver, and with RetryFailed.
+// By default each slot's fn is started at most once for as long as outcomes are kept. That depends on no clock, TTL or pause: fn
+// starts only after the store has acknowledged the step to running, a conditional write, and nothing but Forget leads back.
+// The price is that the work of a process that dies is never finished: a slot that was running is known to be begun and not how far
+// it got, and sending a mail again or charging a card again is not for a library to decide. Work that can be repeated says so with
+// TakeOver, and with RetryFailed.
+//
 // A claim that ended before fn was started, by a crash or an outage, uses nothing up: another process starts the slot.
 type Once struct {
 	client *lease.Client
@@ -42,54 +41,6 @@ type Once struct {
 	owner  string
 	onceSettings
 	err error // of the options
-}
-
-type onceSettings struct {
-	retention                   time.Duration
-	takeOver, retryFailed, wait bool
-}
-
-// OnceOption is an option of NewOnce. All processes that ask for a job should agree on them: each decides by its own.
-type OnceOption func(*onceSettings) error
-
-// WithRetention sets for how long an outcome is kept, at least a minute: longer than anybody may still ask for the slot. Default DefaultRetention, a
-// week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
-// it until Forget. What was claimed and not settled is kept until somebody asks again.
-func WithRetention(d time.Duration) OnceOption {
-	return func(s *onceSettings) error {
-		if d < time.Minute {
-			return fmt.Errorf("lock: WithRetention(%v): want at least 1m: %w", d, lease.ErrInvalid)
-		}
-		s.retention = d
-		return nil
-	}
-}
-
-// TakeOver makes Do run a slot again whose claimer died or lost its lease: at least once instead of at most once. A claimer that
-// is only paused may go on for a moment when it wakes, so fn must stand being run twice, also at the same time: pass the lease's token to
-// what it writes to. Default: the slot is abandoned.
-func TakeOver() OnceOption {
-	return func(s *onceSettings) error {
-		s.takeOver = true
-		return nil
-	}
-}
-
-// RetryFailed makes Do run a slot again of which the last run failed. Default: a failed slot is settled; fn can
-// repeat what is worth repeating itself.
-func RetryFailed() OnceOption {
-	return func(s *onceSettings) error {
-		s.retryFailed = true
-		return nil
-	}
-}
-
-// Wait makes Do wait, until its context ends, while the slot runs elsewhere. Default: it returns an error that matches lease.ErrHeld.
-func Wait() OnceOption {
-	return func(s *onceSettings) error {
-		s.wait = true
-		return nil
-	}
 }
 
 // NewOnce returns the job called job, which may contain slashes. It does no I/O; a nil client, a bad name or a bad option is an error of each
@@ -123,16 +74,19 @@ func (o *Once) key(method, slot string) (string, error) {
 	return o.Key(slot), nil
 }
 
-// Do runs fn for the slot unless that was done before, and tells whether it did. fn runs under a lease: its context ends with ctx, and when the lease is
-// lost, with a *lease.LostError as its cause. When fn panics or ends its goroutine the slot is recorded as failed and the same panic or end goes on.
+// Do runs fn for the slot unless that was done before, and tells whether it did. fn runs under a lease: its context ends with ctx, and
+// when the lease is lost, with a *lease.LostError as its cause. When fn panics or ends its goroutine the slot is recorded as failed
+// and the same panic or end goes on.
 //
-// A nil error means that the slot is done, by this call or an earlier one. Without having run fn, an error matches lease.ErrHeld while the
-// slot runs elsewhere, ErrFailed or ErrAbandoned (as a *SettledError) when it is settled otherwise; after any other the slot is as before, or will be when
-// the store is back. Having run fn, it is fn's error, joined to that of recording the outcome: if that matches lease.ErrLost, the lease ended
-// before fn returned, the slot may be abandoned or taken over, and what fn did last may have been done beside another's run.
+// A nil error means that the slot is done, by this call or an earlier one. Without having run fn, an error matches lease.ErrHeld
+// while the slot runs elsewhere, ErrFailed or ErrAbandoned (as a *SettledError) when it is settled otherwise; after any other the
+// slot is as before, or will be when the store is back. Having run fn, it is fn's error, joined to that of recording the outcome: if
+// that matches lease.ErrLost, the lease ended before fn returned, the slot may be abandoned or taken over, and what fn did last may
+// have been done beside another's run; if kv.ErrUncertain, recording goes on in the background.
 //
-// It costs one read when the slot is settled. The first claim costs one read and three writes (claim, start, outcome), and one more for a client's first lease.
-// While the slot runs elsewhere it costs two reads, a write and at most one read more. A panic's text and fn's error are kept, up to 1 KiB.
+// It costs one read when the slot is settled. The first claim costs one read and three writes (claim, start, outcome), and one more
+// for a client's first lease. While the slot runs elsewhere it costs two reads, a write and at most one read more.
+// A panic's text and fn's error are kept, up to 1 KiB.
 func (o *Once) Do(ctx context.Context, slot string, fn func(ctx context.Context, l *lease.Lease) error) (ran bool, err error) {
 	key, err := o.key("Do", slot)
 	if err != nil {

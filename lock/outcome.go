@@ -123,12 +123,12 @@ func formatError(key, problem string) error {
 	return &lease.FormatError{Row: "lease/" + key, Problem: problem}
 }
 
-// Slot names the period that t falls into, by its beginning in UTC: "2026-03-01T04:00:00Z" for any time of that hour and a period of an hour. Periods count from the
-// beginning of the year 1, so days begin at midnight and weeks on Mondays, in UTC.
+// Slot names the period that t falls into, by its beginning in UTC: "2026-03-01T04:00:00Z" for any time of that hour and a
+// period of an hour. Periods count from the beginning of the year 1, so days begin at midnight and weeks on Mondays, in UTC.
 //
-// Pass the time for which the work was scheduled. Of one that only knows when it was woken, early or late by the skew of its clock, pass
-// that time plus half a period: then both sides of the boundary between two periods name the same one. A period that is not positive gives "", which Do
-// refuses.
+// Pass the time for which the work was scheduled. Of one that only knows when it was woken, early or late by the skew of its clock,
+// pass that time plus half a period: then both sides of the boundary between two periods name the same one. A period that is not
+// positive gives "", which Do refuses.
 func Slot(t time.Time, period time.Duration) string {
 	if period <= 0 {
 		return ""

@@ -1,0 +1,59 @@
+package lock
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+// DefaultRetention is for how long a slot's outcome is kept without WithRetention.
+const DefaultRetention = 7 * 24 * time.Hour
+
+type onceSettings struct {
+	retention                   time.Duration
+	takeOver, retryFailed, wait bool
+}
+
+// OnceOption is an option of NewOnce. All processes that ask for a job should agree on them: each decides by its own.
+type OnceOption func(*onceSettings) error
+
+// WithRetention sets for how long an outcome is kept, at least a minute: longer than anybody may still ask for the slot. Default DefaultRetention, a
+// week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
+// it until Forget. What was claimed and not settled is kept until somebody asks again.
+func WithRetention(d time.Duration) OnceOption {
+	return func(s *onceSettings) error {
+		if d < time.Minute {
+			return fmt.Errorf("lock: WithRetention(%v): want at least 1m: %w", d, lease.ErrInvalid)
+		}
+		s.retention = d
+		return nil
+	}
+}
+
+// TakeOver makes Do run a slot again whose claimer died or lost its lease: at least once instead of at most once. A claimer that
+// is only paused may go on for a moment when it wakes, so fn must stand being run twice, also at the same time: pass the lease's token to
+// what it writes to. Default: the slot is abandoned.
+func TakeOver() OnceOption {
+	return func(s *onceSettings) error {
+		s.takeOver = true
+		return nil
+	}
+}
+
+// RetryFailed makes Do run a slot again of which the last run failed. Default: a failed slot is settled; fn can
+// repeat what is worth repeating itself.
+func RetryFailed() OnceOption {
+	return func(s *onceSettings) error {
+		s.retryFailed = true
+		return nil
+	}
+}
+
+// Wait makes Do wait, until its context ends, while the slot runs elsewhere. Default: it returns an error that matches lease.ErrHeld.
+func Wait() OnceOption {
+	return func(s *onceSettings) error {
+		s.wait = true
+		return nil
+	}
+}
