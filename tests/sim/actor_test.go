@@ -97,6 +97,7 @@ func (a *actor) hold(g *grant, d time.Duration) {
 		t := a.node.clock.NewTimer(min(left, latency(a.rng, time.Millisecond, time.Second)))
 		select {
 		case <-t.C():
+			a.w.signalled(g)
 		case <-g.lease.Context().Done():
 			t.Stop()
 			a.node.clock.await()

@@ -23,6 +23,8 @@ type machine struct {
 	stopped bool
 	waiting []func()
 	timers  int
+	// disturbed is when it was resumed or its wall clock stepped last.
+	disturbed time.Time
 }
 
 // trueTime is the clock of the bubble: clock.System without the machine's boot clock, which costs a system call.
@@ -62,11 +64,30 @@ func (m *machine) resume() {
 		return
 	}
 	m.stopped = false
+	m.disturbed = time.Now()
 	m.ThawMonotonic()
 	for _, f := range m.waiting {
 		m.w.after(time.Duration(m.rng.Int64N(int64(20*time.Millisecond))), func() { m.whenRunning(f) })
 	}
 	m.waiting = nil
+}
+
+// step moves the wall clock.
+func (m *machine) step(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.disturbed = time.Now()
+	m.Step(d)
+}
+
+// quiet is for how long it has been neither stopped nor stepped.
+func (m *machine) quiet() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		return 0
+	}
+	return time.Since(m.disturbed)
 }
 
 func (m *machine) isStopped() bool {

@@ -107,6 +107,8 @@ func (w *world) heldLocked(g *grant) bool {
 	return true
 }
 
+func margin(ttl time.Duration) time.Duration { return max(ttl/10, 500*time.Millisecond) }
+
 // trust is how much of it a lease has left by its holder's clocks, counted from outside: from before the first attempt
 // of the last heartbeat that its node was told of.
 func (w *world) trust(g *grant) (left time.Duration, known bool) {
@@ -114,7 +116,19 @@ func (w *world) trust(g *grant) (left time.Duration, known bool) {
 	if row == nil || row.renewed.IsZero() {
 		return 0, false
 	}
-	return row.ttl - max(row.ttl/10, 500*time.Millisecond) - g.node.clock.Now().Since(row.renewed), true
+	return row.ttl - margin(row.ttl) - g.node.clock.Now().Since(row.renewed), true
+}
+
+// signalled checks that a lease whose trust has ended says so by itself, without being asked: the library looks every half margin, since
+// clocks may step or go on while its timer stands still (I7).
+func (w *world) signalled(g *grant) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	left, known := w.trust(g)
+	late := margin(g.node.ttl)*52/100 + 30*time.Millisecond
+	if known && -left > late && g.node.clock.quiet() > late && g.lease.Context().Err() == nil && !g.node.gone {
+		w.failLocked("I7", "the trust of %s in %s (token %d) ended %v ago, which was not signalled", g.node.name, g.key, g.token, -left)
+	}
 }
 
 // believed reports whether the holder of a grant may act on it this moment. A stopped machine cannot be asked without

@@ -83,6 +83,9 @@ func (n *node) close(first bool) {
 	n.cancel()
 	n.wait()
 	n.clock.await() // its last goroutines may have been stopped with it
+	if err != nil {
+		n.w.sleep(context.Background(), 10*time.Millisecond) // only on success has everything ended at once
+	}
 	n.w.mu.Lock()
 	defer n.w.mu.Unlock()
 	if n.gone {
@@ -199,7 +202,7 @@ func (n *node) step(rng *rand.Rand) {
 		d = -d
 	}
 	n.w.record(n, "step", "", uint64(d))
-	n.clock.Step(d)
+	n.clock.step(d)
 }
 
 var _ clock.Clock = (*machine)(nil)

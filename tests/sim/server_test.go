@@ -190,7 +190,7 @@ func (w *world) killed(by *node, id string) {
 
 func (w *world) leaseWritten(n *node, row *row, r request, key string, rec record, version uint64) {
 	old := w.rows["session/"+row.session]
-	oldLives := row.live && row.session != "" && old != nil && !old.ended
+	oldLives := row.live && row.session != "" && old != nil && old.owner != nil && !old.ended
 	switch {
 	case row.live && rec.Acq != "" && rec.Acq == row.acq:
 		w.updated(n, row, r, rec)
