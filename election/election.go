@@ -1,0 +1,201 @@
+package election
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// ErrNoLeader says that nobody leads. Errors of package lease and of the store come through wrapped.
+var ErrNoLeader = errors.New("election: no leader")
+
+// prefix makes the lease's key and the group of candidates of an election's name.
+const prefix = "election/"
+
+// Election is one process's part in an election: as a candidate, as an observer, or as both. Make one per name and process and share it; it
+// is safe for concurrent use, starts no goroutine by itself and needs no closing but that of its client.
+type Election struct {
+	settings
+	client *lease.Client
+	name   string
+	// running is held by the one Run that campaigns or leads.
+	running chan struct{}
+
+	mu sync.Mutex
+	// terms are those won and not resigned, lost ones among them.
+	terms map[*Term]struct{}
+}
+
+// New returns the election called name, 1 to MaxNameSize bytes of UTF-8: all processes that name it on one store elect one leader. Its lease
+// has the key "election/<name>", and its candidates are members of the group of that name. It checks its arguments, which
+// may fail with lease.ErrInvalid, and does no I/O.
+func New(client *lease.Client, name string, options ...Option) (*Election, error) {
+	if client == nil {
+		return nil, fmt.Errorf("election: New: want a client: %w", lease.ErrInvalid)
+	}
+	if name == "" || len(name) > MaxNameSize || !utf8.ValidString(name) {
+		return nil, fmt.Errorf("election: name %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w", name, len(name), MaxNameSize, lease.ErrInvalid)
+	}
+	s, err := newSettings(options)
+	if err != nil {
+		return nil, err
+	}
+	return &Election{settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{}}, nil
+}
+
+// key is the lease's key and the name of the candidates' group.
+func (e *Election) key() string { return prefix + e.name }
+
+// Campaign blocks until this process leads, or ctx is done, or the client is closed; value is what others see of the leader, at most
+// lease.MaxValueSize bytes. On success the caller leads until the term's context ends, and calls Resign when its work has stopped, also
+// after a loss. On failure it leads nothing and is no candidate; a write of unknown outcome is given back in the background.
+//
+// A store that fails at the first attempt is an error; an outage that comes later is waited out. It costs one write to become a
+// candidate, unless the client opens its session for it, and what lease.Client.Acquire costs.
+func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
+	leave, err := e.client.Join(ctx, e.key())
+	if err != nil {
+		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)
+	}
+	l, err := e.client.Acquire(ctx, e.key(), lease.WithValue(value))
+	if err != nil {
+		leave()
+		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)
+	}
+	return e.begin(l, leave), nil
+}
+
+// begin makes a term of a lease just acquired.
+func (e *Election) begin(l *lease.Lease, leave func()) *Term {
+	t := &Term{election: e, lease: l, leave: leave}
+	e.mu.Lock()
+	e.terms[t] = struct{}{}
+	e.mu.Unlock()
+	e.log.Info("election: elected", "election", e.name, "token", l.Token(), "takeover", l.TakenOver())
+	t.unwatch = context.AfterFunc(l.Context(), t.lost)
+	return t
+}
+
+// Run campaigns, calls fn when this process leads, and campaigns again when that was lost, until ctx ends or fn returns as leader. fn's
+// context ends with ctx, and at the loss of the leadership, at the trust deadline at the latest, with a *lease.LostError as its cause.
+//
+// Leadership is given up only after fn has returned, also when fn panics, and then the panic goes on. fn is never called while an earlier call
+// has not returned: after a loss Run waits for it, and a second Run of this Election waits for the first to return. A lost lease whose fn
+// goes on is left alone; others lead as soon as the session is proven dead. If fn is not done by the end of the grace (WithGrace), that is
+// logged as an error, and Check fails until it is.
+//
+// Run returns what fn returned, joined with the error of Resign: work under a lost leadership may be done twice, even if fn returned nil. What fn
+// returns after a loss is logged, and Run goes on, unless ctx has ended. If ctx ends during a campaign, Run returns ctx's cause. Campaigns
+// that fail are repeated after 100 ms to 5 s, but for errors that waiting does not mend, such as lease.ErrClosed and lease.ErrFormat.
+func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
+	select {
+	case e.running <- struct{}{}:
+		defer func() { <-e.running }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	for {
+		t, err := e.keepCampaigning(ctx)
+		if err != nil {
+			return err
+		}
+		if again, err := e.lead(ctx, t, fn); !again {
+			return err
+		}
+	}
+}
+
+// keepCampaigning campaigns until it succeeds, ctx ends or nothing is to be hoped for.
+func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	for {
+		t, err := e.Campaign(ctx, e.value)
+		switch {
+		case ctx.Err() != nil && t != nil:
+			return nil, errors.Join(context.Cause(ctx), t.Resign(ctx))
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case err == nil, permanent(err):
+			return t, err
+		}
+		e.log.Warn("election: a campaign failed", "election", e.name, "error", err)
+		if clock.Sleep(ctx, e.clock, pauses.NextBackOff()) != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// permanent reports whether err is one that campaigning again does not mend.
+func permanent(err error) bool {
+	for _, target := range []error{
+		lease.ErrClosed, lease.ErrFormat, lease.ErrInvalid,
+		kv.ErrClosed, kv.ErrFormat, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrUnsupported, kv.ErrClock,
+	} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// lead calls fn and then resigns, however fn ended. again: the leadership was lost, so campaign again.
+func (e *Election) lead(ctx context.Context, t *Term, fn func(ctx context.Context, t *Term) error) (again bool, err error) {
+	defer func() {
+		again = ctx.Err() == nil && errors.Is(t.Err(), lease.ErrLost)
+		resigned := t.Resign(ctx)
+		switch {
+		case !again:
+			err = errors.Join(err, resigned)
+		case err != nil:
+			e.log.Warn("election: what fn returned after the loss", "election", e.name, "token", t.Token(), "error", err)
+		}
+	}()
+	led, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(t.Context(), func() { cancel(context.Cause(t.Context())) })
+	defer stop()
+	return false, fn(led, t)
+}
+
+// IsLeader reports whether this process leads, computed from the clocks now: no I/O, and never true past the trust deadline. It is
+// no permission to act later: that is what Term.Token is for.
+func (e *Election) IsLeader() bool { return slices.ContainsFunc(e.open(), (*Term).Held) }
+
+// open returns the terms that were not resigned.
+func (e *Election) open() []*Term {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	terms := make([]*Term, 0, len(e.terms))
+	for t := range e.terms {
+		terms = append(terms, t)
+	}
+	return terms
+}
+
+// Candidates returns who takes part: the members that campaign or lead, one that has died and was not yet found dead among them. It costs a
+// listing of all sessions. An error comes with a nil member: an unreadable row's matches lease.ErrFormat and the listing goes on, any
+// other ends it.
+func (e *Election) Candidates(ctx context.Context) iter.Seq2[*lease.Member, error] {
+	return func(yield func(*lease.Member, error) bool) {
+		for m, err := range e.client.Members(ctx) {
+			if err == nil && !slices.Contains(m.Joined, e.key()) {
+				continue
+			}
+			if !yield(m, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,205 @@
+package election
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// lookTimeout bounds one look of Observe, so that a store that hangs shows as an error.
+const lookTimeout = 5 * time.Second
+
+// seldom is how many polls lie between two looks while a watch tells of changes.
+const seldom = 10
+
+// Leader is a state of the election: who leads, or that nobody does. It is what the store said when it was read.
+type Leader struct {
+	// Token is the leader's fencing token. In a vacancy it is that of the last leader that the reader has seen, 0 if it has seen none.
+	Token uint64
+	// Member is the leader's process, nil in a vacancy.
+	Member *lease.Member
+	// Value is what the leader has proclaimed, nil if nothing.
+	Value []byte
+	// Since is when the leader was elected, by its own wall clock.
+	Since time.Time
+}
+
+// Vacant reports whether nobody leads.
+func (l *Leader) Vacant() bool { return l.Member == nil }
+
+// Leader returns who leads now, or ErrNoLeader. A leader that has died counts as one until a candidate has found that out. It costs two strong
+// reads, one in a vacancy.
+func (e *Election) Leader(ctx context.Context) (*Leader, error) {
+	l, err := e.look(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	if l.Vacant() {
+		return nil, fmt.Errorf("%w in %q", ErrNoLeader, e.name)
+	}
+	return l, nil
+}
+
+// look reads the state. A leader's session that a strong read, made after that of the lease, does not find is
+// dead (R10): a vacancy. seen is the greatest token known.
+func (e *Election) look(ctx context.Context, seen uint64) (*Leader, error) {
+	h, err := e.client.Inspect(ctx, e.key())
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("election: looking for the leader of %q: %w", e.name, err)
+	case !h.Held():
+		return &Leader{Token: seen}, nil
+	case h.Token < seen:
+		return nil, fmt.Errorf("election: %q: the token went back from %d to %d: was the table restored?", e.name, seen, h.Token)
+	case h.Member == nil:
+		return &Leader{Token: h.Token}, nil
+	}
+	return &Leader{Token: h.Token, Member: h.Member, Value: h.Value, Since: h.Acquired}, nil
+}
+
+// Observe returns the states of the election: the present one first, then one whenever leader, value or vacancy have changed. Tokens never
+// decrease. States that are soon replaced may be left out, the latest never is: it comes within a poll.
+//
+// An observer changes nothing. So while nobody campaigns, a leader that has died is shown as leader: only candidates find it dead, and
+// then it is a vacancy. A leader that resigned or whose client was closed is one at once.
+//
+// An error comes with a nil Leader; when the caller goes on, so does Observe, and misses nothing for it. It ends with an error too, that of
+// ctx when it is done or one that matches kv.ErrClosed, or when the caller breaks off. It runs while the caller asks for the next
+// state. It costs two strong reads per poll, one in a vacancy; with WithWatch, the watch and these reads after a change and every ten polls.
+func (e *Election) Observe(ctx context.Context) iter.Seq2[*Leader, error] {
+	return func(yield func(*Leader, error) bool) {
+		o := e.newObserver(ctx)
+		defer o.close()
+		var last *Leader
+		for {
+			var seen uint64
+			if last != nil {
+				seen = last.Token
+			}
+			l, err := o.look(seen)
+			switch {
+			case ctx.Err() != nil:
+				yield(nil, context.Cause(ctx))
+				return
+			case err != nil:
+				if !yield(nil, err) || errors.Is(err, kv.ErrClosed) {
+					return
+				}
+			case !same(last, l):
+				last = l
+				if !yield(l.clone(), nil) {
+					return
+				}
+			}
+			o.wait(last)
+		}
+	}
+}
+
+// clone returns a copy that the caller may keep and change.
+func (l *Leader) clone() *Leader {
+	c := *l
+	c.Value = bytes.Clone(l.Value)
+	return &c
+}
+
+// same reports whether b need not be told after a.
+func same(a, b *Leader) bool {
+	return a != nil && a.Token == b.Token && a.Vacant() == b.Vacant() && bytes.Equal(a.Value, b.Value)
+}
+
+// observer is one iteration of Observe.
+type observer struct {
+	*Election
+	ctx    context.Context
+	cancel context.CancelFunc
+	// hint has a word when a watch has seen something. It is taken before a look, so what comes after that is not lost.
+	hint    chan struct{}
+	watches sync.WaitGroup
+	// session is the leader's session that is watched, forget ends that.
+	session string
+	forget  context.CancelFunc
+}
+
+func (e *Election) newObserver(ctx context.Context) *observer {
+	ctx, cancel := context.WithCancel(ctx)
+	o := &observer{Election: e, ctx: ctx, cancel: cancel, hint: make(chan struct{}, 1), forget: func() {}}
+	if e.watched != nil {
+		o.watch(ctx, "lease/"+e.key(), func(kv.Event) bool { return true })
+	}
+	return o
+}
+
+// close ends the watches and waits for them.
+func (o *observer) close() {
+	o.forget()
+	o.cancel()
+	o.watches.Wait()
+}
+
+// look reads the state once.
+func (o *observer) look(seen uint64) (*Leader, error) {
+	ctx, cancel := o.clock.WithTimeout(o.ctx, lookTimeout)
+	defer cancel()
+	return o.Election.look(ctx, seen)
+}
+
+// wait returns when it is time for the next look.
+func (o *observer) wait(last *Leader) {
+	pause := o.poll
+	if o.watched != nil {
+		pause *= seldom
+		o.watchSession(last)
+	}
+	t := o.clock.NewTimer(time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64())))
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case <-o.hint:
+	case <-o.ctx.Done():
+	}
+}
+
+// watchSession watches the leader's session for its end, which makes a vacancy without a change of the lease's row.
+func (o *observer) watchSession(last *Leader) {
+	session := ""
+	if last != nil && !last.Vacant() {
+		session = last.Member.Session
+	}
+	if session == o.session {
+		return
+	}
+	o.forget()
+	o.session, o.forget = session, func() {}
+	if session == "" {
+		return
+	}
+	ctx, cancel := context.WithCancel(o.ctx)
+	o.forget = cancel
+	o.watch(ctx, "session/"+session, func(event kv.Event) bool {
+		return event.Type != kv.EventPut // heartbeats; synced: it may have ended before the watch began
+	})
+}
+
+// watch leaves a hint after each event that matters and after each error, which the look then shows.
+func (o *observer) watch(ctx context.Context, prefix string, matters func(kv.Event) bool) {
+	o.watches.Go(func() {
+		for event, err := range kv.Watch(ctx, o.watched, prefix) {
+			if err == nil && !matters(event) {
+				continue
+			}
+			select {
+			case o.hint <- struct{}{}:
+			default:
+			}
+		}
+	})
+}

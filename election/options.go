@@ -1,0 +1,115 @@
+package election
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// Bounds and defaults of an election.
+const (
+	// MaxNameSize is the length in bytes of the longest name.
+	MaxNameSize = 240
+	// DefaultPoll is how often Observe looks without WithPoll.
+	DefaultPoll = time.Second
+	// DefaultGrace is what a deposed leader has to stop without WithGrace: the least margin that a lease.Client leaves its holders.
+	DefaultGrace = 500 * time.Millisecond
+)
+
+type settings struct {
+	value       []byte
+	poll, grace time.Duration
+	log         *slog.Logger
+	clock       clock.Clock
+	watched     kv.Store // nil: Observe polls
+}
+
+// Option is an option of New.
+type Option func(*settings) error
+
+// WithValue sets the value with which Run campaigns, at most lease.MaxValueSize bytes: what others see of the leader until it
+// proclaims something else, such as its address. Default: none.
+func WithValue(value []byte) Option {
+	return func(s *settings) error {
+		if len(value) > lease.MaxValueSize {
+			return fmt.Errorf("election: WithValue: %d bytes, want at most %d: %w", len(value), lease.MaxValueSize, lease.ErrInvalid)
+		}
+		s.value = bytes.Clone(value)
+		return nil
+	}
+}
+
+// WithPoll sets how often Observe looks: 10 ms to 1 h, default 1 s. How often a candidate does is lease.WithPoll's business.
+func WithPoll(d time.Duration) Option {
+	return func(s *settings) error {
+		if d < 10*time.Millisecond || d > time.Hour {
+			return fmt.Errorf("election: WithPoll(%v): want 10ms to 1h: %w", d, lease.ErrInvalid)
+		}
+		s.poll = d
+		return nil
+	}
+}
+
+// WithGrace sets how long after the loss of its leadership a leader may go on before it is logged as an error and Check fails: what
+// fn needs to return once its context has ended. 0 to 1 h, default 500 ms. Others lead no later for it: a grace beyond the
+// margin of the lease.Client (a tenth of its TTL, at least 500 ms) overlaps with the next leader.
+func WithGrace(d time.Duration) Option {
+	return func(s *settings) error {
+		if d < 0 || d > time.Hour {
+			return fmt.Errorf("election: WithGrace(%v): want 0 to 1h: %w", d, lease.ErrInvalid)
+		}
+		s.grace = d
+		return nil
+	}
+}
+
+// WithLogger sets where the election logs: elected, resigned, lost, campaigns that fail, leaders that do not stop. Default: nowhere.
+func WithLogger(log *slog.Logger) Option {
+	return func(s *settings) error {
+		if log == nil {
+			return fmt.Errorf("election: WithLogger(nil): want a logger: %w", lease.ErrInvalid)
+		}
+		s.log = log
+		return nil
+	}
+}
+
+// WithWatch makes Observe go by the watch of store, which must be the client's, if that tells of changes by itself (kv.Watcher: memkv,
+// sqlkv): states are seen sooner, and a quiet election is read ten times less often. On other stores it has no effect. Default: Observe polls.
+func WithWatch(store kv.Store) Option {
+	return func(s *settings) error {
+		if store == nil {
+			return fmt.Errorf("election: WithWatch(nil): want the client's store: %w", lease.ErrInvalid)
+		}
+		if _, ok := kv.As[kv.Watcher](store); ok {
+			s.watched = store
+		}
+		return nil
+	}
+}
+
+// WithClock sets the clock, for simulations. It should be the client's.
+func WithClock(c clock.Clock) Option {
+	return func(s *settings) error {
+		if c == nil {
+			return fmt.Errorf("election: WithClock(nil): want a clock: %w", lease.ErrInvalid)
+		}
+		s.clock = c
+		return nil
+	}
+}
+
+func newSettings(options []Option) (settings, error) {
+	s := settings{poll: DefaultPoll, grace: DefaultGrace, log: slog.New(slog.DiscardHandler), clock: clock.System}
+	for _, option := range options {
+		if err := option(&s); err != nil {
+			return settings{}, err
+		}
+	}
+	return s, nil
+}
