@@ -72,6 +72,9 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	}, nil
 }
 
+// Owner returns the name that WithOwner gave the client, or the one made up for it.
+func (c *Client) Owner() string { return c.owner }
+
 // current returns the client's session, opening one if there is none to trust (R8). It costs one write then.
 func (c *Client) current(ctx context.Context) (*session, error) {
 	select {

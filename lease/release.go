@@ -122,6 +122,9 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	case ReasonRevoked, ReasonMaxHold:
 		return l.free(ctx, r, lost)
 	case ReasonClosed:
+		if value != nil && l.session.err() == nil {
+			return l.free(ctx, r, &LostError{Reason: ReasonReleased}) // what Close deletes afterwards would not keep it
+		}
 		c.uncover(r.acq)
 		if end := l.session.err(); end == nil || end.Reason == ReasonClosed {
 			return nil // Close waits for this call and then frees the row with the session

@@ -54,9 +54,12 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	pauses := newPauses()
 	for {
+		c.mu.Lock()
+		writes := r.writes
+		c.mu.Unlock()
 		tried := c.clock.Now() // before the read: a landing between the two is not seen
 		see := c.look(ctx, key)
-		if c.settle(key, r, func(p pending) bool { return p.session.isGone() || see(p, tried) }) {
+		if c.settle(key, r, writes, func(p pending) bool { return p.session.isGone() || see(p, tried) }) {
 			return
 		}
 		t := c.clock.NewTimer(pauses.NextBackOff())
@@ -73,11 +76,8 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	}
 }
 
-// settle drops the writes that are resolved, and the resolver when none is left.
-func (c *Client) settle(key string, r *resolver, resolved func(pending) bool) (finished bool) {
-	c.mu.Lock()
-	writes := r.writes
-	c.mu.Unlock()
+// settle drops those of writes, the first that are pending, that are resolved, and the resolver when none is left.
+func (c *Client) settle(key string, r *resolver, writes []pending, resolved func(pending) bool) (finished bool) {
 	var left []pending
 	for _, p := range writes {
 		if !resolved(p) {

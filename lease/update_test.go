@@ -39,6 +39,24 @@ func TestUpdateIsACheckpointThatTheNextHolderFinds(t *testing.T) {
 	})
 }
 
+func TestReleaseWithLeavesItsValueAlsoWhileCloseWaitsForIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
+		require.NoError(t, err)
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(t.Context()) }()
+		<-l.Context().Done()
+		require.NoError(t, l.ReleaseWith(t.Context(), []byte("end")))
+		require.NoError(t, <-closed)
+		require.Equal(t, "end", string(inspect(t, b, "key").Value))
+		require.False(t, inspect(t, b, "key").Held())
+	})
+}
+
 func TestUpdateKeepsTheTokenAndFailsOnceTheLeaseHasEnded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
