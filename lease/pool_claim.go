@@ -1,0 +1,149 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dynalock/dynalock/internal/clock"
+)
+
+// claim is one partition that a member tries to get, has, or gives back. It lives in a goroutine of its own, and ends with it.
+type claim struct {
+	member *poolMember
+	name   string
+	// donor is the live session that it waits for, "" if there is none.
+	donor string
+	// trying ends when it is not wanted any more before it was got; draining is closed when it has to be given back.
+	trying   context.Context
+	giveUp   context.CancelFunc
+	draining chan struct{}
+
+	// Guarded by poolMember.mu: the lease, nil until it was got; when that was; whether it has to be given back, and whether
+	// that is a move to keep the load even.
+	lease    *Lease
+	began    clock.Reading
+	quitting bool
+	moving   bool
+	// calling is the call of the handler that goes on, nil if none does. overdue: it should have stopped by now.
+	calling *call
+	overdue bool
+}
+
+// claim starts a claim. The caller holds m.mu.
+func (m *poolMember) claim(r *partitionRow, donor string) {
+	c := &claim{member: m, name: r.name, donor: donor, draining: make(chan struct{})}
+	c.trying, c.giveUp = context.WithCancel(m.values)
+	m.claims[r.name] = c
+	m.wait.Go(func() { c.live(r) })
+}
+
+// quit asks the claim to end. The caller holds poolMember.mu.
+func (c *claim) quit(moving bool) {
+	c.moving = c.moving || moving
+	if !c.quitting {
+		c.quitting = true
+		c.giveUp()
+		close(c.draining)
+		if c.lease != nil {
+			c.member.client.clock.AfterFunc(c.member.drain, c.hurry)
+		}
+	}
+}
+
+// live gets the partition, works on it and gives it back. Whatever ends it, a handler that calls runtime.Goexit included, it ends in order.
+func (c *claim) live(r *partitionRow) {
+	m := c.member
+	finished := false
+	defer func() {
+		m.mu.Lock()
+		delete(m.claims, c.name)
+		m.settled[c.name] = m.client.clock.Now()
+		m.finished = m.finished || finished
+		m.mu.Unlock()
+		c.giveUp()
+		select {
+		case m.changed <- struct{}{}:
+		default:
+		}
+	}()
+	l, err := m.get(c.trying, r, c.donor != "")
+	if err != nil {
+		if c.trying.Err() == nil && !errors.Is(err, errNotToBeHad) && !errors.Is(err, ErrHeld) {
+			m.report(slog.LevelWarn, "a partition cannot be had", "partition", c.name, "error", err)
+		}
+		return
+	}
+	defer func() { c.giveBack(l, finished) }()
+	m.mu.Lock()
+	c.lease, c.began, c.donor = l, m.client.clock.Now(), ""
+	m.mu.Unlock()
+	finished = c.work(l)
+}
+
+// giveBack releases the lease, with the mark that the partition is done if it is. What fails goes on in the background.
+func (c *claim) giveBack(l *Lease, finished bool) {
+	m := c.member
+	if finished {
+		l.mu.Lock()
+		l.record.Partition = l.record.Partition.with(func(p *partitionMarks) { p.Done = true })
+		l.mu.Unlock()
+	}
+	m.slots <- struct{}{}
+	defer func() { <-m.slots }()
+	err := l.Release(m.values)
+	if err != nil && !errors.Is(err, ErrLost) {
+		m.report(slog.LevelWarn, "a partition is given back later", "partition", c.name, "error", err)
+	}
+}
+
+// work calls the handler until it gives the partition up, or finishes it, or has to stop.
+func (c *claim) work(l *Lease) (finished bool) {
+	m := c.member
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
+	for l.Held() && !c.drains() {
+		began := m.client.clock.Now()
+		err := c.call(l)
+		switch {
+		case errors.Is(err, ErrDone):
+			return true
+		case err == nil:
+			return false
+		case !l.Held(), c.drains():
+			m.report(slog.LevelDebug, "a handler stopped", "partition", c.name, "error", err)
+			return false
+		}
+		if m.client.clock.Now().MonotonicSince(began) > time.Minute {
+			pauses.Reset()
+		}
+		pause := pauses.NextBackOff()
+		c.failed(EventFailed, l, err, "again", pause)
+		c.rest(l, pause)
+	}
+	return false
+}
+
+// drains reports whether the claim was asked to end.
+func (c *claim) drains() bool {
+	select {
+	case <-c.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// rest waits for d, or until the partition is lost or has to be given back.
+func (c *claim) rest(l *Lease, d time.Duration) {
+	t := c.member.client.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case <-c.draining:
+	case <-l.Context().Done():
+	}
+}

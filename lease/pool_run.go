@@ -1,0 +1,246 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// Run makes this client a member of the pool until ctx ends, and works on the partitions that it gets: each in a goroutine of its own. It joins
+// (one write), plans, and goes on while the store does not answer: handlers run for as long as their leases last.
+//
+// When ctx ends it leaves the pool, asks the handlers to stop, and returns nil when all have and their partitions are given back, one write
+// each; the client lives on. It returns nil too when there are partitions and all of them are done (see ErrDone and WithoutEnd). An error says
+// that the pool could not be joined, that the client was closed (ErrClosed), or that the store will never do; the handlers
+// have returned then, too. Run waits for handlers as long as they take: that none overlaps its successor is worth more than an early return.
+//
+// A client can be a member of a pool once: a second Run meanwhile is an error that matches ErrInvalid.
+func (p *Pool) Run(ctx context.Context) error {
+	c := p.client
+	if err := c.enter(); err != nil {
+		return err
+	}
+	defer c.leave()
+	leave, err := p.join(ctx)
+	if err != nil {
+		return err
+	}
+	m := &poolMember{
+		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]clock.Reading{},
+		changed: make(chan struct{}, 1),
+	}
+	running, cancel := c.untilClosing(ctx)
+	defer cancel()
+	err = m.run(running)
+	leave()
+	m.stop()
+	if c.open.Err() != nil {
+		return ErrClosed
+	}
+	return err
+}
+
+// join tells the others that this client is a member, and what they have to know of it.
+func (p *Pool) join(ctx context.Context) (leave func(), err error) {
+	c := p.client
+	c.mu.Lock()
+	twice := c.joined[p.group()] > 0
+	c.mu.Unlock()
+	p.mu.Lock()
+	if twice = twice || p.running; !twice {
+		p.running = true
+	}
+	cordoned := p.cordoned
+	p.mu.Unlock()
+	if twice {
+		return nil, fmt.Errorf("lease: Run: this client is a member of pool %q already: %w", p.name, ErrInvalid)
+	}
+	var leaves []func()
+	leave = func() {
+		p.mu.Lock()
+		p.running = false
+		if p.uncordon != nil {
+			leaves = append(leaves, p.uncordon)
+		}
+		p.uncordon = nil
+		p.mu.Unlock()
+		for _, leave := range leaves {
+			leave()
+		}
+	}
+	groups := []string{p.group()}
+	if p.most > 0 {
+		groups = append([]string{p.mostGroup() + strconv.Itoa(p.most)}, groups...)
+	}
+	if cordoned {
+		err = p.tellCordon(ctx)
+	}
+	for _, group := range groups { // the pool itself comes last: nobody sees a member without its bounds
+		if err != nil {
+			break
+		}
+		var one func()
+		if one, err = c.Join(ctx, group); err == nil {
+			leaves = append(leaves, one)
+		}
+	}
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
+}
+
+// poolMember is a Run.
+type poolMember struct {
+	*Pool
+	// values are those of Run's context, without its end.
+	values context.Context
+	// What the last plan was made of and what it says: by name, who should have a partition. self is who this member was then.
+	view  *view
+	self  string
+	owner map[string]string
+	// changed gets a word when a claim has ended.
+	changed chan struct{}
+	wait    sync.WaitGroup
+
+	mu sync.Mutex
+	// claims are the partitions that this member has, or is trying to get. settled are those whose claim has ended, and when: what was
+	// listed before that, or just after, says nothing about them.
+	claims  map[string]*claim
+	settled map[string]clock.Reading
+	// finished: a partition was done since the last plan.
+	finished bool
+}
+
+// staleness is for how long a listing may not show what this member itself has changed.
+const staleness = time.Second
+
+// run plans, and follows the plan, until ctx ends, all is done, or the store will never do.
+func (m *poolMember) run(ctx context.Context) error {
+	troubles := newPauses()
+	for {
+		pause := time.Duration(float64(m.interval) * (0.9 + 0.2*rand.Float64()))
+		ended, err := m.plan(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case ended:
+			return nil
+		case permanent(err) && !errors.Is(err, kv.ErrFormat):
+			return fmt.Errorf("lease: pool %q: %w", m.name, err)
+		case err != nil:
+			pause = min(pause, troubles.NextBackOff())
+			m.report(slog.LevelWarn, "the pool cannot be listed", "error", err)
+		default:
+			troubles.Reset()
+			pause = min(pause, m.view.patience)
+		}
+		if !m.follow(ctx, pause) {
+			return nil
+		}
+	}
+}
+
+// plan looks at the pool and makes the plan. It reports whether all partitions are done.
+func (m *poolMember) plan(ctx context.Context) (ended bool, err error) {
+	var known []partitionRow
+	if m.view != nil {
+		known = m.view.rows
+	}
+	v, err := m.look(ctx, known)
+	if err != nil {
+		return false, err
+	}
+	if done(v.rows) && !m.endless {
+		rows, err := m.listRows(ctx, v.rows) // one that was just added may not have shown
+		if err != nil || done(rows) {
+			return err == nil, err
+		}
+	}
+	m.view, m.self = v, m.client.sessionID()
+	m.mu.Lock()
+	m.finished = false
+	for name, ended := range m.settled {
+		if v.began.MonotonicSince(ended) > staleness {
+			delete(m.settled, name)
+		}
+	}
+	m.mu.Unlock()
+	m.assign()
+	return false, nil
+}
+
+// assign calls the planner with what was listed, but for what this member knows better.
+func (m *poolMember) assign() {
+	var partitions []planPartition
+	m.mu.Lock()
+	for _, r := range m.view.rows {
+		if r.record.Partition.idle() {
+			continue
+		}
+		owner := r.record.Session
+		switch c := m.claims[r.name]; {
+		case c != nil && c.lease != nil:
+			owner = m.self
+		case owner == m.self:
+			owner = ""
+		}
+		partitions = append(partitions, planPartition{name: r.name, weight: r.record.Partition.weight(), owner: owner})
+	}
+	m.mu.Unlock()
+	owners := plan(m.view.members, partitions)
+	m.owner = make(map[string]string, len(partitions))
+	for i, p := range partitions {
+		m.owner[p.name] = owners[i]
+	}
+}
+
+// follow does what the plan says, step by step as claims end, until it is time for the next one. It reports whether to go on.
+func (m *poolMember) follow(ctx context.Context, pause time.Duration) bool {
+	began := m.client.clock.Now()
+	t := m.client.clock.NewTimer(pause)
+	defer func() { t.Stop() }()
+	for {
+		if m.view != nil {
+			m.reconcile()
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-t.C():
+			return true
+		case <-m.changed:
+		}
+		if m.idle() || m.self != m.client.sessionID() {
+			// There may be more to do, or nothing for anybody; or the old session is lost, and the new one may take.
+			t.Stop()
+			t = m.client.clock.NewTimer(max(min(pause, m.interval/10)-m.client.clock.Now().MonotonicSince(began), 0))
+		}
+	}
+}
+
+// idle reports whether this member has finished what it had.
+func (m *poolMember) idle() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.finished && len(m.claims) == 0
+}
+
+// stop ends all claims and waits for them.
+func (m *poolMember) stop() {
+	m.mu.Lock()
+	for _, c := range m.claims {
+		c.quit(false)
+	}
+	m.mu.Unlock()
+	m.wait.Wait()
+}

@@ -1,0 +1,140 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+// errNotToBeHad says that nobody is to work on a partition, or that it is gone.
+var errNotToBeHad = errors.New("lease: the partition is not to be had")
+
+// get acquires a partition, of which r was listed. It never makes a row, so that one that was removed does not come back. Unless wait, it is one
+// attempt, *busy if somebody alive has it; else it waits for that, as Acquire does, until ctx ends.
+func (p *Pool) get(ctx context.Context, r *partitionRow, wait bool) (*Lease, error) {
+	c := p.client
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
+	key := p.key(r.name)
+	g := c.gateOf(key)
+	defer c.leaveGate(key, g)
+	l, err := p.contend(ctx, &request{key: key, gate: g, began: c.clock.Now()}, r.pair, wait)
+	if err != nil {
+		c.leave()
+		return nil, c.explain(err)
+	}
+	return l, nil
+}
+
+// contend tries the row, and waits and tries again if wait.
+func (p *Pool) contend(ctx context.Context, r *request, pair *kv.KVPair, wait bool) (*Lease, error) {
+	watch := p.client.newWatch(r.key)
+	defer watch.stop()
+	for {
+		l, err := p.tryPair(ctx, r, pair)
+		var b *busy
+		switch {
+		case err == nil:
+			return l, nil
+		case !errors.As(err, &b):
+			return nil, err
+		case !wait:
+			return nil, b.held(r.key)
+		}
+		watch.start(ctx)
+		if pair, err = p.awaitPair(ctx, r, b, watch); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// tryPair tries to get the row that was read as pair, or is found in its place (R9.2, R9.4).
+func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease, error) {
+	c := p.client
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	select {
+	case r.gate.writing <- struct{}{}:
+		defer func() { <-r.gate.writing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	for round := 0; ctx.Err() == nil; round++ {
+		if err := c.patience(ctx, r.key, round); err != nil {
+			return nil, err
+		}
+		record, err := decodeLease(pair)
+		switch {
+		case err != nil:
+			return nil, err
+		case record.Partition == nil || record.Partition.idle():
+			return nil, errNotToBeHad
+		}
+		s, err := c.healthy(ctx, r.minRemaining)
+		if err != nil {
+			return nil, err
+		}
+		takeover, err := c.mayTake(ctx, s, pair)
+		if err != nil {
+			return nil, err
+		}
+		l, current, err := c.write(ctx, s, r, pair, takeover)
+		switch {
+		case l != nil || err != nil:
+			return l, err
+		case current == nil:
+			return nil, errNotToBeHad // removed, or granted too late and given back
+		}
+		pair = current
+	}
+	return nil, context.Cause(ctx)
+}
+
+// awaitPair polls the row (R9.3) until it has changed or its holder's session is worth another look.
+func (p *Pool) awaitPair(ctx context.Context, r *request, b *busy, watch *watch) (*kv.KVPair, error) {
+	c, looked := p.client, p.client.clock.Now()
+	for {
+		if err := p.pause(ctx, r, c.pollPause(b, r.began, looked, watch), watch); err != nil {
+			return nil, err
+		}
+		lookDue := c.clock.Now().MonotonicSince(looked) >= b.look
+		pair, err := c.store.Get(ctx, leasePrefix+r.key, kv.WithAttemptTimeout(c.attemptTimeout()))
+		switch {
+		case errors.Is(err, kv.ErrKeyNotFound):
+			return nil, errNotToBeHad
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case permanent(err):
+			return nil, fmt.Errorf("lease: waiting for %q: %w", r.key, err)
+		case err == nil && (lookDue || pair.Version != b.pair.Version):
+			return pair, nil
+		}
+	}
+}
+
+// pause waits for d, or until the row may have changed.
+func (p *Pool) pause(ctx context.Context, r *request, d time.Duration, watch *watch) error {
+	t := p.client.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case _, ok := <-watch.changed:
+		if !ok {
+			watch.changed = nil // it failed: polls go on
+		}
+	case <-r.gate.freed:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
