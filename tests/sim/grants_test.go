@@ -59,7 +59,7 @@ func (w *world) granted(n *node, key string, l *lease.Lease) *grant {
 	if !w.heldLocked(g) {
 		var lost *lease.LostError
 		if !errors.As(l.Err(), &lost) || lost.Reason != lease.ReasonClosed { // Close may have begun this very moment
-			w.failLocked("I8", "%s is granted %s (token %d), which is not held: %v", n.name, key, g.token, l.Err())
+			w.failLocked("I8", "%s is granted %s (token %d, handed over: %t), which is not held: %v", n.name, key, g.token, row != nil && row.handed[g.token], l.Err())
 		}
 		return g
 	}
@@ -208,6 +208,6 @@ func (w *world) covered(r *row, owner *node, key string) bool {
 // summary is one line about a run.
 func (w *world) summary() string {
 	t := w.tally
-	return fmt.Sprintf("calls %d, grants %d, takeovers %d, kills %d, fenced off %d, renewed %d, simulated %v",
-		w.calls, t["GRANTED"], t["takeovers"], t["kills"], t["fenced off"], t["renewed"], w.lasted.Round(time.Second))
+	return fmt.Sprintf("calls %d, grants %d, takeovers %d, handovers %d, kills %d, fenced off %d, renewed %d, simulated %v",
+		w.calls, t["GRANTED"], t["takeovers"], t["handovers"], t["kills"], t["fenced off"], t["renewed"], w.lasted.Round(time.Second))
 }

@@ -38,7 +38,9 @@ type row struct {
 	renewed clock.Reading
 	// sent is when it was made; sessions is what each version of a lease row named.
 	sessions map[uint64]string
-	sent     map[string]time.Duration
+	// handed are the versions that one acquisition of a session gave the row after another.
+	handed map[uint64]bool
+	sent   map[string]time.Duration
 }
 
 // record is what the observer reads of the value of a row.
@@ -55,7 +57,7 @@ type record struct {
 func (w *world) rowLocked(name string) *row {
 	r, ok := w.rows[name]
 	if !ok {
-		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}}
+		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}, handed: map[uint64]bool{}}
 		w.rows[name] = r
 	}
 	return r
@@ -202,7 +204,11 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 		if oldLives && old.owner != n {
 			w.failLocked("I4", "%s takes %s from a live session of %s", n.name, r.row, old.owner.name)
 		}
-		if row.live && row.session != "" && !oldLives {
+		switch {
+		case oldLives:
+			w.tally["handovers"]++
+			row.handed[version] = true
+		case row.live && row.session != "":
 			w.tally["takeovers"]++
 		}
 	case oldLives && old.owner != n && !old.revoked[fmt.Sprintf("%s@%d", key, row.token)]:
