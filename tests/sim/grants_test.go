@@ -177,7 +177,7 @@ func (w *world) orphans() {
 			continue
 		}
 		s := w.rows["session/"+row.session]
-		if s == nil || s.ended || s.owner.troubled || s.owner.gone || w.covered(row, s.owner, key) {
+		if s == nil || s.owner == nil || s.ended || s.owner.troubled || s.owner.gone || w.covered(row, s.owner, key) {
 			row.orphaned = w.elapsed()
 			continue
 		}

@@ -111,7 +111,7 @@ func (w *world) leftovers() (n int) {
 	defer w.mu.Unlock()
 	for _, row := range w.rows {
 		if row.live && row.session != "" {
-			if s := w.rows["session/"+row.session]; s != nil && !s.ended && !s.owner.gone {
+			if s := w.rows["session/"+row.session]; s != nil && s.owner != nil && !s.ended && !s.owner.gone {
 				n++
 			}
 		}
