@@ -176,6 +176,6 @@ func (b *ledger) await(t *testing.T, limit time.Duration, n, members int) time.D
 			return time.Since(began)
 		}
 		require.Less(t, time.Since(began), limit, "load: %v", load)
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 	}
 }

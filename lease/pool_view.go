@@ -19,6 +19,9 @@ type partitionRow struct {
 	record *leaseRecord
 }
 
+// longestLook bounds a look at the pool, unless the plan interval is longer: a request that hangs must not end the planning.
+const longestLook = 10 * time.Second
+
 // view is what a member sees of its pool: by listings that may be a little old, so that it proves nothing (H24).
 type view struct {
 	began   clock.Reading
@@ -34,6 +37,8 @@ type view struct {
 // look makes a view of the pool. known are the rows of an earlier one, to spare the decoding of those that have not changed. It kills
 // the sessions of members that it has seen dead for long enough (R10), so that an idle member that crashed does not keep its share.
 func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
+	ctx, cancel := p.client.clock.WithTimeout(ctx, max(p.interval, longestLook))
+	defer cancel()
 	v := &view{began: p.client.clock.Now(), sessions: map[string]bool{}, patience: p.interval}
 	var err error
 	if v.rows, err = p.listRows(ctx, known, kv.EventuallyConsistent()); err != nil {
