@@ -81,3 +81,33 @@ func (s *forgiving) AtomicPut(ctx context.Context, key string, options ...kv.Wri
 	}
 	return s.sound.AtomicPut(ctx, key, options...)
 }
+
+// circular goes on from the last page with the first one.
+type circular struct{ sound }
+
+func (s *circular) ListPage(ctx context.Context, prefix string, options ...kv.ReadOption) (*kv.Page, error) {
+	page, err := s.sound.ListPage(ctx, prefix, options...)
+	settings, optionsErr := kv.ListSettings(prefix, options)
+	if err == nil && optionsErr == nil && page.Next == "" {
+		page.Next = kv.NewCursor(prefix, settings, prefix).Token()
+	}
+	return page, err
+}
+
+// undeleting answers deletes, and does nothing.
+type undeleting struct{ sound }
+
+func (s *undeleting) Delete(_ context.Context, key string, options ...kv.DeleteOption) error {
+	_, err := kv.CheckDelete(key, options)
+	return err
+}
+
+func (s *undeleting) AtomicDelete(_ context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
+	_, err := kv.CheckAtomicDelete(key, previous, options)
+	return err
+}
+
+// ajar says that it closes, and does not.
+type ajar struct{ sound }
+
+func (s *ajar) Close() error { return nil }

@@ -44,6 +44,10 @@ var broken = map[string]struct {
 	"prefix deletes siblings":     {func() kv.Store { return &greedy{sound{memkv.New()}} }, "Functions"},
 	"page loses its last pair":    {func() kv.Store { return &leaky{sound{memkv.New()}} }, "List"},
 	"first page is the last":      {func() kv.Store { return &hasty{sound{memkv.New()}} }, "List"},
+	"versions restart in a race":  {func() kv.Store { return &forgetful{sound: sound{memkv.New()}, base: map[string]uint64{}} }, "Concurrency/CreateAndDeleteAlternate"},
+	"deletes that do nothing":     {func() kv.Store { return &undeleting{sound{memkv.New()}} }, "Concurrency"},
+	"pages without end":           {func() kv.Store { return &circular{sound{memkv.New()}} }, "Functions"},
+	"open for ever":               {func() kv.Store { return &ajar{sound{memkv.New()}} }, "Misuse/CloseDuringUse"},
 	"a lost create is a success":  {func() kv.Store { return &forgiving{sound{memkv.New()}} }, "Concurrency/OneCreateWins"},
 	"watch repeats itself":        {watched(repeating), "Watch/PairsThenSyncedThenChanges"},
 	"watch misses writes":         {watched(deafToPuts), "Watch/TheLatestStateComes"},
@@ -54,6 +58,7 @@ var broken = map[string]struct {
 	"watch has no synced mark":    {watched(unsynced), "Watch/OfNothing"},
 	"watch is synced too late":    {watched(syncedLast), "Watch/PairsThenSyncedThenChanges"},
 	"watch leaves a goroutine":    {func() kv.Store { return &leaving{sound{memkv.New()}} }, "Watch/LeavesNoGoroutine"},
+	"watch never ends":            {watched(restless), "Watch/TheLatestStateComes"},
 	"watch outlives its context":  {func() kv.Store { return &endless{sound{memkv.New()}} }, "Watch/EndsWithItsContext"},
 }
 

@@ -77,6 +77,20 @@ var (
 		}
 	}
 
+	// restless tells of a key again and again, as if it were deleted and created, and of nothing else.
+	restless = func() func(kv.Event, func(kv.Event) bool) bool {
+		return func(event kv.Event, tell func(kv.Event) bool) bool {
+			if event.Pair == nil {
+				return tell(event)
+			}
+			for version := event.Pair.Version; ; version++ {
+				if !tell(kv.Event{Type: kv.EventPut, Key: event.Key, Pair: kv.NewPair(event.Key, version, nil, time.Time{}, nil)}) {
+					return false
+				}
+			}
+		}
+	}
+
 	// syncedLast tells the synced mark behind the first change, not before it.
 	syncedLast = func() func(kv.Event, func(kv.Event) bool) bool {
 		var held *kv.Event

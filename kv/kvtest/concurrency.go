@@ -1,6 +1,7 @@
 package kvtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -8,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -27,33 +30,34 @@ const (
 	rounds  = 10
 )
 
-// contend runs fn in all workers at once, and requires that none fails.
-func (e *env) contend(t *testing.T, fn func(worker int, store kv.Store) error) {
+// contend runs fn in all workers at once, and requires that none fails. ctx ends when one has, so that no other waits for what that one
+// has left undone, and when they take too long: a worker that loops looks at ctx.
+func (e *env) contend(t *testing.T, fn func(ctx context.Context, worker int, store kv.Store) error) {
 	t.Helper()
-	var wg sync.WaitGroup
-	errs := make([]error, workers)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, 3*e.patience)
+	defer cancel()
+	group, ctx := errgroup.WithContext(ctx)
 	start := make(chan struct{})
 	for worker := range workers {
 		store := e.store
 		if worker%2 == 1 {
 			store = e.other
 		}
-		wg.Go(func() {
+		group.Go(func() error {
 			<-start
-			errs[worker] = fn(worker, store)
+			return fn(ctx, worker, store)
 		})
 	}
 	close(start)
-	wg.Wait()
-	require.NoError(t, errors.Join(errs...))
+	require.NoError(t, group.Wait())
 }
 
 func testOneCreateWins(t *testing.T, e *env) {
 	for round := range rounds {
 		name := fmt.Sprint(round)
 		won := make([]*kv.KVPair, workers)
-		e.contend(t, func(worker int, store kv.Store) (err error) {
-			won[worker], err = store.AtomicPut(e.ctx, e.key(name), kv.WithString(fmt.Sprint(worker)))
+		e.contend(t, func(ctx context.Context, worker int, store kv.Store) (err error) {
+			won[worker], err = store.AtomicPut(ctx, e.key(name), kv.WithString(fmt.Sprint(worker)))
 			if errors.Is(err, kv.ErrKeyExists) {
 				return nil
 			}
@@ -77,8 +81,8 @@ func testOneDeleteWins(t *testing.T, e *env) {
 		pair := e.create(t, name)
 		var mu sync.Mutex
 		winners := 0
-		e.contend(t, func(_ int, store kv.Store) error {
-			err := store.AtomicDelete(e.ctx, e.key(name), pair)
+		e.contend(t, func(ctx context.Context, _ int, store kv.Store) error {
+			err := store.AtomicDelete(ctx, e.key(name), pair)
 			if errors.Is(err, kv.ErrKeyModified) {
 				return nil
 			}
@@ -94,14 +98,17 @@ func testOneDeleteWins(t *testing.T, e *env) {
 
 func testIncrementsSumUp(t *testing.T, e *env) {
 	first := e.create(t, "n", kv.WithString("0"))
-	e.contend(t, func(_ int, store kv.Store) error {
+	e.contend(t, func(ctx context.Context, _ int, store kv.Store) error {
 		current := first
 		for done := 0; done < rounds; {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			n, err := strconv.Atoi(current.String())
 			if err != nil {
 				return err
 			}
-			next, err := store.AtomicPut(e.ctx, e.key("n"), kv.WithPrevious(current), kv.WithString(strconv.Itoa(n+1)))
+			next, err := store.AtomicPut(ctx, e.key("n"), kv.WithPrevious(current), kv.WithString(strconv.Itoa(n+1)))
 			if lost, ok := errors.AsType[*kv.ConflictError](err); ok && lost.Current != nil {
 				current = lost.Current
 				continue
@@ -118,9 +125,9 @@ func testIncrementsSumUp(t *testing.T, e *env) {
 }
 
 func testUpdatesSumUp(t *testing.T, e *env) {
-	e.contend(t, func(_ int, store kv.Store) error {
+	e.contend(t, func(ctx context.Context, _ int, store kv.Store) error {
 		for range rounds {
-			_, err := kv.Update(e.ctx, store, e.key("n"), func(current *kv.KVPair) ([]byte, error) {
+			_, err := kv.Update(ctx, store, e.key("n"), func(current *kv.KVPair) ([]byte, error) {
 				if current == nil {
 					return []byte("1"), nil
 				}
@@ -141,9 +148,12 @@ func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 	var mu sync.Mutex
 	var last uint64
 	holders := 0
-	e.contend(t, func(_ int, store kv.Store) error {
+	e.contend(t, func(ctx context.Context, _ int, store kv.Store) error {
 		for done := 0; done < rounds/2; {
-			pair, err := store.AtomicPut(e.ctx, e.key("lock"))
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			pair, err := store.AtomicPut(ctx, e.key("lock"))
 			if errors.Is(err, kv.ErrKeyExists) {
 				continue
 			}
@@ -159,7 +169,7 @@ func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 			if !ok {
 				return fmt.Errorf("version %d after %d, or two holders", pair.Version, last)
 			}
-			if err := store.AtomicDelete(e.ctx, e.key("lock"), pair); err != nil {
+			if err := store.AtomicDelete(ctx, e.key("lock"), pair); err != nil {
 				return err
 			}
 			done++
@@ -171,14 +181,14 @@ func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 func testBlindWritesNeverReuseAVersion(t *testing.T, e *env) {
 	var mu sync.Mutex
 	seen := map[uint64]string{}
-	e.contend(t, func(worker int, store kv.Store) error {
+	e.contend(t, func(ctx context.Context, worker int, store kv.Store) error {
 		var last uint64
 		for round := range rounds {
 			value := fmt.Sprint(worker, " ", round)
-			if err := store.Put(e.ctx, e.key("k"), kv.WithString(value)); err != nil {
+			if err := store.Put(ctx, e.key("k"), kv.WithString(value)); err != nil {
 				return err
 			}
-			pair, err := store.Get(e.ctx, e.key("k"))
+			pair, err := store.Get(ctx, e.key("k"))
 			if err != nil {
 				return err
 			}

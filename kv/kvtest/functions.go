@@ -2,6 +2,7 @@ package kvtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -19,11 +20,16 @@ var functionScenarios = []scenario{
 	{"DeletePrefixSparesSiblings", testDeletePrefix},
 }
 
-// counted returns a store that counts the calls of ListPage.
+// maxPages bounds the pages of a listing, of any number of pairs that the suite writes.
+const maxPages = 1000
+
+// counted returns a store that counts the calls of ListPage, and ends a listing without an end.
 func counted(store kv.Store, pages *int) kv.Store {
 	return kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op == "ListPage" {
-			*pages++
+			if *pages++; *pages > maxPages {
+				return errors.New("kvtest: the pages do not end")
+			}
 		}
 		return next(ctx)
 	})
@@ -31,7 +37,7 @@ func counted(store kv.Store, pages *int) kv.Store {
 
 func testAllIsList(t *testing.T, e *env) {
 	keys := e.fill(t, "1", "2", "3", "4", "5")
-	all := kv.All(e.ctx, e.other, e.prefix, kv.WithLimit(2), kv.Descending())
+	all := kv.All(e.ctx, counted(e.other, new(int)), e.prefix, kv.WithLimit(2), kv.Descending())
 	slices.Reverse(keys)
 	for range 2 { // each iteration starts anew
 		var got []string
@@ -41,7 +47,7 @@ func testAllIsList(t *testing.T, e *env) {
 		}
 		require.Equal(t, keys, got)
 	}
-	for range kv.All(e.ctx, e.other, e.key("nothing")) {
+	for range kv.All(e.ctx, counted(e.other, new(int)), e.key("nothing")) {
 		require.Fail(t, "there is nothing")
 	}
 }
@@ -66,7 +72,7 @@ func testAllEndsWithItsContext(t *testing.T, e *env) {
 	defer cancel()
 	seen := 0
 	var last error
-	for pair, err := range kv.All(ctx, e.other, e.prefix, kv.WithLimit(2)) {
+	for pair, err := range kv.All(ctx, counted(e.other, new(int)), e.prefix, kv.WithLimit(2)) {
 		require.NoError(t, last, "nothing comes behind an error")
 		if last = err; err != nil {
 			require.Nil(t, pair)
@@ -87,7 +93,7 @@ func testDeletePrefix(t *testing.T, e *env) {
 	}
 	siblings := e.fill(t, "a", "a.", "a0", "ab", "b/1", "A/1")
 	for _, want := range []int{pairs, 0} {
-		n, err := kv.DeletePrefix(e.ctx, e.store, e.key("a/"))
+		n, err := kv.DeletePrefix(e.ctx, counted(e.store, new(int)), e.key("a/"))
 		require.NoError(t, err)
 		require.Equal(t, want, n)
 		left, err := e.other.List(e.ctx, e.prefix)

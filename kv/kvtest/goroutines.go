@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -34,8 +33,8 @@ func leftover(t *testing.T, label string) (stacks []string) {
 func testWatchLeavesNoGoroutine(t *testing.T, e *env) {
 	e.fill(t, "1", "2")
 	for _, events := range []int{1, 2, 3, 4} {
-		ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
-		defer cancel() // at the test's end: what the loop leaves behind must not end for that
+		ctx, cancel := context.WithCancel(e.ctx)
+		defer cancel() // at the test's end: what the loop leaves behind must not end for that, nor for a time-out
 		label := e.prefix
 		pprof.Do(ctx, pprof.Labels(goroutineLabel, label), func(ctx context.Context) {
 			seen := 0

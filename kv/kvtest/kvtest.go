@@ -33,7 +33,8 @@ type Harness struct {
 	Second func(t *testing.T, store kv.Store) kv.Store
 	// KeyOverhead is how many bytes the store adds to each key, as kv.Prefixed does. They count towards the limits.
 	KeyOverhead int
-	// Patience is how long the suite waits for what must come, such as an event of a watch. 0: 30 s, for slow machines.
+	// Patience is how long the suite waits for what must come, such as an event of a watch. 0: 30 s, for slow machines. A scenario
+	// that takes ten times as long fails.
 	Patience time.Duration
 	// CheckHistory fails t unless history is linearizable: Record says what it is made of. A checker belongs to the driver's tests, so
 	// that this package needs none. nil: no history is checked.
@@ -49,9 +50,13 @@ type scenario struct {
 	run  func(t *testing.T, e *env)
 }
 
+// scenarioBound is how many times Harness.Patience a scenario may take. Every loop of the suite that a store might keep going ends
+// with its context, at the latest; only a store that does not return from a call, whatever becomes of its context, can hold up the suite.
+const scenarioBound = 10
+
 // env is what a scenario works with.
 type env struct {
-	ctx context.Context
+	ctx context.Context // ends after scenarioBound
 	// store is the one under test; other is a second handle on its data, or the same one.
 	store, other kv.Store
 	prefix       string
@@ -114,8 +119,11 @@ func missing(t *testing.T, h Harness) []string {
 }
 
 func newEnv(t *testing.T, h Harness) *env {
-	e := &env{ctx: t.Context(), store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead, harness: h}
+	e := &env{store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead, harness: h}
 	e.patience = cmp.Or(h.Patience, 30*time.Second)
+	ctx, cancel := clock.System.WithTimeout(t.Context(), scenarioBound*e.patience)
+	t.Cleanup(cancel)
+	e.ctx = ctx
 	e.other = e.store
 	if h.Second != nil {
 		e.other = h.Second(t, e.store)

@@ -48,7 +48,7 @@ func pagesOf(t *testing.T, e *env, store kv.Store, prefix string, options ...kv.
 	require.NoError(t, err)
 	var pairs []*kv.KVPair
 	token := ""
-	for range 10_000 {
+	for range maxPages {
 		page, err := store.ListPage(e.ctx, prefix, append(options[:len(options):len(options)], kv.WithStartKey(token))...)
 		require.NoError(t, err)
 		if settings.Limit > 0 {
@@ -205,7 +205,7 @@ func testListMoreThanAPage(t *testing.T, e *env) {
 	pairs, err = e.other.List(e.ctx, e.prefix, kv.WithLimit(10))
 	require.NoError(t, err)
 	require.Equal(t, keys[:10], keysOf(pairs))
-	n, err := kv.DeletePrefix(e.ctx, e.store, e.prefix)
+	n, err := kv.DeletePrefix(e.ctx, counted(e.store, new(int)), e.prefix)
 	require.NoError(t, err)
 	require.Equal(t, 11, n)
 }

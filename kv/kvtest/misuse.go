@@ -240,10 +240,16 @@ func testCloseDuringUse(t *testing.T, e *env) {
 	if !ok {
 		t.Skip("kvtest: the driver has no Close")
 	}
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
+	defer cancel()
 	var wg sync.WaitGroup
 	for worker := range workers {
 		wg.Go(func() {
 			for i := 0; ; i++ {
+				if ctx.Err() != nil {
+					t.Error("a store that is closed takes writes")
+					return
+				}
 				err := e.store.Put(e.ctx, e.key(fmt.Sprint(worker)), kv.WithString(fmt.Sprint(i)))
 				if errors.Is(err, kv.ErrClosed) {
 					return
