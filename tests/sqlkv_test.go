@@ -34,7 +34,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver, "peer": peer}
+	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver, "peer": peer, "elect": elect}
 	child, ok := children[os.Getenv(childMode)]
 	if !ok {
 		dynamolocal.Main(m)
