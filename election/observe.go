@@ -99,7 +99,7 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[*Leader, error] {
 					return
 				}
 			}
-			o.wait(last)
+			o.wait(last, err != nil)
 		}
 	}
 }
@@ -152,12 +152,14 @@ func (o *observer) look(seen uint64) (*Leader, error) {
 	return o.Election.look(ctx, seen)
 }
 
-// wait returns when it is time for the next look.
-func (o *observer) wait(last *Leader) {
+// wait returns when it is time for the next look: after a poll, and where a watch would tell, much later, unless the last look failed.
+func (o *observer) wait(last *Leader, failed bool) {
 	pause := o.poll
 	if o.watched != nil {
-		pause *= seldom
 		o.watchSession(last)
+		if !failed {
+			pause *= seldom
+		}
 	}
 	t := o.clock.NewTimer(time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64())))
 	defer t.Stop()

@@ -149,7 +149,9 @@ func TestObserveOutlastsErrorsOfTheStore(t *testing.T) {
 		for len(states) > 0 {
 			<-states
 		}
+		began := time.Now()
 		require.ErrorIs(t, (<-states).err, context.DeadlineExceeded)
+		require.LessOrEqual(t, time.Since(began), 10*time.Second)
 		two := b.campaign(t)
 		observer.link.inject(nil)
 		s := <-states
