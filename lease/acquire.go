@@ -32,23 +32,21 @@ func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOpti
 	return c.enterGate(ctx, key, options, c.acquire)
 }
 
-// enterGate runs an acquire of key, which Close waits for and interrupts. The lease that comes of it counts on as its user.
+// enterGate runs an acquire of key, which Close waits for. The lease that comes of it counts on as its user.
 func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, acquire func(context.Context, *request) (*Lease, error)) (*Lease, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	settings, err := c.acquireSettings(options)
-	if err != nil {
+	r := &request{key: key, row: leasePrefix + key, began: c.clock.Now()}
+	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
-	g := c.gateOf(key)
-	defer c.leaveGate(key, g)
-	l, err := acquire(ctx, &request{acquireSettings: settings, key: key, gate: g, began: c.clock.Now()})
+	r.gate = c.gateOf(key)
+	defer c.leaveGate(key, r.gate)
+	l, err := acquire(ctx, r)
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)
@@ -60,6 +58,7 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 type request struct {
 	acquireSettings
 	key   string
+	row   string // its key in the store
 	gate  *gate
 	began clock.Reading
 }
@@ -235,7 +234,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	began := c.clock.Now()
 	record := r.record(c, s, old)
 	c.cover(record.Acq, nil)
-	pair, err := c.store.AtomicPut(ctx, leasePrefix+r.key, record.options(previous, c.attemptTimeout())...)
+	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attemptTimeout())...)
 	if err == nil {
 		return c.grant(ctx, s, r, pair, record, began, takeover), nil, nil
 	}
@@ -252,7 +251,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 
 // grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
 func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading, takeover bool) *Lease {
-	l := &Lease{client: c, session: s, key: r.key, token: pair.Version, version: pair.Version, taken: takeover, record: record}
+	l := &Lease{client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, taken: takeover, record: record}
 	if r.maxHold > 0 {
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
@@ -261,7 +260,7 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {
 		l.told.Store(true) // nobody has had it
 		l.lose(ReasonExpired)
-		give := &row{key: r.key, acq: record.Acq, version: pair.Version, record: record}
+		give := &row{key: r.key, row: r.row, acq: record.Acq, version: pair.Version, record: record}
 		_, _ = c.freeOrGoOn(ctx, s, give, c.attemptTimeout()) // what fails now goes on
 		return nil
 	}

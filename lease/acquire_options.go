@@ -84,19 +84,18 @@ func WithMaxHold(d time.Duration) AcquireOption {
 	}
 }
 
-// acquireSettings adds up the options and checks them against the client's.
-func (c *Client) acquireSettings(options []AcquireOption) (acquireSettings, error) {
-	var a acquireSettings
+// apply adds the options up and checks them against the client's.
+func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 	for _, option := range options {
-		if err := option(&a); err != nil {
-			return acquireSettings{}, err
+		if err := option(a); err != nil {
+			return err
 		}
 	}
 	if most := c.ttl - c.margin - c.heartbeat*11/10; a.minRemaining > most {
-		return acquireSettings{}, fmt.Errorf("lease: WithMinRemaining(%v): a TTL of %v with a heartbeat every %v always leaves %v, want no more: %w",
+		return fmt.Errorf("lease: WithMinRemaining(%v): a TTL of %v with a heartbeat every %v always leaves %v, want no more: %w",
 			a.minRemaining, c.ttl, c.heartbeat, most, ErrInvalid)
 	}
-	return a, nil
+	return nil
 }
 
 // record is the row of an acquisition by s over old, the record of a key that had none if nil (R19).

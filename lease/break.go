@@ -74,7 +74,7 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 	if record.Session != h.Session || record.Acq != h.acq {
 		return nil
 	}
-	_, err = c.free(ctx, &row{key: h.Key, acq: h.acq, version: pair.Version, record: *record})
+	_, err = c.free(ctx, &row{key: h.Key, row: pair.Key, acq: h.acq, version: pair.Version, record: *record})
 	return err
 }
 

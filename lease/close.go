@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 )
 
 // Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
@@ -42,15 +43,25 @@ func (c *Client) Close(ctx context.Context) error {
 	defer cancel()
 	sessions, openErr := c.lastSessions(detached)
 	err = errors.Join(err, openErr)
-	for _, s := range sessions {
+	return errors.Join(err, c.endAll(detached, sessions))
+}
+
+// endAll ends sessions, all at once: the corpse of one must not use up the time of another.
+func (c *Client) endAll(ctx context.Context, sessions []*session) error {
+	errs := make([]error, len(sessions))
+	var wait sync.WaitGroup
+	for i, s := range sessions {
 		s.lose(ReasonClosed, false)
-		if endErr := s.end(detached); endErr != nil {
-			err = errors.Join(err, fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, endErr))
-			continue
-		}
-		c.emit(Event{Type: EventSessionClosed, Session: s.id})
+		wait.Go(func() {
+			if err := s.end(ctx); err != nil {
+				errs[i] = fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, err)
+				return
+			}
+			c.emit(Event{Type: EventSessionClosed, Session: s.id})
+		})
 	}
-	return err
+	wait.Wait()
+	return errors.Join(errs...)
 }
 
 // lastSessions returns the sessions whose rows may still be there. No other is opened any more: who

@@ -45,7 +45,10 @@ func (c *Client) gateOf(key string) *gate {
 	defer c.mu.Unlock()
 	g, ok := c.gates[key]
 	if !ok {
-		g = &gate{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+		if g = c.spare; g == nil {
+			g = &gate{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+		}
+		c.spare = nil
 		c.gates[key] = g
 	}
 	g.users++
@@ -55,9 +58,23 @@ func (c *Client) gateOf(key string) *gate {
 func (c *Client) leaveGate(key string, g *gate) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if g.users--; g.users == 0 {
-		delete(c.gates, key)
+	if g.users--; g.users > 0 {
+		return
 	}
+	delete(c.gates, key)
+	select {
+	case <-g.freed:
+	default:
+	}
+	g.handed, g.pausing = 0, false
+	c.spare = g // for the next key: an uncontended acquire makes no gate
+}
+
+// nobodyWaits reports whether the gate's queue is empty.
+func (c *Client) nobodyWaits(g *gate) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(g.queue) == 0
 }
 
 // wake tells the first local waiter for key, if there is one, that the key may be free.
@@ -109,7 +126,8 @@ func (g *gate) removeLocked(w *waiter) bool {
 	return true
 }
 
-// heir returns the waiter to whom a lease of key may be handed over, nil if nobody waits or others get their chance now.
+// heir returns the waiter to whom a lease of key may be handed over, nil if nobody waits or others get their chance now. The caller
+// leaves the gate, which it uses like an acquire.
 func (c *Client) heir(key string) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -125,6 +143,7 @@ func (c *Client) heir(key string) *waiter {
 		return nil
 	}
 	g.handed++
+	g.users++
 	return g.queue[0]
 }
 
@@ -148,6 +167,7 @@ func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 	if w == nil {
 		return false
 	}
+	defer c.leaveGate(l.key, w.gate)
 	select {
 	case w.gate.writing <- struct{}{}:
 	default:

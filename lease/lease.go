@@ -3,7 +3,6 @@ package lease
 import (
 	"bytes"
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +20,7 @@ type Lease struct {
 	client  *Client
 	session *session
 	key     string
+	row     string // its key in the store
 	token   uint64
 	taken   bool
 	hold    *hold // nil without a max-hold
@@ -68,7 +68,7 @@ func (l *Lease) Value() []byte {
 // writes the guarded data (for DynamoDB: (*dynamokv.Store).ConditionCheck) it closes the gap that no lock can: who has lost the lease to another cannot
 // write. It is in terms of the driver's keys, whatever wrappers the client's store has.
 func (l *Lease) Condition() kv.Condition {
-	return kv.ResolveCondition(l.client.store, kv.Condition{Key: leasePrefix + l.key, Field: acqField, Value: l.acq()})
+	return kv.ResolveCondition(l.client.store, kv.Condition{Key: l.row, Field: acqField, Value: l.acq()})
 }
 
 // acq is the acquisition id, which never changes.
@@ -110,8 +110,7 @@ func (l *Lease) lost() *LostError {
 
 // reason is why the context of the lease ended.
 func (l *Lease) reason() Reason {
-	var cause *LostError
-	if errors.As(context.Cause(l.ctx), &cause) {
+	if cause, ok := context.Cause(l.ctx).(*LostError); ok { //nolint:errorlint // every cause is made here
 		return cause.Reason
 	}
 	return ReasonExpired

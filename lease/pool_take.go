@@ -24,7 +24,7 @@ func (p *Pool) get(ctx context.Context, r *partitionRow, wait bool) (*Lease, err
 	key := p.key(r.name)
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
-	l, err := p.contend(ctx, &request{key: key, gate: g, began: c.clock.Now()}, r.pair, wait)
+	l, err := p.contend(ctx, &request{key: key, row: leasePrefix + key, gate: g, began: c.clock.Now()}, r.pair, wait)
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)

@@ -75,7 +75,11 @@ func (r *leaseRecord) unowned() leaseRecord {
 
 // options are what a write of the record over previous carries, nil: a create.
 func (r *leaseRecord) options(previous *kv.KVPair, timeout time.Duration) []kv.WriteOption {
-	options := []kv.WriteOption{kv.WithPrevious(previous), kv.WithJSON(r), kv.WithAttemptTimeout(timeout)}
+	options := make([]kv.WriteOption, 0, 4)
+	options = append(options, kv.WithJSON(r), kv.WithAttemptTimeout(timeout))
+	if previous != nil {
+		options = append(options, kv.WithPrevious(previous))
+	}
 	switch {
 	case r.Acq != "":
 		options = append(options, kv.WithFields(kv.Fields{acqField: r.Acq}))

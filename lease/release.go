@@ -21,7 +21,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		if lost := l.lost(); lost != nil {
 			return lost
 		}
-		previous := kv.NewPair(leasePrefix+l.key, version, nil, time.Time{}, nil)
+		previous := kv.NewPair(l.row, version, nil, time.Time{}, nil)
 		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.options(previous, l.client.attemptTimeout())...)
 		if err == nil {
 			l.mu.Lock()
@@ -103,27 +103,26 @@ func (l *Lease) surrender(ctx context.Context) {
 func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	c := l.client
 	defer c.leave()
-	lost := l.lost()
-	if lost == nil {
+	if l.lost() == nil {
 		l.lose(ReasonReleased)
-		lost = l.lost() // another loss may have come first
 	}
+	reason := l.reason() // another loss may have come first
 	l.session.unlimit(l)
-	l.tellEnd(lost.Reason)
+	l.tellEnd(reason)
 	l.mu.Lock()
-	r := &row{key: l.key, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
+	r := &row{key: l.key, row: l.row, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
 	l.mu.Unlock()
-	switch lost.Reason {
+	switch reason {
 	case ReasonReleased:
 		if c.handOver(ctx, l, r) {
 			return nil
 		}
-		return l.free(ctx, r, lost)
+		return l.free(ctx, r, reason)
 	case ReasonRevoked, ReasonMaxHold:
-		return l.free(ctx, r, lost)
+		return l.free(ctx, r, reason)
 	case ReasonClosed:
 		if value != nil && l.session.err() == nil {
-			return l.free(ctx, r, &LostError{Reason: ReasonReleased}) // what Close deletes afterwards would not keep it
+			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
 		}
 		c.uncover(r.acq)
 		if end := l.session.err(); end == nil || end.Reason == ReasonClosed {
@@ -133,17 +132,17 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 		c.uncover(r.acq)
 		c.wake(l.key)
 	}
-	return lost
+	return &LostError{Key: l.key, Reason: reason}
 }
 
 // free gives the row of a latched lease back.
-func (l *Lease) free(ctx context.Context, r *row, lost *LostError) error {
+func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 	gone, err := l.client.freeOrGoOn(ctx, l.session, r, l.client.farewell())
 	switch {
 	case err != nil:
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
-	case lost.Reason != ReasonReleased:
-		return lost
+	case reason != ReasonReleased:
+		return &LostError{Key: l.key, Reason: reason}
 	case gone:
 		return &LostError{Key: l.key, Reason: ReasonBroken}
 	}
@@ -176,7 +175,8 @@ func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row, limit time.
 
 // row is a lease row of ours that is being freed.
 type row struct {
-	key, acq string
+	key, row string // row is its key in the store
+	acq      string
 	version  uint64
 	record   leaseRecord
 	// leave is the value to leave behind in a row that keeps one, nil: the one it has.
@@ -187,7 +187,7 @@ type row struct {
 
 // pair is the row as the previous pair of a conditional write.
 func (r *row) pair() *kv.KVPair {
-	return kv.NewPair(leasePrefix+r.key, r.version, nil, time.Time{}, nil)
+	return kv.NewPair(r.row, r.version, nil, time.Time{}, nil)
 }
 
 // free deletes a row of ours, or for a row that keeps its value writes it unowned (R19), whatever version

@@ -113,7 +113,7 @@ func (c *Client) look(ctx context.Context, key string) func(p pending, tried clo
 		if record == nil || record.Acq != p.acq {
 			return tried.MonotonicSince(p.began) >= c.landing() || (p.version != 0 && version >= p.version)
 		}
-		_, err := c.free(ctx, &row{key: key, acq: p.acq, version: pair.Version, record: *record})
+		_, err := c.free(ctx, &row{key: key, row: pair.Key, acq: p.acq, version: pair.Version, record: *record})
 		if err == nil {
 			c.wake(key)
 		}

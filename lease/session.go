@@ -181,13 +181,20 @@ func (s *session) end(ctx context.Context) error {
 			s.gone = true
 			s.mu.Unlock()
 			return nil
-		case current != nil && s.adopt(current):
-			return errAgain
+		case current != nil && s.adopt(current), s.version() > pair.Version:
+			return errAgain // the other one who ends it may have adopted it meanwhile
 		case conflict:
 			return nil // somebody else's row now
 		}
 		return err
 	})
+}
+
+// version is the latest version known to be this session's.
+func (s *session) version() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pair.Version
 }
 
 // currentPair extracts from a failed write the pair that stood in its way, and whether the write is known not to be applied.

@@ -11,10 +11,36 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// acquire waits for its turn in this process, or for a lease that is handed over to it, and then for the key (R9.3, R15).
+// acquire gets a key that is free, and for which nobody waits here, at once. Otherwise it waits for its turn in this
+// process, or for a lease that is handed over to it, and then for the key (R9.3, R15), until Close begins.
 func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
+	var failed error
+	if c.nobodyWaits(r.gate) && c.localHolder(r.key) == nil {
+		l, err := c.tryRow(ctx, r, nil)
+		if err == nil || !worthWaiting(ctx, err) {
+			return l, err
+		}
+		failed = err
+	}
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
+	for {
+		l, err := c.queueUp(ctx, r, failed)
+		if err != nil || l.lost() == nil {
+			return l, err
+		}
+		c.pass(ctx, l) // handed over, and lost before the waiter looked: a grant is checked when it is returned (R9.4)
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		failed = nil
+	}
+}
+
+// queueUp is one turn in the gate's queue.
+func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease, error) {
 	w := c.enqueue(r)
-	l, err := c.turn(ctx, w)
+	l, err := c.turn(ctx, w, failed)
 	c.dequeue(w)
 	var handed *Lease
 	select {
@@ -32,13 +58,28 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	return l, err
 }
 
-// turn waits until w is the first, and then contends.
-func (c *Client) turn(ctx context.Context, w *waiter) (*Lease, error) {
+// worthWaiting reports whether an acquire that failed with err goes on when it may wait: it does so before anything else
+// is known only for what other clients and the store's load explain.
+func worthWaiting(ctx context.Context, err error) bool {
+	var b *busy
+	if errors.As(err, &b) {
+		return true
+	}
+	return ctx.Err() == nil && !permanent(err) && (errors.Is(err, ErrHeld) || errors.Is(err, kv.ErrThrottled) || errors.Is(err, kv.ErrUncertain))
+}
+
+// turn waits until w is the first, and then contends. failed is the error of an attempt just made, nil if there was none.
+func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, error) {
+	select {
+	case <-w.first:
+		return c.contend(ctx, w, failed)
+	default:
+	}
 	select {
 	case l := <-w.lease:
 		return l, nil
 	case <-w.first:
-		return c.contend(ctx, w)
+		return c.contend(ctx, w, nil)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -48,27 +89,26 @@ func (c *Client) turn(ctx context.Context, w *waiter) (*Lease, error) {
 var errHandedOver = errors.New("lease: handed over")
 
 // contend tries to get the key, and waits for it, until it has it.
-func (c *Client) contend(ctx context.Context, w *waiter) (*Lease, error) {
+func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
 	var seen *kv.KVPair
 	for waited := false; ; waited = true {
-		if err := c.awaitLocal(ctx, w); err != nil {
+		if err == nil {
+			if err := c.awaitLocal(ctx, w); err != nil {
+				return nil, err
+			}
+			var l *Lease
+			if l, err = c.tryRow(ctx, w.request, seen); err == nil {
+				return l, nil
+			}
+		}
+		outage := waited && ctx.Err() == nil && !permanent(err) // which is waited out, once the key was found held
+		if !outage && !worthWaiting(ctx, err) {
 			return nil, err
 		}
-		l, err := c.tryRow(ctx, w.request, seen)
 		var b *busy
-		switch {
-		case err == nil:
-			return l, nil
-		case errors.As(err, &b):
-		case ctx.Err() != nil, permanent(err):
-			return nil, err
-		case waited, errors.Is(err, ErrHeld), errors.Is(err, kv.ErrThrottled), errors.Is(err, kv.ErrUncertain):
-			// an outage is waited out
-		default:
-			return nil, err
-		}
+		errors.As(err, &b)
 		w.tellWaiting(b, err)
 		watch.start(ctx)
 		if seen, err = c.poll(ctx, w, b, watch); err != nil {
