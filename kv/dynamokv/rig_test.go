@@ -2,6 +2,7 @@ package dynamokv_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -73,6 +74,9 @@ func cutAnswer(r *http.Request, send next) (*http.Response, error) {
 
 // hang keeps the request from the server until the client gives it up.
 func hang(r *http.Request) (*http.Response, error) {
+	if giveUp, ok := r.Context().Value(hangs{}).(context.CancelFunc); ok {
+		giveUp()
+	}
 	<-r.Context().Done()
 	return nil, r.Context().Err()
 }
