@@ -58,7 +58,8 @@ func ours(pair *kv.KVPair, acq string) bool {
 func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
 
 // ReleaseWith is Release that leaves value behind, in the same write, for the next holder of a key that keeps its value (KeepValue). Of any
-// other key it is an error that matches ErrInvalid, and the lease is still held. Where the lease was released before, value is not written.
+// other key it is an error that matches ErrInvalid, and the lease is still held. nil: value is written, also while Close waits for this call.
+// An error that matches ErrLost: it is not. Where the lease was released before, it returns what that returned.
 func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 	if err := checkValue("ReleaseWith", value); err != nil {
 		return err
@@ -121,11 +122,12 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	case ReasonRevoked, ReasonMaxHold:
 		return l.free(ctx, r, reason)
 	case ReasonClosed:
-		if value != nil && l.session.err() == nil {
+		end := l.session.err()
+		if value != nil && end == nil {
 			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
 		}
 		c.uncover(r.acq)
-		if end := l.session.err(); end == nil || end.Reason == ReasonClosed {
+		if value == nil && (end == nil || end.Reason == ReasonClosed) {
 			return nil // Close waits for this call and then frees the row with the session
 		}
 	default:

@@ -34,7 +34,7 @@
 //	an answer is lost      nothing                                nothing; one that records the outcome: Do says so, and goes on in the background
 //	the store is away      Lock waits, TryLock and Do's start     nothing is started; what runs is lost at the TTL
 //	                       return its error
-//	Close while fn runs    fn's context ends                      the same, and the slot is abandoned: let Do return first
+//	Close while fn runs    fn's context ends, Close waits for it  the same, and the outcome is recorded
 //
 // # Keys
 //

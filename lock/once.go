@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -38,7 +37,6 @@ const tries = 3
 type Once struct {
 	client *lease.Client
 	job    string
-	owner  string
 	onceSettings
 	err error // of the options
 }
@@ -46,8 +44,7 @@ type Once struct {
 // NewOnce returns the job called job, which may contain slashes. It does no I/O; a nil client, a bad name or a bad option is an error of each
 // call, which matches lease.ErrInvalid.
 func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
-	host, _ := os.Hostname() // a nameless host has an empty name
-	o := &Once{client: client, job: job, owner: fmt.Sprintf("%s-%d", host, os.Getpid())}
+	o := &Once{client: client, job: job}
 	o.retention = DefaultRetention
 	for _, option := range options {
 		if err := option(&o.onceSettings); err != nil {
@@ -203,7 +200,7 @@ func (o *Once) decide(ctx context.Context, slot string, l *lease.Lease, fn func(
 // start takes the step to running. On failure it has given the lease back, with the slot as it was.
 func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outcome, error) {
 	run := Outcome{
-		State: StateRunning, Token: l.Token(), Owner: o.owner, Attempt: before.Attempt + 1, Started: clock.System.Now().Wall,
+		State: StateRunning, Token: l.Token(), Owner: o.client.Owner(), Attempt: before.Attempt + 1, Started: clock.System.Now().Wall,
 	}
 	var err error
 	for range tries {
@@ -255,9 +252,6 @@ func leave(ctx context.Context, l *lease.Lease, outcome Outcome) error {
 	err := l.Err()
 	if !errors.Is(err, lease.ErrNotHeld) { // else fn has released it, and nothing can be recorded any more
 		err = l.ReleaseWith(ctx, outcome.encode())
-		if ended := l.Err(); err == nil && !errors.Is(ended, lease.ErrNotHeld) {
-			err = ended // the client was closed, which frees the key and writes no value
-		}
 	}
 	if err != nil {
 		return fmt.Errorf("lock: recording %q as %s: %w", l.Key(), outcome.State, err)

@@ -41,7 +41,7 @@ type Outcome struct {
 	State State `json:"state"`
 	// Token is the run's fencing token.
 	Token uint64 `json:"token"`
-	// Owner is the host and process id that ran it, for people.
+	// Owner is the name of the client that ran it, for people.
 	Owner string `json:"owner"`
 	// Attempt counts the runs, from 1.
 	Attempt int `json:"attempt"`
