@@ -1,0 +1,201 @@
+package lease_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestPoolPausedPartitionLiesIdleUntilResumed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(4)
+		m := w.member("0", b.handler("0"))
+		b.await(t, time.Minute, 4, 1)
+		require.NoError(t, m.Pause(t.Context(), "00001", "00002"))
+		require.Equal(t, 2, b.load()["0"], "Pause returns when nobody works on them")
+		require.True(t, m.status(t, "00001").Paused)
+		time.Sleep(3 * interval)
+		require.Equal(t, 2, b.load()["0"])
+		require.NoError(t, m.Resume(t.Context(), "00001", "00002"))
+		b.await(t, 2*interval, 4, 1)
+		m.leave(t)
+	})
+}
+
+// The holder of a partition that is being paused writes its checkpoint over the mark: the mark stays, and so does the checkpoint.
+func TestPoolMarksAndCheckpointsDoNotOverwriteEachOther(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(1)
+		token := make(chan uint64, 1)
+		m := w.member("0", func(ctx context.Context, l *lease.Lease) error {
+			token <- l.Token()
+			<-lease.Draining(ctx)
+			if err := l.Update(ctx, []byte("drained")); err != nil {
+				return err
+			}
+			<-token
+			return nil
+		})
+		first := <-token
+		require.NoError(t, m.Weigh(t.Context(), 7, "00000"))
+		require.Equal(t, first, m.status(t, "00000").Token)
+		go func() {
+			time.Sleep(time.Minute)
+			token <- 0
+		}()
+		require.NoError(t, m.Pause(t.Context(), "00000"))
+		p := m.status(t, "00000")
+		require.Equal(t, "drained", string(p.Checkpoint))
+		require.True(t, p.Paused)
+		require.Equal(t, 7, p.Weight)
+		require.Empty(t, p.Owner)
+		m.leave(t)
+	})
+}
+
+func TestPoolRemovedPartitionIsDrainedAndDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(4)
+		m, n := w.member("0", b.handler("0")), w.member("1", b.handler("1"))
+		b.await(t, time.Minute, 4, 2)
+		require.NoError(t, n.Sync(t.Context(), "00001", "new", "new"))
+		require.Equal(t, []string{"lease/p/00001", "lease/p/new"}, w.rows("lease/"))
+		b.await(t, 2*interval, 2, 2)
+		require.NoError(t, n.Remove(t.Context(), "absent"))
+		require.ErrorIs(t, n.Add(t.Context(), ""), lease.ErrInvalid)
+		time.Sleep(3 * interval)
+		require.Len(t, w.rows("lease/"), 2)
+		b.requireNoOverlap(t)
+		m.leave(t)
+		n.leave(t)
+	})
+}
+
+func TestPoolRemovesWhatADeadMemberHas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(1)
+		m := w.member("0", b.handler("0"))
+		b.await(t, time.Minute, 1, 1)
+		m.crash(b, "0")
+		c, _ := w.client("tool")
+		tool, err := lease.NewPool(c, "p", b.handler("tool"))
+		require.NoError(t, err)
+		began := time.Now()
+		require.NoError(t, tool.Remove(t.Context(), "00000"))
+		require.LessOrEqual(t, time.Since(began), failover)
+		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestPoolCordonedMemberTakesNothingNew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(4)
+		m, n := w.member("0", b.handler("0")), w.member("1", b.handler("1"))
+		b.await(t, time.Minute, 4, 2)
+		require.NoError(t, m.Cordon(t.Context(), true))
+		w.partitions(10)
+		time.Sleep(3 * interval)
+		require.Equal(t, map[string]int{"0": 2, "1": 8}, b.load())
+		require.NoError(t, m.Cordon(t.Context(), false))
+		b.await(t, time.Minute, 10, 2)
+		m.leave(t)
+		n.leave(t)
+	})
+}
+
+func TestPoolMembersKeepToTheirBounds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(10)
+		m, n := w.member("0", b.handler("0"), lease.WithMaxPartitions(2)), w.member("1", b.handler("1"))
+		time.Sleep(5 * interval)
+		require.Equal(t, map[string]int{"0": 2, "1": 8}, b.load())
+		m.leave(t)
+		n.leave(t)
+	})
+}
+
+func TestPoolWeighsPartitions(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(11)
+		m, n := w.member("0", b.handler("0")), w.member("1", b.handler("1"))
+		require.NoError(t, m.Weigh(t.Context(), 10, "00004"))
+		require.ErrorIs(t, m.Weigh(t.Context(), 0, "00004"), lease.ErrInvalid)
+		time.Sleep(10 * interval)
+		load := b.load()
+		require.ElementsMatch(t, []int{1, 10}, []int{load["0"], load["1"]})
+		m.leave(t)
+		n.leave(t)
+	})
+}
+
+func TestPoolMemberGivesAwayAFewAtATimeAndNothingThatItHasJustGot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(40)
+		slow := func(ctx context.Context, l *lease.Lease) error {
+			b.begin("0", l)
+			defer b.end("0", l)
+			<-lease.Draining(ctx)
+			time.Sleep(5 * time.Second)
+			return nil
+		}
+		m := w.member("0", slow, lease.WithMaxMoves(3), lease.WithMinResidency(time.Minute))
+		b.await(t, time.Minute, 40, 1)
+		n := w.member("1", b.handler("1"), lease.WithMaxMoves(3))
+		time.Sleep(45 * time.Second)
+		require.Equal(t, 40, b.load()["0"])
+		var counts []int
+		for range 12 {
+			time.Sleep(5 * time.Second)
+			counts = append(counts, b.load()["1"])
+		}
+		for i := range counts[1:] {
+			require.LessOrEqual(t, counts[i+1]-counts[i], 6, "%v", counts)
+		}
+		require.Greater(t, slices.Max(counts), 15, "%v", counts)
+		b.requireNoOverlap(t)
+		m.leave(t)
+		n.leave(t)
+	})
+}
+
+func TestPoolArgumentsAreChecked(t *testing.T) {
+	t.Parallel()
+	w, b := newWorld(t), newLedger()
+	c, link := w.client("0")
+	for _, name := range []string{"", "a/b", "\xff", string(make([]byte, 129))} {
+		_, err := lease.NewPool(c, name, b.handler("0"))
+		require.ErrorIs(t, err, lease.ErrInvalid, "%q", name)
+	}
+	_, err := lease.NewPool(c, "p", nil)
+	require.ErrorIs(t, err, lease.ErrInvalid)
+	for _, option := range []lease.PoolOption{
+		lease.WithPlanInterval(time.Millisecond), lease.WithDrainTimeout(-1), lease.WithMaxMoves(0), lease.WithMaxPartitions(0),
+		lease.WithMinResidency(-1), lease.WithProgressTimeout(time.Millisecond),
+	} {
+		_, err := lease.NewPool(c, "p", b.handler("0"), option)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	}
+	require.Empty(t, link.take())
+}
