@@ -39,7 +39,7 @@ type view struct {
 func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 	ctx, cancel := p.client.clock.WithTimeout(ctx, max(p.interval, longestLook))
 	defer cancel()
-	v := &view{began: p.client.clock.Now(), sessions: map[string]bool{}, patience: p.interval}
+	v := &view{began: p.client.clock.Now(), sessions: map[string]bool{}, patience: 2 * p.interval}
 	var err error
 	if v.rows, err = p.listRows(ctx, known, kv.EventuallyConsistent()); err != nil {
 		return nil, err
