@@ -189,15 +189,16 @@ func WithoutValues() ReadOption {
 }
 
 // WithLocalIndex lists by a local secondary index: the prefix is matched against, and the order is that of, the
-// string field that is the index's sort key. DynamoDB only; elsewhere ErrIndexNotSupported.
+// string field that is the index's sort key. The index must project all attributes: with another projection the listing fails. DynamoDB
+// only; elsewhere ErrIndexNotSupported.
 func WithLocalIndex(index, sortField string) ReadOption {
 	return indexOption(Index{Name: index, SortField: sortField})
 }
 
 // WithGlobalIndex lists by a global secondary index: the pairs whose partitionField has partitionValue (a string, []byte or
 // number), in the order of the string field sortField, which the prefix is matched against. sortField is "" for an index without a
-// sort key: then the prefix must be empty. Such a read needs EventuallyConsistent; there is no other. DynamoDB
-// only; elsewhere ErrIndexNotSupported. All pairs of the table that the index holds are found, those of other Stores excepted.
+// sort key: then the prefix must be empty, and the order is any. Such a read needs EventuallyConsistent; there is no other. The index
+// must project all attributes. DynamoDB only; elsewhere ErrIndexNotSupported. All pairs of the table that the index holds are found, those of other Stores excepted.
 func WithGlobalIndex(index, partitionField string, partitionValue any, sortField string) ReadOption {
 	return indexOption(Index{Name: index, PartitionField: partitionField, PartitionValue: partitionValue, SortField: sortField})
 }
@@ -207,17 +208,18 @@ func indexOption(index Index) ReadOption {
 		if index.Name == "" {
 			return fmt.Errorf("an index needs a name: %w", ErrInvalidOption)
 		}
+		var partitionValue any // the option may be used by several goroutines: it keeps nothing
 		if index.PartitionField != "" {
 			value, err := normalizeField(index.PartitionValue)
 			if err != nil {
 				return fmt.Errorf("WithGlobalIndex %q: partition value: %w", index.Name, err)
 			}
-			index.PartitionValue = value
+			partitionValue = value
 		}
 		if s.Index != nil {
 			return fmt.Errorf("indexes %q and %q: want one: %w", s.Index.Name, index.Name, ErrInvalidOption)
 		}
-		s.Index = &index
+		s.Index = &Index{Name: index.Name, PartitionField: index.PartitionField, PartitionValue: partitionValue, SortField: index.SortField}
 		return nil
 	})
 }

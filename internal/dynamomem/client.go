@@ -27,7 +27,7 @@ type Apply func() (any, error)
 // Fault is what becomes of a request. It must not return a nil output and a nil error.
 type Fault func(ctx context.Context, call Call, apply Apply) (any, error)
 
-// Client has the methods of dynamokv.Client. Make it with Server.Client. It makes one attempt of each call, whatever the
+// Client has the methods of dynamokv.Client and of dynamokv.Deleter, and TransactWriteItems. Make it with Server.Client. It makes one attempt of each call, whatever the
 // call's options say. It is safe for concurrent use.
 type Client struct {
 	server *Server
@@ -81,6 +81,13 @@ func (c *Client) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, _
 // Query is that of *dynamodb.Client.
 func (c *Client) Query(ctx context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
 	return do(ctx, c, "Query", in, c.server.query)
+}
+
+// TransactWriteItems is that of *dynamodb.Client.
+func (c *Client) TransactWriteItems(
+	ctx context.Context, in *dynamodb.TransactWriteItemsInput, _ ...func(*dynamodb.Options),
+) (*dynamodb.TransactWriteItemsOutput, error) {
+	return do(ctx, c, "TransactWriteItems", in, c.server.transactWriteItems)
 }
 
 func do[In, Out any](ctx context.Context, c *Client, operation string, in *In, serve func(*In) (*Out, error)) (*Out, error) {

@@ -52,8 +52,75 @@ func project(row item, names []string) item {
 	return out
 }
 
+// write is a parsed request that writes a row, or only asks about one.
+type write struct {
+	table     *table
+	key       rowKey
+	condition predicate
+	onFailure types.ReturnValuesOnConditionCheckFailure
+	next      func(old item) (item, error) // the row that follows old, nil for none
+}
+
+// plan returns the row that w leaves, and changes nothing.
+func (w *write) plan() (item, error) {
+	old := w.table.rows[w.key]
+	if !w.condition(old) {
+		failed := &types.ConditionalCheckFailedException{Message: aws.String("The conditional request failed")}
+		if w.onFailure == types.ReturnValuesOnConditionCheckFailureAllOld {
+			failed.Item = cloneItem(old)
+		}
+		return nil, failed
+	}
+	row, err := w.next(old)
+	if err != nil {
+		return nil, err
+	}
+	if size := sizeOf(row); size > maxItemSize {
+		return nil, invalid("item size has exceeded the maximum allowed size: %d bytes", size)
+	}
+	return row, w.table.checkIndexKeys(row)
+}
+
+// apply stores what plan returned.
+func (w *write) apply(row item) {
+	if row == nil {
+		delete(w.table.rows, w.key)
+		return
+	}
+	w.table.rows[w.key] = row
+}
+
+// run plans and applies.
+func (w *write) run() error {
+	row, err := w.plan()
+	if err == nil {
+		w.apply(row)
+	}
+	return err
+}
+
+// writeFields are the parameters that all writes have.
+var writeFields = []string{"TableName", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"}
+
+// parseCondition completes w, whose other expressions have been parsed.
+func (w *write) parseCondition(e *scope, condition *string) (*write, error) {
+	var err error
+	if w.condition, err = e.condition(condition); err != nil {
+		return nil, err
+	}
+	return w, e.checkUsed()
+}
+
 func (s *Server) putItem(in *dynamodb.PutItemInput) (*dynamodb.PutItemOutput, error) {
-	if err := onlyFields(in, "TableName", "Item", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"); err != nil {
+	w, err := s.parsePut(in)
+	if err == nil {
+		err = w.run()
+	}
+	return &dynamodb.PutItemOutput{}, err
+}
+
+func (s *Server) parsePut(in *dynamodb.PutItemInput) (*write, error) {
+	if err := onlyFields(in, append([]string{"Item"}, writeFields...)...); err != nil {
 		return nil, err
 	}
 	t, err := s.table(in.TableName)
@@ -72,21 +139,20 @@ func (s *Server) putItem(in *dynamodb.PutItemInput) (*dynamodb.PutItemOutput, er
 	if err != nil {
 		return nil, err
 	}
-	condition, err := e.condition(in.ConditionExpression)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.checkUsed(); err != nil {
-		return nil, err
-	}
-	if err := t.replace(key, row, condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
-		return nil, err
-	}
-	return &dynamodb.PutItemOutput{}, nil
+	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure, next: func(item) (item, error) { return row, nil }}
+	return w.parseCondition(e, in.ConditionExpression)
 }
 
 func (s *Server) deleteItem(in *dynamodb.DeleteItemInput) (*dynamodb.DeleteItemOutput, error) {
-	if err := onlyFields(in, "TableName", "Key", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"); err != nil {
+	w, err := s.parseDelete(in)
+	if err == nil {
+		err = w.run()
+	}
+	return &dynamodb.DeleteItemOutput{}, err
+}
+
+func (s *Server) parseDelete(in *dynamodb.DeleteItemInput) (*write, error) {
+	if err := onlyFields(in, append([]string{"Key"}, writeFields...)...); err != nil {
 		return nil, err
 	}
 	t, err := s.table(in.TableName)
@@ -101,41 +167,20 @@ func (s *Server) deleteItem(in *dynamodb.DeleteItemInput) (*dynamodb.DeleteItemO
 	if err != nil {
 		return nil, err
 	}
-	condition, err := e.condition(in.ConditionExpression)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.checkUsed(); err != nil {
-		return nil, err
-	}
-	if err := t.replace(key, nil, condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
-		return nil, err
-	}
-	return &dynamodb.DeleteItemOutput{}, nil
-}
-
-// replace stores row, if condition is true of the one that is there; a nil row removes that.
-func (t *table) replace(key rowKey, row item, condition predicate, onFailure types.ReturnValuesOnConditionCheckFailure) error {
-	if old := t.rows[key]; !condition(old) {
-		failed := &types.ConditionalCheckFailedException{Message: aws.String("The conditional request failed")}
-		if onFailure == types.ReturnValuesOnConditionCheckFailureAllOld {
-			failed.Item = cloneItem(old)
-		}
-		return failed
-	}
-	if size := sizeOf(row); size > maxItemSize {
-		return invalid("item size has exceeded the maximum allowed size: %d bytes", size)
-	}
-	if row == nil {
-		delete(t.rows, key)
-		return nil
-	}
-	t.rows[key] = row
-	return nil
+	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure, next: func(item) (item, error) { return nil, nil }}
+	return w.parseCondition(e, in.ConditionExpression)
 }
 
 func (s *Server) updateItem(in *dynamodb.UpdateItemInput) (*dynamodb.UpdateItemOutput, error) {
-	if err := onlyFields(in, "TableName", "Key", "UpdateExpression", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"); err != nil {
+	w, err := s.parseUpdate(in)
+	if err == nil {
+		err = w.run()
+	}
+	return &dynamodb.UpdateItemOutput{}, err
+}
+
+func (s *Server) parseUpdate(in *dynamodb.UpdateItemInput) (*write, error) {
+	if err := onlyFields(in, append([]string{"Key", "UpdateExpression"}, writeFields...)...); err != nil {
 		return nil, err
 	}
 	t, err := s.table(in.TableName)
@@ -154,31 +199,11 @@ func (s *Server) updateItem(in *dynamodb.UpdateItemInput) (*dynamodb.UpdateItemO
 	if err != nil {
 		return nil, err
 	}
-	condition, err := e.condition(in.ConditionExpression)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.checkUsed(); err != nil {
-		return nil, err
-	}
-	if err := t.updateRow(key, u, condition, in.ReturnValuesOnConditionCheckFailure); err != nil {
-		return nil, err
-	}
-	return &dynamodb.UpdateItemOutput{}, nil
-}
-
-// updateRow applies u to a row, or to the bare key if there is none.
-func (t *table) updateRow(key rowKey, u *update, condition predicate, onFailure types.ReturnValuesOnConditionCheckFailure) error {
-	old := t.rows[key]
-	if !condition(old) {
-		return t.replace(key, nil, condition, onFailure)
-	}
-	if old == nil {
-		old = t.keyItem(key)
-	}
-	row, err := u.apply(old)
-	if err != nil {
-		return err
-	}
-	return t.replace(key, row, condition, onFailure)
+	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure, next: func(old item) (item, error) {
+		if old == nil {
+			old = t.keyItem(key)
+		}
+		return u.apply(old)
+	}}
+	return w.parseCondition(e, in.ConditionExpression)
 }

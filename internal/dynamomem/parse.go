@@ -1,6 +1,7 @@
 package dynamomem
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -156,28 +157,30 @@ func (s *scope) projection(text *string) ([]string, error) {
 
 // keyCondition is a KeyConditionExpression: one partition, and what the sort keys must be.
 type keyCondition struct {
-	partition string
+	partition types.AttributeValue
 	sort      func(string) bool
 }
 
-func (s *scope) keyCondition(t *table, text *string) (keyCondition, error) {
+func (s *scope) keyCondition(x Index, text *string) (keyCondition, error) {
 	p := s.parser(text)
 	if p == nil {
 		return keyCondition{}, invalid("KeyConditionExpression is missing")
 	}
 	c := keyCondition{sort: func(string) bool { return true }}
-	if p.path() != t.partitionKey {
-		p.fail("want a condition on the partition key %q first", t.partitionKey)
+	if p.path() != x.PartitionKey {
+		p.fail("want a condition on the partition key %q first", x.PartitionKey)
 	}
 	p.expect("=")
-	c.partition = p.keyText()
+	if c.partition = p.value(); c.partition != nil && !keyValue(c.partition, cmp.Or(x.PartitionType, types.ScalarAttributeTypeS)) {
+		p.fail("the partition key is compared to what is of another type, or empty")
+	}
 	if p.accept("AND") {
 		begins := p.accept("begins_with")
 		if begins {
 			p.expect("(")
 		}
-		if p.path() != t.sortKey {
-			p.fail("want a condition on the sort key %q", t.sortKey)
+		if p.path() != x.SortKey {
+			p.fail("want a condition on the sort key %q", x.SortKey)
 		}
 		p.expect(map[bool]string{true: ",", false: "="}[begins])
 		want := p.keyText()
@@ -189,7 +192,7 @@ func (s *scope) keyCondition(t *table, text *string) (keyCondition, error) {
 	return c, p.end()
 }
 
-// keyText reads a value that a key is compared to.
+// keyText reads a value that a sort key is compared to.
 func (p *parser) keyText() string {
 	v, ok := p.value().(*types.AttributeValueMemberS)
 	if !ok || v.Value == "" {

@@ -2,7 +2,6 @@ package dynamomem
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -11,11 +10,12 @@ import (
 // query is a parsed QueryInput.
 type query struct {
 	table      *table
+	index      Index
 	keys       keyCondition
 	filter     predicate
 	names      []string
 	descending bool
-	start      *rowKey
+	start      *entry
 	limit      int // 0: none
 }
 
@@ -28,7 +28,7 @@ func (s *Server) query(in *dynamodb.QueryInput) (*dynamodb.QueryOutput, error) {
 }
 
 func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
-	err := onlyFields(in, "TableName", "ConsistentRead", "ScanIndexForward", "ExclusiveStartKey", "KeyConditionExpression",
+	err := onlyFields(in, "TableName", "IndexName", "ConsistentRead", "ScanIndexForward", "ExclusiveStartKey", "KeyConditionExpression",
 		"FilterExpression", "ProjectionExpression", "Limit", "ExpressionAttributeNames", "ExpressionAttributeValues")
 	if err != nil {
 		return nil, err
@@ -40,14 +40,23 @@ func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
 	if q.table, err = s.table(in.TableName); err != nil {
 		return nil, err
 	}
+	if q.index, err = q.table.index(in.IndexName); err != nil {
+		return nil, err
+	}
+	if q.table.global(q.index) && aws.ToBool(in.ConsistentRead) {
+		return nil, invalid("consistent reads are not supported on global secondary indexes")
+	}
 	e, err := newScope(in.ExpressionAttributeNames, in.ExpressionAttributeValues)
 	if err != nil {
 		return nil, err
 	}
-	if q.keys, err = e.keyCondition(q.table, in.KeyConditionExpression); err != nil {
+	if q.keys, err = e.keyCondition(q.index, in.KeyConditionExpression); err != nil {
 		return nil, err
 	}
 	if q.filter, err = e.condition(in.FilterExpression); err != nil {
+		return nil, err
+	}
+	if err := e.onlyKeys(q); err != nil {
 		return nil, err
 	}
 	if q.names, err = e.projection(in.ProjectionExpression); err != nil {
@@ -59,34 +68,57 @@ func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
 	return q, q.setStart(in.ExclusiveStartKey)
 }
 
+// onlyKeys refuses a filter on what an index of keys does not hold.
+func (s *scope) onlyKeys(q *query) error {
+	for placeholder, name := range s.names {
+		if q.index.KeysOnly && s.used[placeholder] && !slices.Contains(q.table.keyNames(q.index), name) {
+			return invalid("Secondary index %s does not project one or more filter attributes: [%s]", q.index.Name, name)
+		}
+	}
+	return nil
+}
+
 func (q *query) setStart(start item) error {
 	if start == nil {
 		return nil
 	}
-	key, err := q.table.onlyKey(start)
+	names := q.table.keyNames(q.index)
+	if len(start) != len(names) {
+		return invalid("the provided starting key is invalid")
+	}
+	key, err := q.table.keyOf(start)
 	if err != nil {
 		return err
 	}
-	if key.partition != q.keys.partition || !q.keys.sort(key.sort) {
+	e, ok := q.index.entryOf(key, start)
+	if !ok {
+		return invalid("the provided starting key is invalid")
+	}
+	if !equal(start[q.index.PartitionKey], q.keys.partition) || !q.keys.sort(e.sort) {
 		return invalid("the provided starting key is outside query boundaries based on provided conditions")
 	}
-	q.start = &key
+	q.start = &e
 	return nil
 }
 
 // run looks at rows up to the limit, or to 1 MB of them; those that the filter drops count.
 func (q *query) run() *dynamodb.QueryOutput {
-	keys := q.table.partition(q.keys.partition)
+	entries := q.table.partition(q.index, q.keys.partition)
 	if q.descending {
-		slices.Reverse(keys)
+		slices.Reverse(entries)
 	}
+	keys := q.table.keyNames(q.index)
 	out := &dynamodb.QueryOutput{Items: []item{}}
 	size := 0
-	for _, key := range keys {
-		if !q.keys.sort(key.sort) || !q.behindStart(key) {
+	for _, e := range entries {
+		if !q.keys.sort(e.sort) || !q.behindStart(e) {
 			continue
 		}
-		row := q.table.rows[key]
+		row := q.table.rows[e.key]
+		position := project(row, keys)
+		if q.index.KeysOnly {
+			row = position
+		}
 		out.ScannedCount++
 		size += sizeOf(row)
 		if q.filter(row) {
@@ -94,19 +126,19 @@ func (q *query) run() *dynamodb.QueryOutput {
 			out.Count++
 		}
 		if int(out.ScannedCount) == q.limit || size >= maxPageSize {
-			out.LastEvaluatedKey = q.table.keyItem(key)
+			out.LastEvaluatedKey = position
 			break
 		}
 	}
 	return out
 }
 
-func (q *query) behindStart(key rowKey) bool {
+func (q *query) behindStart(e entry) bool {
 	if q.start == nil {
 		return true
 	}
 	if q.descending {
-		return strings.Compare(key.sort, q.start.sort) < 0
+		return e.compare(*q.start) < 0
 	}
-	return strings.Compare(key.sort, q.start.sort) > 0
+	return e.compare(*q.start) > 0
 }

@@ -6,13 +6,11 @@
 // are parsed and evaluated as they are sent. Whatever this package does not understand (an input field, a function, a bare
 // attribute name) is answered by a ValidationException: it never passes in silence.
 //
-// What it does not model: indexes, eventual consistency, reserved words, capacity, transactions, signatures. No mutex is
-// held while a fault waits, so all of it works inside testing/synctest.
+// What it does not model: eventual consistency, also of global indexes, reserved words, capacity, signatures, and two transactions that
+// get in each other's way. No mutex is held while a fault waits, so all of it works inside testing/synctest.
 package dynamomem
 
 import (
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -28,16 +26,17 @@ const attrExpires = "expires"
 type Server struct {
 	mu     sync.Mutex
 	tables map[string]*table
+	tokens map[string]bool // of the transactions that were applied
 }
 
 // New returns a Server without tables.
-func New() *Server { return &Server{tables: map[string]*table{}} }
+func New() *Server { return &Server{tables: map[string]*table{}, tokens: map[string]bool{}} }
 
-// CreateTable makes an empty table whose keys are strings of these names. It replaces a table of the same name.
-func (s *Server) CreateTable(name, partitionKey, sortKey string) {
+// CreateTable makes an empty table whose keys are strings of these names, with indexes. It replaces a table of the same name.
+func (s *Server) CreateTable(name, partitionKey, sortKey string, indexes ...Index) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tables[name] = &table{partitionKey: partitionKey, sortKey: sortKey, rows: map[rowKey]item{}}
+	s.tables[name] = &table{partitionKey: partitionKey, sortKey: sortKey, indexes: indexes, rows: map[rowKey]item{}}
 }
 
 // Sweep removes the rows of all tables whose attribute "expires", in Unix seconds, has passed at now, and returns how many.
@@ -69,6 +68,7 @@ func (s *Server) Item(tableName, partition, sort string) map[string]types.Attrib
 // table is guarded by its Server's mutex. Rows are never changed, only replaced.
 type table struct {
 	partitionKey, sortKey string
+	indexes               []Index
 	rows                  map[rowKey]item
 }
 
@@ -111,16 +111,4 @@ func (t *table) keyItem(k rowKey) item {
 		t.partitionKey: &types.AttributeValueMemberS{Value: k.partition},
 		t.sortKey:      &types.AttributeValueMemberS{Value: k.sort},
 	}
-}
-
-// partition returns the keys of a partition in the order of their sort keys.
-func (t *table) partition(name string) []rowKey {
-	var keys []rowKey
-	for k := range t.rows {
-		if k.partition == name {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortFunc(keys, func(a, b rowKey) int { return strings.Compare(a.sort, b.sort) })
-	return keys
 }

@@ -68,6 +68,9 @@ func (t transport) serve(operation string, body []byte) (any, error) {
 	case "DeleteItem":
 		_, err := serve(s, body, s.deleteItem)
 		return object{}, err
+	case "TransactWriteItems":
+		_, err := serve(s, body, s.transactWriteItems)
+		return object{}, err
 	case "Query":
 		out, err := serve(s, body, s.query)
 		if err != nil {
@@ -112,6 +115,10 @@ func decode(body []byte, in any) error {
 			var it item
 			it, err = decodeItem(part)
 			field.Set(reflect.ValueOf(it))
+		case field.Type() == reflect.TypeFor[[]types.TransactWriteItem]():
+			var items []types.TransactWriteItem
+			items, err = decodeTransaction(part)
+			field.Set(reflect.ValueOf(items))
 		default:
 			err = json.Unmarshal(part, field.Addr().Interface())
 		}
@@ -120,6 +127,27 @@ func decode(body []byte, in any) error {
 		}
 	}
 	return nil
+}
+
+func decodeTransaction(text json.RawMessage) ([]types.TransactWriteItem, error) {
+	var elements []map[string]json.RawMessage
+	if err := json.Unmarshal(text, &elements); err != nil {
+		return nil, err
+	}
+	items := make([]types.TransactWriteItem, len(elements))
+	for i, element := range elements {
+		for kind, part := range element {
+			field := reflect.ValueOf(&items[i]).Elem().FieldByName(kind)
+			if !field.IsValid() {
+				return nil, fmt.Errorf("no write %q", kind)
+			}
+			field.Set(reflect.New(field.Type().Elem()))
+			if err := decode(part, field.Interface()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return items, nil
 }
 
 func decodeItem(text json.RawMessage) (item, error) {
@@ -191,5 +219,25 @@ func encodeError(err error) object {
 	if errors.As(err, &failed) && failed.Item != nil {
 		answer["Item"] = encodeItem(failed.Item)
 	}
+	var canceled *types.TransactionCanceledException
+	if errors.As(err, &canceled) {
+		answer["Message"] = api.ErrorMessage()
+		answer["CancellationReasons"] = encodeReasons(canceled.CancellationReasons)
+	}
 	return answer
+}
+
+func encodeReasons(reasons []types.CancellationReason) []object {
+	out := make([]object, 0, len(reasons))
+	for _, r := range reasons {
+		o := object{"Code": *r.Code}
+		if r.Message != nil {
+			o["Message"] = *r.Message
+		}
+		if r.Item != nil {
+			o["Item"] = encodeItem(r.Item)
+		}
+		out = append(out, o)
+	}
+	return out
 }

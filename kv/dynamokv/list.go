@@ -2,6 +2,7 @@ package dynamokv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -134,7 +135,11 @@ func (l *listing) row(it item) (*row, error) {
 	if id, ok := it[s.idName].(*types.AttributeValueMemberS); !ok || id.Value != s.partition {
 		return nil, nil
 	}
-	return s.decode(key.Value, it, !l.settings.WithoutValues)
+	r, err := s.decode(key.Value, it, !l.settings.WithoutValues)
+	if bad, ok := errors.AsType[*kv.FormatError](err); ok && l.settings.Index != nil {
+		bad.Problem += fmt.Sprintf(" in index %q, whose projection must be ALL", l.settings.Index.Name)
+	}
+	return r, err
 }
 
 // query makes the request for the rows behind l.start.

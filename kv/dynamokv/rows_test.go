@@ -1,7 +1,6 @@
 package dynamokv_test
 
 import (
-	"crypto/rand"
 	"strconv"
 	"testing"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/stretchr/testify/require"
 
-	"github.com/dynalock/dynalock/internal/dynamolocal"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 )
@@ -119,101 +117,4 @@ func TestWhatAPutCosts(t *testing.T) {
 	costs(1, put()) // over a bare tombstone
 	costs(1, func() error { return s.Delete(t.Context(), "key") })
 	costs(2, put()) // over one that may still have fields
-}
-
-func TestConditionCheckGuardsATransaction(t *testing.T) {
-	t.Parallel()
-	s := newRig(t)
-	p, err := s.AtomicPut(t.Context(), "key", kv.WithFields(kv.Fields{"acq": "mine"}))
-	require.NoError(t, err)
-	client := newClient(s.endpoint, &wire{base: sharedTransport})
-	transact := func(key, value string) error {
-		check, err := s.ConditionCheck(kv.Condition{Key: key, Field: "acq", Value: value})
-		require.NoError(t, err)
-		_, err = client.TransactWriteItems(t.Context(), &dynamodb.TransactWriteItemsInput{TransactItems: []types.TransactWriteItem{check, {
-			Put: &types.Put{TableName: aws.String(s.table), Item: map[string]types.AttributeValue{
-				"id": &types.AttributeValueMemberS{Value: rand.Text()}, "name": &types.AttributeValueMemberS{Value: "data"},
-			}},
-		}}})
-		return err
-	}
-	require.NoError(t, transact("key", "mine"))
-	var canceled *types.TransactionCanceledException
-	require.ErrorAs(t, transact("key", "theirs"), &canceled)
-	require.ErrorAs(t, transact("other", "mine"), &canceled)
-	require.NoError(t, s.AtomicDelete(t.Context(), "key", p))
-	require.ErrorAs(t, transact("key", "mine"), &canceled)
-
-	_, err = s.ConditionCheck(kv.Condition{Key: "key", Field: "version", Value: 1})
-	require.ErrorIs(t, err, kv.ErrReservedField)
-	_, err = s.ConditionCheck(kv.Condition{Key: "", Field: "acq", Value: 1})
-	require.ErrorIs(t, err, kv.ErrInvalidKey)
-}
-
-func TestListingByIndexes(t *testing.T) {
-	t.Parallel()
-	endpoint := dynamolocal.Endpoint(t)
-	client, table := newClient(endpoint, &wire{base: sharedTransport}), "indexed-"+rand.Text()
-	createIndexed(t, client, table)
-	open := func(partition string) *dynamokv.Store {
-		s, err := dynamokv.New(client, table, dynamokv.WithPartition(partition))
-		require.NoError(t, err)
-		return s
-	}
-	s, other := open("a"), open("b")
-	for i, key := range []string{"k1", "k2", "k3", "k4"} {
-		fields := kv.WithFields(kv.Fields{"owner": "me", "rank": "r" + strconv.Itoa(9-i)})
-		require.NoError(t, s.Put(t.Context(), key, fields))
-		require.NoError(t, other.Put(t.Context(), "x"+key, fields))
-	}
-	require.NoError(t, s.Delete(t.Context(), "k2"))
-	want := []string{"k4", "k3", "k1"}
-	local := kv.WithLocalIndex("by-rank", "rank")
-	global := kv.WithGlobalIndex("by-owner", "owner", "me", "rank")
-	require.Equal(t, want, keysByPages(t, s, local))
-	require.Equal(t, want, keysByPages(t, s, local, kv.WithoutValues()))
-	require.Equal(t, want, keysByPages(t, s, global, kv.EventuallyConsistent()))
-	require.Equal(t, []string{"k1", "k3", "k4"}, keysByPages(t, s, local, kv.Descending()))
-
-	_, err := s.List(t.Context(), "r", global)
-	require.ErrorIs(t, err, kv.ErrUnsupported)
-	_, err = s.List(t.Context(), "r", kv.WithGlobalIndex("by-owner", "owner", "me", ""), kv.EventuallyConsistent())
-	require.ErrorIs(t, err, kv.ErrInvalidOption)
-}
-
-// keysByPages lists the pairs whose index field begins with r, one to a page.
-func keysByPages(t *testing.T, s kv.Store, options ...kv.ReadOption) []string {
-	t.Helper()
-	var keys []string
-	for token := ""; ; {
-		page, err := s.ListPage(t.Context(), "r", append(options, kv.WithLimit(1), kv.WithStartKey(token))...)
-		require.NoError(t, err)
-		for _, p := range page.Pairs {
-			keys = append(keys, p.Key)
-		}
-		if token = page.Next; token == "" {
-			return keys
-		}
-	}
-}
-
-func createIndexed(t *testing.T, client *dynamodb.Client, table string) {
-	t.Helper()
-	key := func(partition, sort string) []types.KeySchemaElement {
-		return []types.KeySchemaElement{
-			{AttributeName: aws.String(partition), KeyType: types.KeyTypeHash}, {AttributeName: aws.String(sort), KeyType: types.KeyTypeRange},
-		}
-	}
-	all := &types.Projection{ProjectionType: types.ProjectionTypeAll}
-	var attributes []types.AttributeDefinition
-	for _, name := range []string{"id", "name", "rank", "owner"} {
-		attributes = append(attributes, types.AttributeDefinition{AttributeName: aws.String(name), AttributeType: types.ScalarAttributeTypeS})
-	}
-	_, err := client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
-		TableName: aws.String(table), BillingMode: types.BillingModePayPerRequest, AttributeDefinitions: attributes, KeySchema: key("id", "name"),
-		LocalSecondaryIndexes:  []types.LocalSecondaryIndex{{IndexName: aws.String("by-rank"), KeySchema: key("id", "rank"), Projection: all}},
-		GlobalSecondaryIndexes: []types.GlobalSecondaryIndex{{IndexName: aws.String("by-owner"), KeySchema: key("owner", "rank"), Projection: all}},
-	})
-	require.NoError(t, err)
-	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
 }

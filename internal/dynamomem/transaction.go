@@ -1,0 +1,117 @@
+package dynamomem
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+)
+
+const maxTransaction = 100
+
+// transactWriteItems applies all writes or none. A token that was applied before makes it do nothing.
+func (s *Server) transactWriteItems(in *dynamodb.TransactWriteItemsInput) (*dynamodb.TransactWriteItemsOutput, error) {
+	if err := onlyFields(in, "TransactItems", "ClientRequestToken"); err != nil {
+		return nil, err
+	}
+	writes, err := s.parseTransaction(in.TransactItems)
+	if err != nil {
+		return nil, err
+	}
+	token := aws.ToString(in.ClientRequestToken)
+	if token != "" && s.tokens[token] {
+		return &dynamodb.TransactWriteItemsOutput{}, nil
+	}
+	rows, err := planAll(writes)
+	if err != nil {
+		return nil, err
+	}
+	for i, w := range writes {
+		w.apply(rows[i])
+	}
+	s.tokens[token] = true
+	return &dynamodb.TransactWriteItemsOutput{}, nil
+}
+
+func (s *Server) parseTransaction(items []types.TransactWriteItem) ([]*write, error) {
+	if len(items) == 0 || len(items) > maxTransaction {
+		return nil, invalid("a transaction has %d items, want 1 to %d", len(items), maxTransaction)
+	}
+	seen := map[string]bool{}
+	var writes []*write
+	for _, it := range items {
+		w, err := s.parseTransactItem(it)
+		if err != nil {
+			return nil, err
+		}
+		row := fmt.Sprintf("%p %q", w.table, w.key)
+		if seen[row] {
+			return nil, invalid("transaction request cannot include multiple operations on one item")
+		}
+		seen[row], writes = true, append(writes, w)
+	}
+	return writes, nil
+}
+
+// parseTransactItem parses an element as the request of its own that it is like.
+func (s *Server) parseTransactItem(it types.TransactWriteItem) (*write, error) {
+	switch {
+	case it == types.TransactWriteItem{Put: it.Put} && it.Put != nil:
+		p := it.Put
+		return s.parsePut(&dynamodb.PutItemInput{TableName: p.TableName, Item: p.Item, ConditionExpression: p.ConditionExpression,
+			ExpressionAttributeNames: p.ExpressionAttributeNames, ExpressionAttributeValues: p.ExpressionAttributeValues,
+			ReturnValuesOnConditionCheckFailure: p.ReturnValuesOnConditionCheckFailure})
+	case it == types.TransactWriteItem{Update: it.Update} && it.Update != nil:
+		u := it.Update
+		return s.parseUpdate(&dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key, UpdateExpression: u.UpdateExpression,
+			ConditionExpression: u.ConditionExpression, ExpressionAttributeNames: u.ExpressionAttributeNames,
+			ExpressionAttributeValues: u.ExpressionAttributeValues, ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure})
+	case it == types.TransactWriteItem{Delete: it.Delete} && it.Delete != nil:
+		d := it.Delete
+		return s.parseDelete(&dynamodb.DeleteItemInput{TableName: d.TableName, Key: d.Key, ConditionExpression: d.ConditionExpression,
+			ExpressionAttributeNames: d.ExpressionAttributeNames, ExpressionAttributeValues: d.ExpressionAttributeValues,
+			ReturnValuesOnConditionCheckFailure: d.ReturnValuesOnConditionCheckFailure})
+	case it == types.TransactWriteItem{ConditionCheck: it.ConditionCheck} && it.ConditionCheck != nil:
+		c := it.ConditionCheck
+		w, err := s.parseDelete(&dynamodb.DeleteItemInput{TableName: c.TableName, Key: c.Key, ConditionExpression: c.ConditionExpression,
+			ExpressionAttributeNames: c.ExpressionAttributeNames, ExpressionAttributeValues: c.ExpressionAttributeValues,
+			ReturnValuesOnConditionCheckFailure: c.ReturnValuesOnConditionCheckFailure})
+		if err != nil {
+			return nil, err
+		}
+		if c.ConditionExpression == nil {
+			return nil, invalid("a ConditionCheck has no condition")
+		}
+		w.next = func(old item) (item, error) { return old, nil }
+		return w, nil
+	}
+	return nil, invalid("an item of a transaction wants exactly one of Put, Update, Delete and ConditionCheck")
+}
+
+// planAll plans each write on the rows as they are. If a condition fails, the error says of each write what became of it.
+func planAll(writes []*write) ([]item, error) {
+	var rows []item
+	var reasons []types.CancellationReason
+	var codes []string
+	canceled := false
+	for _, w := range writes {
+		row, err := w.plan()
+		reason := types.CancellationReason{Code: aws.String("None")}
+		var failed *types.ConditionalCheckFailedException
+		if errors.As(err, &failed) {
+			reason = types.CancellationReason{Code: aws.String("ConditionalCheckFailed"), Message: failed.Message, Item: failed.Item}
+			canceled = true
+		} else if err != nil {
+			return nil, err
+		}
+		rows, reasons, codes = append(rows, row), append(reasons, reason), append(codes, *reason.Code)
+	}
+	if !canceled {
+		return rows, nil
+	}
+	message := fmt.Sprintf("Transaction cancelled, please refer cancellation reasons for specific reasons [%s]", strings.Join(codes, ", "))
+	return nil, &types.TransactionCanceledException{Message: aws.String(message), CancellationReasons: reasons}
+}
