@@ -1,0 +1,278 @@
+package tests_test
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	crand "crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// What a member of the pool in a process of its own needs to know.
+const (
+	poolTable    = "DYNALOCK_TEST_POOL_TABLE"
+	poolEndpoint = "DYNALOCK_TEST_POOL_ENDPOINT"
+)
+
+// poolEvent is what a member says: a handler begins or ends, or how many requests it has sent so far.
+type poolEvent struct {
+	Event    string // begin, end, requests
+	PID      int
+	Key      string
+	Token    uint64
+	Requests int64
+	At       time.Duration
+}
+
+// requestCounter counts the requests on the wire.
+type requestCounter struct{ n atomic.Int64 }
+
+func (c *requestCounter) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.n.Add(1)
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// openPool makes a client and a pool on DynamoDB Local, whose requests are counted.
+func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lease.Pool, *requestCounter, error) {
+	count := &requestCounter{}
+	options := localClient(endpoint).Options()
+	options.HTTPClient = &http.Client{Transport: count}
+	store, err := dynamokv.New(dynamodb.New(options), table)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	client, err := lease.New(store, lease.WithTTL(lease.MinTTL))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	pool, err := lease.NewPool(client, "shards", handle)
+	return client, pool, count, err
+}
+
+// TestPoolMemberProcess is no test: it is a member of the pool, in a process that TestPoolOfProcesses starts, until SIGTERM.
+func TestPoolMemberProcess(t *testing.T) {
+	table := os.Getenv(poolTable)
+	if table == "" {
+		t.Skip("not started by TestPoolOfProcesses")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	var mu sync.Mutex
+	events := json.NewEncoder(os.Stdout)
+	say := func(e poolEvent) {
+		mu.Lock()
+		defer mu.Unlock()
+		e.PID, e.At = os.Getpid(), machineTime()
+		_ = events.Encode(e) // the parent is gone: nothing matters any more
+	}
+	client, pool, count, err := openPool(table, os.Getenv(poolEndpoint), func(ctx context.Context, l *lease.Lease) error {
+		say(poolEvent{Event: "begin", Key: l.Key(), Token: l.Token()})
+		defer say(poolEvent{Event: "end", Key: l.Key(), Token: l.Token()})
+		select {
+		case <-lease.Draining(ctx):
+		case <-ctx.Done():
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	go func() {
+		for range time.Tick(100 * time.Millisecond) {
+			say(poolEvent{Event: "requests", Requests: count.n.Load()})
+		}
+	}()
+	require.NoError(t, errors.Join(pool.Run(ctx), client.Close(context.WithoutCancel(ctx))))
+}
+
+// poolRun is the parent's view of the members.
+type poolRun struct {
+	t     *testing.T
+	env   []string
+	mu    sync.Mutex
+	has   map[int]map[string]bool
+	sent  map[int]int64
+	holds map[string][]hold
+}
+
+// hold is a handler's time with a partition; to is 0 while it goes on.
+type hold struct {
+	pid      int
+	token    uint64
+	from, to time.Duration
+}
+
+// poolProcess is a member in a process of its own. said is closed when all that it said is noted.
+type poolProcess struct {
+	*exec.Cmd
+	said chan struct{}
+}
+
+// end waits for the process.
+func (p *poolProcess) end() error {
+	<-p.said
+	return p.Wait()
+}
+
+func (r *poolRun) start() *poolProcess {
+	cmd := exec.CommandContext(r.t.Context(), os.Args[0], "-test.run=^TestPoolMemberProcess$")
+	cmd.Env, cmd.Stderr = append(os.Environ(), r.env...), os.Stderr
+	out, err := cmd.StdoutPipe()
+	require.NoError(r.t, err)
+	require.NoError(r.t, cmd.Start())
+	p := &poolProcess{cmd, make(chan struct{})}
+	go func() {
+		defer close(p.said)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var e poolEvent
+			if json.Unmarshal(lines.Bytes(), &e) == nil { // else it is what go test prints
+				r.note(e)
+			}
+		}
+	}()
+	return p
+}
+
+func (r *poolRun) note(e poolEvent) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.has[e.PID] == nil {
+		r.has[e.PID] = map[string]bool{}
+	}
+	switch e.Event {
+	case "begin":
+		r.has[e.PID][e.Key] = true
+		r.holds[e.Key] = append(r.holds[e.Key], hold{pid: e.PID, token: e.Token, from: e.At})
+	case "end":
+		delete(r.has[e.PID], e.Key)
+		for i := range r.holds[e.Key] {
+			if h := &r.holds[e.Key][i]; h.pid == e.PID && h.token == e.Token && h.to == 0 {
+				h.to = e.At
+			}
+		}
+	case "requests":
+		r.sent[e.PID] = e.Requests
+	}
+}
+
+// died ends what a killed member had.
+func (r *poolRun) died(pid int, at time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.has, pid)
+	for _, holds := range r.holds {
+		for i := range holds {
+			if holds[i].pid == pid && holds[i].to == 0 {
+				holds[i].to = at
+			}
+		}
+	}
+}
+
+// await waits until so many members have that many partitions each, and returns how long that took.
+func (r *poolRun) await(members, each int, limit time.Duration) time.Duration {
+	r.t.Helper()
+	began := machineTime()
+	var counts []int
+	require.Eventually(r.t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		counts = counts[:0]
+		for _, has := range r.has {
+			counts = append(counts, len(has))
+		}
+		return len(counts) == members && !slices.ContainsFunc(counts, func(n int) bool { return n != each })
+	}, limit, 20*time.Millisecond, "%v", &counts)
+	return machineTime() - began
+}
+
+// requests returns how many requests the members have sent.
+func (r *poolRun) requests() (sum int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for pid := range r.has {
+		sum += r.sent[pid]
+	}
+	return sum
+}
+
+func TestPoolOfProcesses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs DynamoDB Local and a minute: left out by -short")
+	}
+	t.Parallel()
+	const partitions, members = 150, 3
+	table, endpoint := "pool-"+crand.Text(), dynamolocal.Endpoint(t)
+	require.NoError(t, dynamokv.EnsureTable(t.Context(), localClient(endpoint), table))
+	client, pool, _, err := openPool(table, endpoint, func(context.Context, *lease.Lease) error { return nil })
+	require.NoError(t, err)
+	names := make([]string, partitions)
+	for i := range names {
+		names[i] = fmt.Sprintf("shard-%03d", i)
+	}
+	require.NoError(t, pool.Add(t.Context(), names...))
+	require.NoError(t, client.Close(t.Context()))
+
+	r := &poolRun{t: t, env: []string{poolTable + "=" + table, poolEndpoint + "=" + endpoint}, has: map[int]map[string]bool{}, sent: map[int]int64{}, holds: map[string][]hold{}}
+	running := make([]*poolProcess, members)
+	for i := range running {
+		running[i] = r.start()
+	}
+	t.Logf("%d partitions balanced over %d processes after %v", partitions, members, r.await(members, partitions/members, time.Minute))
+
+	const window = 20 * time.Second
+	time.Sleep(5 * time.Second)
+	before := r.requests()
+	time.Sleep(window)
+	perMinute := float64(r.requests()-before) / window.Minutes() / members
+	const heartbeat = lease.MinTTL / 3
+	formula := float64(time.Minute)/float64(heartbeat) + 2*float64(time.Minute)/float64(2*heartbeat)
+	t.Logf("requests per minute and member: %.0f, by the formula %.0f (a heartbeat every %v, two listings every %v)", perMinute, formula, heartbeat, 2*heartbeat)
+	require.InEpsilon(t, formula, perMinute, 0.15)
+
+	require.NoError(t, running[0].Process.Kill())
+	_ = running[0].end() // it was killed
+	r.died(running[0].Process.Pid, machineTime())
+	t.Logf("its share retaken %v after kill -9", r.await(members-1, partitions/(members-1), 30*time.Second))
+	running[0] = r.start()
+	t.Logf("balanced %v after one joined", r.await(members, partitions/members, time.Minute))
+
+	for _, p := range running {
+		require.NoError(t, p.Process.Signal(syscall.SIGTERM))
+	}
+	for _, p := range running {
+		require.NoError(t, p.end())
+	}
+	r.requireExclusion()
+}
+
+// requireExclusion requires that no two handlers of a partition overlapped, and that the later always had the greater token.
+func (r *poolRun) requireExclusion() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	require.Len(r.t, r.holds, 150)
+	for key, holds := range r.holds {
+		slices.SortFunc(holds, func(a, b hold) int { return cmp.Compare(a.token, b.token) })
+		for i := range holds[1:] {
+			require.NotZero(r.t, holds[i].to, "%s: %v", key, holds)
+			require.LessOrEqual(r.t, holds[i].to, holds[i+1].from, "%s: %v", key, holds)
+		}
+	}
+}
