@@ -159,3 +159,26 @@ func TestPoolGoesOnWithANewSessionWhenItsOwnWasLost(t *testing.T) {
 		m.leave(t)
 	})
 }
+
+// A member that stops says so before its handlers have drained: the others wait for what it gives back, and do not find out later.
+func TestPoolPartitionsOfAMemberThatDrainsAreWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(10)
+		m := w.member("0", func(ctx context.Context, l *lease.Lease) error {
+			b.begin("0", l)
+			defer b.end("0", l)
+			<-lease.Draining(ctx)
+			time.Sleep(12 * time.Second)
+			return nil
+		}, lease.WithDrainTimeout(time.Minute))
+		b.await(t, time.Minute, 10, 1)
+		n := w.member("1", b.handler("1"))
+		b.await(t, 2*time.Minute, 10, 2)
+		m.leave(t)
+		b.await(t, 2*time.Second, 10, 1)
+		b.requireNoOverlap(t)
+		n.leave(t)
+	})
+}
