@@ -192,6 +192,7 @@ func TestI10ClosedClientLeavesNoRowNoRequestNoGoroutine(t *testing.T) {
 		link.loseAnswer("AtomicPut", "lease/abandoned")
 		_, err = c.TryAcquire(t.Context(), "abandoned")
 		require.ErrorIs(t, err, kv.ErrUncertain)
+		synctest.Wait() // until the resolver has looked: what it leaves to Close is freed with the session
 		go func() {
 			<-l.Context().Done()
 			_ = l.Release(context.Background())
