@@ -140,6 +140,13 @@ func newMemTable(t *testing.T) func(*testing.T) (*dynamokv.Store, *dynamomem.Cli
 	}
 }
 
+// patientClock gives attempts a minute: one that a slow machine answers late is sent again, and then a blind write takes effect twice (S3).
+type patientClock struct{ clock.Clock }
+
+func (patientClock) WithTimeout(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, time.Minute)
+}
+
 // openLocal opens two stores on a fresh table of DynamoDB Local.
 func openLocal(t *testing.T) (stores [2]kv.Store) {
 	t.Helper()
@@ -152,7 +159,7 @@ func openLocal(t *testing.T) (stores [2]kv.Store) {
 	table := "linearizable-" + crand.Text() // the emulator may be shared by several processes
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
 	for i := range stores {
-		store, err := dynamokv.New(client, table)
+		store, err := dynamokv.New(client, table, dynamokv.WithClock(patientClock{clock.System}))
 		require.NoError(t, err)
 		stores[i] = store
 	}

@@ -290,10 +290,20 @@ func TestRowsThatTheDriverDidNotWrite(t *testing.T) {
 	db, err := sql.Open("sqlite", file)
 	require.NoError(t, err)
 	defer db.Close()
-	for _, damage := range []string{"version = 0", "fields = 'x'", `version = 1, fields = '{"a":["?","b"]}'`} {
+	for _, damage := range []string{
+		"version = 0", "version = -1", "version = 'x'", "version = 1.5", "version = x'00'", "expires = 'soon'", "expires = 1e300",
+		"fields = 'x'", "fields = x'00'", "fields = '[]'", `fields = '{"a":["?","b"]}'`, `fields = '{"a":["N","b"]}'`, `fields = '{"a":["B","?"]}'`,
+	} {
+		_, err = db.ExecContext(t.Context(), "UPDATE kv SET version = 1, expires = NULL, fields = NULL")
+		require.NoError(t, err)
 		_, err = db.ExecContext(t.Context(), "UPDATE kv SET "+damage)
 		require.NoError(t, err)
 		_, err = store.Get(t.Context(), "k")
+		require.ErrorIs(t, err, kv.ErrFormat, damage)
+		require.ErrorContains(t, err, `"k"`, damage)
+		_, err = store.List(t.Context(), "")
+		require.ErrorIs(t, err, kv.ErrFormat, damage)
+		_, err = store.AtomicPut(t.Context(), "k")
 		require.ErrorIs(t, err, kv.ErrFormat, damage)
 	}
 	require.NoError(t, store.Delete(t.Context(), "k"))

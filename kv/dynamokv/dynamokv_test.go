@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/kv/kvtest"
@@ -15,7 +16,8 @@ func TestContract(t *testing.T) {
 	endpoint, table := sharedTable(t)
 	partition := rand.Text()
 	open := func(t *testing.T) kv.Store {
-		s, err := dynamokv.New(newClient(endpoint, &wire{base: sharedTransport}), table, dynamokv.WithPartition(partition))
+		s, err := dynamokv.New(newClient(endpoint, &wire{base: sharedTransport}), table, dynamokv.WithPartition(partition),
+			dynamokv.WithClock(patientClock{clock.System}))
 		require.NoError(t, err)
 		return s
 	}

@@ -60,7 +60,7 @@ func indexedRig(t *testing.T, emulator bool, options ...dynamokv.Option) *rig {
 	}
 	r := &rig{wire: &wire{base: sharedTransport}, partition: "a", endpoint: dynamolocal.Endpoint(t), table: "indexed-" + rand.Text()}
 	createIndexed(t, newClient(r.endpoint, r.wire), r.table)
-	return r.open(t, options)
+	return r.open(t, append([]dynamokv.Option{dynamokv.WithClock(patientClock{clock.System})}, options...))
 }
 
 func createIndexed(t *testing.T, client *dynamodb.Client, table string) {

@@ -131,9 +131,22 @@ type rig struct {
 	endpoint, table, partition string
 }
 
-// newRig makes a rig on the emulator.
+// patientClock is the machine's clock, but attempts have ten times as long for their answers: an answer that a slow machine is late with
+// must not cost an attempt that the test does not count. One that hangs is given up at once.
+type patientClock struct{ clock.Clock }
+
+func (c patientClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, 10*d)
+	return context.WithValue(ctx, hangs{}, cancel), cancel
+}
+
+// hangs is the key of the function that ends an attempt as its time-out does.
+type hangs struct{}
+
+// newRig makes a rig on the emulator, with a patient clock unless options have another.
 func newRig(t *testing.T, options ...dynamokv.Option) *rig {
 	t.Helper()
+	options = append([]dynamokv.Option{dynamokv.WithClock(patientClock{clock.System})}, options...)
 	r := &rig{wire: &wire{base: sharedTransport}, partition: rand.Text()}
 	r.endpoint, r.table = sharedTable(t)
 	return r.open(t, options)
@@ -157,6 +170,9 @@ func (r *rig) open(t *testing.T, options []dynamokv.Option) *rig {
 // another makes another Store on the same pairs, without faults.
 func (r *rig) another(t *testing.T, options ...dynamokv.Option) *dynamokv.Store {
 	t.Helper()
+	if r.wire.base == sharedTransport {
+		options = append([]dynamokv.Option{dynamokv.WithClock(patientClock{clock.System})}, options...)
+	}
 	other := *r
 	other.wire = &wire{base: r.wire.base}
 	return other.open(t, options).Store

@@ -36,6 +36,9 @@ func scanPair(row interface{ Scan(...any) error }) (*kv.KVPair, error) {
 		text       sql.NullString
 	)
 	if err := row.Scan(&key, &version, &expires, &text, &value); err != nil {
+		if key != nil { // there is a row, and one of its values is of another type
+			return nil, &kv.FormatError{Key: string(key), Problem: err.Error()}
+		}
 		return nil, fmt.Errorf("sqlkv: reading a row: %w", err)
 	}
 	if version <= 0 {
