@@ -118,8 +118,8 @@ func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term
 
 // keepCampaigning campaigns until it succeeds, ctx ends or nothing is to be hoped for.
 func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
-	pauses := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0))
+	pauses := clock.Jitter(e.clock, backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0)))
 	for {
 		t, err := e.Campaign(ctx, e.value)
 		switch {

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"sync"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -161,7 +161,7 @@ func (o *observer) wait(last *Leader, failed bool) {
 			pause *= seldom
 		}
 	}
-	t := o.clock.NewTimer(time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64())))
+	t := o.clock.NewTimer(clock.Spread(o.clock, pause*9/10, 1.0/9))
 	defer t.Stop()
 	select {
 	case <-t.C():

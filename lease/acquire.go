@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 	"unicode/utf8"
 
@@ -181,7 +180,7 @@ func (c *Client) patience(ctx context.Context, key string, round int) error {
 	case round > 12:
 		return fmt.Errorf("lease: %q: others were faster %d times: %w", key, round, ErrHeld)
 	}
-	return clock.Sleep(ctx, c.clock, time.Duration(rand.Int64N(int64(c.pollMin))))
+	return clock.Sleep(ctx, c.clock, clock.Spread(c.clock, c.pollMin/2, 1))
 }
 
 // permanent reports whether err is one that waiting does not mend.

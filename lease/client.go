@@ -265,7 +265,7 @@ func stop(err error) error { return stopError{err} }
 
 // untilKnown calls write until it returns nil or ctx ends, with pauses of 100 ms to 30 s between failures.
 func (c *Client) untilKnown(ctx context.Context, write func() error) error {
-	pauses := newPauses()
+	pauses := c.newPauses()
 	for {
 		err := write()
 		if err == nil {
@@ -284,7 +284,7 @@ func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 }
 
 // newPauses are the pauses of R14: 100 ms to 30 s, jittered, for ever.
-func newPauses() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0))
+func (c *Client) newPauses() *clock.Pauses {
+	return clock.Jitter(c.clock, backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)))
 }

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -14,7 +13,7 @@ import (
 func (s *session) beat() {
 	defer close(s.beating)
 	interval := s.client.heartbeat
-	pause := time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+	pause := clock.Spread(s.client.clock, interval, 0.1)
 	failing := false
 	for s.rest(pause) {
 		again, err := s.renew()
@@ -30,7 +29,7 @@ func (s *session) beat() {
 		default:
 			failing = false
 			s.client.emit(Event{Type: EventHeartbeat, Session: s.id, Remaining: s.remaining()})
-			pause = time.Duration(float64(interval) * (0.9 + 0.2*rand.Float64()))
+			pause = clock.Spread(s.client.clock, interval, 0.1)
 		}
 	}
 }

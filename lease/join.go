@@ -87,7 +87,7 @@ func (c *Client) rejoin() {
 		return
 	}
 	c.start(func(ctx context.Context) {
-		pauses := newPauses()
+		pauses := c.newPauses()
 		for c.open.Err() == nil && len(c.groups()) > 0 {
 			if _, err := c.current(ctx); err == nil || clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 				return

@@ -103,8 +103,8 @@ func (c *claim) giveBack(l *Lease, finished bool) {
 // work calls the handler until it gives the partition up, or finishes it, or has to stop.
 func (c *claim) work(l *Lease) (finished bool) {
 	m := c.member
-	pauses := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0))
+	pauses := clock.Jitter(m.client.clock, backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(time.Second), backoff.WithMaxInterval(time.Minute), backoff.WithMaxElapsedTime(0)))
 	for l.Held() && !c.drains() {
 		began := m.client.clock.Now()
 		err := c.call(l)

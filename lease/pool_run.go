@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"time"
@@ -126,9 +125,9 @@ const staleness = time.Second
 
 // run plans, and follows the plan, until ctx ends, all is done, or the store will never do.
 func (m *poolMember) run(ctx context.Context) error {
-	troubles := newPauses()
+	troubles := m.client.newPauses()
 	for {
-		pause := time.Duration(float64(m.interval) * (0.9 + 0.2*rand.Float64()))
+		pause := clock.Spread(m.client.clock, m.interval, 0.1)
 		ended, err := m.plan(ctx)
 		switch {
 		case ctx.Err() != nil:

@@ -52,7 +52,7 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 
 // runResolver reads the row, with pauses of 100 ms to 30 s, until no write is pending.
 func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
-	pauses := newPauses()
+	pauses := c.newPauses()
 	for {
 		c.mu.Lock()
 		writes := r.writes

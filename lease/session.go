@@ -54,7 +54,7 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	host, _ := os.Hostname()
 	now := c.clock.Now()
 	s := &session{
-		client: c, id: randomID(16), beating: make(chan struct{}), nudged: make(chan struct{}, 1), renewed: now, acked: randomID(8),
+		client: c, id: c.newSessionID(), beating: make(chan struct{}), nudged: make(chan struct{}, 1), renewed: now, acked: randomID(8),
 		news: make(chan struct{}), revoked: map[string]clock.Reading{}, limited: map[*Lease]struct{}{},
 	}
 	s.record = sessionRecord{
@@ -208,4 +208,12 @@ func currentPair(err error) (current *kv.KVPair, conflict bool) {
 		return u.Current, false
 	}
 	return nil, false
+}
+
+// newSessionID returns 128 random bits. A simulation's clock makes its own, since plans of a pool depend on them.
+func (c *Client) newSessionID() string {
+	if source, ok := c.clock.(interface{ SessionID() string }); ok {
+		return source.SessionID()
+	}
+	return randomID(16)
 }

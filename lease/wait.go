@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -200,7 +199,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*k
 func (c *Client) pollPause(b *busy, began, looked clock.Reading, watch *watch) time.Duration {
 	now := c.clock.Now()
 	pause := min(max(now.MonotonicSince(began)/10, c.pollMin), c.pollMax)
-	pause = time.Duration(float64(pause) * (0.8 + 0.2*rand.Float64()))
+	pause = clock.Spread(c.clock, pause*9/10, 1.0/9)
 	if b == nil {
 		return pause
 	}

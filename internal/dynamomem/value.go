@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
@@ -22,6 +23,9 @@ func rat(n int64) *big.Rat { return new(big.Rat).SetInt64(n) }
 
 // parseNumber reads a number of at most 38 digits and a magnitude of less than 1e126.
 func parseNumber(text string) (*big.Rat, error) {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return new(big.Rat).SetInt64(n), nil // like most
+	}
 	if !numeral.MatchString(text) {
 		return nil, invalid("%.50q is not a number", text)
 	}

@@ -64,7 +64,7 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	}
 	budget, cancel := op.budget(ctx)
 	defer cancel()
-	pause := newBackoff()
+	pause := op.newBackoff()
 	var last error
 	for !op.late() {
 		err, sent := op.attempt(budget, send)
@@ -96,14 +96,14 @@ func (op *operation) budget(ctx context.Context) (context.Context, context.Cance
 }
 
 // newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ, maxBackoff at most.
-func newBackoff() *backoff.ExponentialBackOff {
-	return backoff.NewExponentialBackOff(
+func (op *operation) newBackoff() *clock.Pauses {
+	return clock.Jitter(op.store.clock, backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(firstBackoff/2),
 		backoff.WithRandomizationFactor(1),
 		backoff.WithMultiplier(2),
 		backoff.WithMaxInterval(maxBackoff/2),
 		backoff.WithMaxElapsedTime(0),
-	)
+	))
 }
 
 // attempt sends once. sent is false only if the request surely was not handed to the HTTP client: a
