@@ -13,7 +13,7 @@ RACE := $(if $(CC_FOUND),-race)
 each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; \
 	(cd $$module && $(1)) || status=1; done; exit $$status
 
-.PHONY: help test test-short lint fmt fmt-check tidy-check sim run clean
+.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos run clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -49,6 +49,9 @@ tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
 SEEDS := 2000
 sim: ## simulate the lease layer under SEEDS=2000 new seeds, without the race detector
 	cd tests && SIM_SEEDS=$(SEEDS) go test -count 1 -timeout 60m -run TestSimulation ./sim
+
+chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
+	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos
 
 run: ## the example: three workers compete for the files under this folder
 	go run ./examples/competing-consumers
