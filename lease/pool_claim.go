@@ -31,6 +31,8 @@ type claim struct {
 	// calling is the call of the handler that goes on, nil if none does. overdue: it should have stopped by now.
 	calling *call
 	overdue bool
+	// limit is the timer of WithDrainTimeout, nil until it runs.
+	limit clock.Timer
 }
 
 // claim starts a claim. The caller holds m.mu.
@@ -49,7 +51,7 @@ func (c *claim) quit(moving bool) {
 		c.giveUp()
 		close(c.draining)
 		if c.lease != nil {
-			c.member.client.clock.AfterFunc(c.member.drain, c.hurry)
+			c.limit = c.member.client.clock.AfterFunc(c.member.drain, c.hurry)
 		}
 	}
 }
@@ -61,6 +63,9 @@ func (c *claim) live(r *partitionRow) {
 	defer func() {
 		m.mu.Lock()
 		delete(m.claims, c.name)
+		if c.limit != nil {
+			c.limit.Stop()
+		}
 		m.settled[c.name] = m.client.clock.Now()
 		m.finished = m.finished || finished
 		m.mu.Unlock()
