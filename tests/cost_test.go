@@ -76,8 +76,13 @@ func wait(d, ttl time.Duration) (polls, looks float64) {
 	}
 }
 
-// listing is what it takes to list n rows of so many bytes, strongly.
-func listing(n, size float64) units { return oneRead.times(math.Ceil(n * size / 4096)) }
+// listing is what it takes to list n rows of so many bytes, with eventual consistency.
+func listing(n, size float64) units { return oneRead.times(math.Ceil(n*size/4096) / 2) }
+
+// pooling is what all members of a pool read to make one plan each: sessions, and partitions with small checkpoints.
+func pooling(members, partitions float64) units {
+	return listing(members, 600).plus(listing(partitions, 300)).times(members)
+}
 
 func TestTheFiguresOfTheCostPage(t *testing.T) {
 	t.Parallel()
@@ -257,8 +262,10 @@ func workloadsTable() string {
 		{"10 processes, one leads, nine wait", beat.times(10).plus(waiting(month, lease.DefaultTTL, pollMax).times(9))},
 		{"the same, polling every 5 s (`lease.WithPoll`)",
 			beat.times(10).plus(waiting(month, lease.DefaultTTL, 5*time.Second).times(9))},
-		{"10 processes share 100 partitions, each lists 300-byte rows of all once per heartbeat",
-			beat.times(10).plus(listing(10+100, 300).times(10 * month.Seconds() / 5))},
+		{"10 processes share 100 partitions by a `lease.Pool`",
+			beat.times(10).plus(pooling(10, 100).times(month.Seconds() / 10))},
+		{"the same, planning once a minute (`lease.WithPlanInterval`)",
+			beat.times(10).plus(pooling(10, 100).times(month.Seconds() / 60))},
 		{"the same 100 leases, held without listing", beat.times(10)},
 		{"a mutex taken and released 10 times a second, by one process", beat.plus(oneWrite.times(2 * 10 * month.Seconds()))},
 		{"a cron job: every minute 5 processes start, try one lock and close",
