@@ -182,3 +182,35 @@ func TestI10PoolLeavesNoTimerBehind(t *testing.T) {
 		require.Zero(t, c.pending.Load(), "the handlers returned long before the end of their time")
 	})
 }
+
+func TestR14RowThatLandsAfterTheLastReadBeganIsStillGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		link := newLink(w.store)
+		a, err := lease.New(slow{link}, lease.WithTTL(ttl))
+		require.NoError(t, err)
+		defer func() { require.NoError(t, a.Close(t.Context())) }()
+		began := time.Now()
+		var land func(context.Context) error
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			switch {
+			case call.Key == "lease/key" && call.Op == "AtomicPut":
+				land = next
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			case call.Key == "lease/key" && call.Op == "Get" && land != nil && time.Since(began) > time.Minute:
+				err := next(ctx) // which finds nothing
+				require.NoError(t, land(context.Background()))
+				land = nil
+				time.Sleep(2*time.Minute + time.Second - time.Since(began)) // now no write lands any more
+				return err
+			}
+			return next(ctx)
+		})
+		_, err = a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrUncertain)
+		time.Sleep(5 * time.Minute)
+		require.Nil(t, land)
+		require.Empty(t, w.rows("lease/"))
+	})
+}
