@@ -1,6 +1,6 @@
 # The commands of this repository. CI runs the same ones (.ci/run).
 
-MODULES := . examples tests
+MODULES := . examples tests bench
 LINT_VERSION := v2.12.2
 LINT := bin/golangci-lint-$(LINT_VERSION)
 TIMEOUT := 10m
@@ -13,7 +13,7 @@ RACE := $(if $(CC_FOUND),-race)
 each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; \
 	(cd $$module && $(1)) || status=1; done; exit $$status
 
-.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos mutants run clean
+.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos mutants run bench clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -58,6 +58,9 @@ mutants: ## plant each bug of tests/mutants in the library: the tests must find 
 
 run: ## the example: three workers compete for the files under this folder
 	go run ./examples/competing-consumers
+
+bench: ## measure, for some minutes, and write docs/figures.md; NOTE= says what else the machine does
+	cd bench && go run . $(if $(NOTE),-note "$(NOTE)")
 
 clean: ## remove bin/, the tools
 	rm -rf bin
