@@ -18,7 +18,7 @@ import (
 // in addition when it is not, and nothing when this client itself holds the key. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
 // remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.enterGate(ctx, key, options, c.attempt)
+	return c.enterGate(ctx, key, options, false)
 }
 
 // Acquire blocks until this client holds key, or ctx is done, or the client is closed. On success the lease is held until Release, or
@@ -28,11 +28,11 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 // It costs one write when the key is free; waiting costs one read per poll for all goroutines of the client that wait for the key, and one read
 // per third of the holder's TTL. Goroutines of one client get the key in the order in which they came.
 func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.enterGate(ctx, key, options, c.acquire)
+	return c.enterGate(ctx, key, options, true)
 }
 
-// enterGate runs an acquire of key, which Close waits for. The lease that comes of it counts on as its user.
-func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, acquire func(context.Context, *request) (*Lease, error)) (*Lease, error) {
+// enterGate runs an acquire of key, which Close waits for and interrupts. The lease that comes of it counts on as its user.
+func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, wait bool) (*Lease, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
@@ -43,9 +43,17 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := c.untilClosing(ctx)
+	defer cancel()
 	r.gate = c.gateOf(key)
 	defer c.leaveGate(key, r.gate)
-	l, err := acquire(ctx, r)
+	var l *Lease
+	var err error
+	if wait {
+		l, err = c.acquire(ctx, r)
+	} else {
+		l, err = c.attempt(ctx, r)
+	}
 	if err != nil {
 		c.leave()
 		return nil, c.explain(err)
@@ -60,6 +68,8 @@ type request struct {
 	row   string // its key in the store
 	gate  *gate
 	began clock.Reading
+	// taken: the key is, or was about to be, taken over from a dead session, so that the lease says so whatever it takes to get it.
+	taken bool
 }
 
 func checkKey(key string) error {
@@ -72,9 +82,18 @@ func checkKey(key string) error {
 // untilClosing returns a context that ends with ctx, or with ErrClosed as its cause when Close begins.
 func (c *Client) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(c.open, func() { cancel(ErrClosed) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		cancel(ErrClosed)
+	}
+	c.lastCall++
+	call := c.lastCall
+	c.calls[call] = cancel
 	return ctx, func() {
-		stop()
+		c.mu.Lock()
+		delete(c.calls, call)
+		c.mu.Unlock()
 		cancel(nil)
 	}
 }
@@ -86,6 +105,9 @@ func (c *Client) explain(err error) error {
 	}
 	return err
 }
+
+// errHeldHere says that a lease of this client has the key.
+var errHeldHere = errors.New("lease: held by this client")
 
 // busy says that a key is held, and what the waiter has to know.
 type busy struct {
@@ -111,6 +133,11 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 	l, err := c.tryRow(ctx, r, nil)
 	var b *busy
 	switch {
+	case errors.Is(err, errHeldHere):
+		if l := c.localHolder(r.key); l != nil {
+			return nil, &HeldError{Holder: l.holder()}
+		}
+		return nil, &HeldError{Holder: Holder{Key: r.key, Owner: c.owner}} // until just now
 	case !errors.As(err, &b):
 		return l, err
 	case b.err != nil:
@@ -127,11 +154,14 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	if c.localHolder(r.key) != nil {
+		return nil, errHeldHere // who had the slot before has got it
+	}
 	if err := c.rest(ctx, r.gate); err != nil {
 		return nil, err
 	}
 	for round := 0; ; round++ {
-		if err := c.patience(ctx, r.key, round); err != nil {
+		if err := c.patience(ctx, r.key, round, seen); err != nil {
 			return nil, err
 		}
 		s, err := c.healthy(ctx, r.minRemaining)
@@ -143,8 +173,9 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 			if takeover, err = c.mayTake(ctx, s, seen); err != nil {
 				return nil, err
 			}
+			r.taken = r.taken || takeover
 		}
-		l, current, err := c.write(ctx, s, r, seen, takeover)
+		l, current, err := c.write(ctx, s, r, seen)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -173,12 +204,18 @@ func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session
 }
 
 // patience slows an attempt down in which others were faster again and again, and ends it after a dozen rounds.
-func (c *Client) patience(ctx context.Context, key string, round int) error {
+func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.KVPair) error {
 	switch {
 	case round < 3:
 		return nil
 	case round > 12:
-		return fmt.Errorf("lease: %q: others were faster %d times: %w", key, round, ErrHeld)
+		holder := Holder{Key: key, Owner: "others in quick succession"}
+		if seen != nil {
+			if record, err := decodeLease(seen); err == nil {
+				holder = record.holder(key, seen)
+			}
+		}
+		return &HeldError{Holder: holder}
 	}
 	return clock.Sleep(ctx, c.clock, clock.Spread(c.clock, c.pollMin/2, 1))
 }
@@ -222,7 +259,7 @@ func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (take
 
 // write sends the acquiring write on previous, nil: a create. It returns a lease, or the row that stood in the way (nil: none
 // is live any more), or an error. An outcome that is not known is handed to the resolver.
-func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv.KVPair, takeover bool) (*Lease, *kv.KVPair, error) {
+func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv.KVPair) (*Lease, *kv.KVPair, error) {
 	var old *leaseRecord
 	if previous != nil {
 		var err error
@@ -232,10 +269,11 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	}
 	began := c.clock.Now()
 	record := r.record(c, s, old)
+	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken) // an orphan of our own may have been taken over
 	c.cover(record.Acq, nil)
 	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attemptTimeout())...)
 	if err == nil {
-		return c.grant(ctx, s, r, pair, record, began, takeover), nil, nil
+		return c.grant(ctx, s, r, pair, record, began), nil, nil
 	}
 	c.uncover(record.Acq)
 	if errors.Is(err, kv.ErrUncertain) {
@@ -249,30 +287,45 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 }
 
 // grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
-func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading, takeover bool) *Lease {
-	l := &Lease{client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, taken: takeover, record: record}
+func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading) *Lease {
+	l := &Lease{client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, record: record}
 	if r.maxHold > 0 {
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	c.cover(record.Acq, l)
 	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {
-		l.told.Store(true) // nobody has had it
-		l.lose(ReasonExpired)
-		give := &row{key: r.key, row: r.row, acq: record.Acq, version: pair.Version, record: record}
-		_, _ = c.freeOrGoOn(ctx, s, give, c.attemptTimeout()) // what fails now goes on
+		c.refuse(ctx, l)
 		return nil
 	}
 	if l.hold != nil {
 		s.mu.Lock()
 		s.limited[l] = struct{}{}
+		if s.lost == nil {
+			s.deadline.Reset(s.untilCheckLocked())
+		}
 		s.mu.Unlock()
 	}
 	c.mu.Lock()
 	c.held[r.key] = l
 	c.mu.Unlock()
 	c.emit(Event{
-		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: takeover, Waited: c.clock.Now().MonotonicSince(r.began),
+		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),
 	})
 	return l
+}
+
+// refuse gives a row back that was written and is not granted. Nobody has had the lease, and it counts for nobody: neither an operator nor an
+// event finds it.
+func (c *Client) refuse(ctx context.Context, l *Lease) {
+	c.cover(l.record.Acq, nil)
+	l.told.Store(true)
+	l.mu.Lock()
+	l.releasing = true
+	l.mu.Unlock()
+	l.lose(ReasonExpired)
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.attemptTimeout())
+	defer cancel()
+	r := &row{key: l.key, row: l.row, acq: l.record.Acq, version: l.version, record: l.record}
+	_, _ = c.freeOrGoOn(ctx, l.session, r) // what fails now goes on
 }

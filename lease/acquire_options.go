@@ -22,7 +22,8 @@ type acquireSettings struct {
 type AcquireOption func(*acquireSettings) error
 
 // WithValue gives the lease a value, at most MaxValueSize bytes, that others see with Inspect. It goes when the lease is released,
-// unless the key keeps its value: then this one is only used if the key has none yet. It costs no request.
+// unless the key keeps its value: then this one is only used if the key has none yet, and may come to be kept by an acquire that fails
+// with an unknown outcome. It costs no request.
 func WithValue(value []byte) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.value = bytes.Clone(value)
@@ -48,7 +49,8 @@ func KeepValue() AcquireOption {
 }
 
 // WithRetention makes the key keep its value, as KeepValue does, but lets the store remove it once nobody has held the key for d, which
-// must be at least a second. It is a hint, for garbage: dynamokv follows it, other drivers may not. Default: it is kept for ever.
+// must be at least a second. It is a hint, for garbage: dynamokv follows it, other drivers may not, and it does not count for a key that its holder left
+// to Close, or to its death, before somebody has taken and released it. Default: it is kept for ever.
 func WithRetention(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
 		if d < time.Second {
@@ -87,6 +89,9 @@ func WithMaxHold(d time.Duration) AcquireOption {
 // apply adds the options up and checks them against the client's.
 func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 	for _, option := range options {
+		if option == nil {
+			return fmt.Errorf("lease: acquiring with a nil option: %w", ErrInvalid)
+		}
 		if err := option(a); err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ type BreakOption func(*breakSettings)
 // both believe in their leases of the key: only the fencing token keeps them apart then.
 func BreakForce() BreakOption { return func(b *breakSettings) { b.force = true } }
 
-// Break takes a key away from its holder, as Inspect, Holders or a HeldError named it: for operators, when a holder is alive but stuck. The holder
+// Break takes a key away from its holder, as Inspect, Holders or a HeldError named it by Key, Session and Token: for operators, when a holder is alive but stuck. The holder
 // is told through its session's row; its lease ends with ReasonRevoked, it has its margin to stop, and confirms. A holder
 // that does not confirm within its TTL has stopped believing in the lease by itself. Its other leases are not touched.
 //
@@ -28,8 +28,13 @@ func BreakForce() BreakOption { return func(b *breakSettings) { b.force = true }
 // may still be broken. Break costs a write to the session, a read per poll until the holder confirms, a read and a write of the key. It takes one to two
 // heartbeats and the margin of a live holder, and no longer than its TTL and a sixteenth; with BreakForce it does not wait.
 func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) error {
-	if h == nil || h.acq == "" {
-		return fmt.Errorf("lease: Break: want a holder that Inspect, Holders or a HeldError named: %w", ErrInvalid)
+	if h == nil || h.Session == "" || h.Token == 0 || checkKey(h.Key) != nil {
+		return fmt.Errorf("lease: Break: want a holder with its Key, Session and Token, as Inspect, Holders or a HeldError names it: %w", ErrInvalid)
+	}
+	for _, option := range options {
+		if option == nil {
+			return fmt.Errorf("lease: Break: a nil option: %w", ErrInvalid)
+		}
 	}
 	if err := c.enter(); err != nil {
 		return err
@@ -71,10 +76,10 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 	if err != nil {
 		return err
 	}
-	if record.Session != h.Session || record.Acq != h.acq {
+	if record.Session != h.Session || record.token(pair) != h.Token {
 		return nil
 	}
-	_, err = c.free(ctx, &row{key: h.Key, row: pair.Key, acq: h.acq, version: pair.Version, record: *record})
+	_, err = c.free(ctx, &row{key: h.Key, row: pair.Key, acq: record.Acq, version: pair.Version, record: *record})
 	return err
 }
 
@@ -87,6 +92,8 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		case errors.Is(err, kv.ErrKeyNotFound):
 			patience = 0
 			return nil
+		case permanent(err):
+			return stop(err)
 		case err != nil:
 			return err
 		}
@@ -102,6 +109,9 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		_, err = c.store.AtomicPut(ctx, pair.Key, c.sessionOptions(*record, pair)...)
 		if _, conflict := currentPair(err); conflict {
 			return errAgain
+		}
+		if permanent(err) {
+			return stop(err)
 		}
 		return err
 	})

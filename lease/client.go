@@ -36,6 +36,9 @@ type Client struct {
 
 	mu     sync.Mutex
 	closed bool
+	// calls are the calls that end when Close begins, by a number.
+	calls    map[uint64]context.CancelCauseFunc
+	lastCall uint64
 	// users counts acquires in flight and leases that were not released.
 	users   int
 	session *session
@@ -51,6 +54,8 @@ type Client struct {
 	unresolved map[string]*resolver
 	// joined counts, by group, how often the client has joined it.
 	joined map[string]int
+	// joinings counts the changes of joined.
+	joinings uint64
 }
 
 // New makes a client of store. It checks the options and does no I/O.
@@ -69,7 +74,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		sightings: sightings{byID: map[string]*sighting{}},
 		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
 		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
-		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{},
+		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{}, calls: map[uint64]context.CancelCauseFunc{},
 	}, nil
 }
 
@@ -97,6 +102,13 @@ func (c *Client) current(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lease: opening a session: %w", err)
 	}
+	if c.open.Err() != nil { // Close may have given up waiting for this
+		s.lose(ReasonClosed, false)
+		ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+		defer cancel()
+		_ = s.end(ctx) // else its leases, of which there are none, pass on after the TTL
+		return nil, ErrClosed
+	}
 	c.mu.Lock()
 	c.session = s
 	c.mu.Unlock()
@@ -110,20 +122,22 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	if c.session == s {
 		c.session = nil
 	}
+	if lost.Reason != ReasonClosed {
+		c.ending[s] = struct{}{}
+	}
 	c.mu.Unlock()
+	if lost.Reason != ReasonClosed {
+		c.emit(Event{Type: EventSessionLost, Session: s.id, Reason: lost.Reason})
+	}
+	if c.observer != nil {
+		for _, l := range c.leasesOf(s) {
+			l.tellEnd(lost.Reason, false)
+		}
+	}
 	if lost.Reason == ReasonClosed {
 		return
 	}
-	c.mu.Lock()
-	c.ending[s] = struct{}{}
-	c.mu.Unlock()
 	c.rejoin()
-	c.emit(Event{Type: EventSessionLost, Session: s.id, Reason: lost.Reason})
-	if c.observer != nil {
-		for _, l := range c.leasesOf(s) {
-			l.tellEnd(lost.Reason)
-		}
-	}
 	latched := c.clock.Now()
 	c.start(func(ctx context.Context) {
 		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {

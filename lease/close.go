@@ -14,12 +14,17 @@ import (
 // At last it deletes the session, with one write, which frees whatever is left; while the store does not answer it tries that for a third of
 // the TTL, 2 to 10 s, whether or not ctx has ended.
 //
-// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before: what was
-// not released then is free all the same, unless the error says that the session could not be deleted. Closing again returns nil.
+// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before every lease was released, which are free
+// all the same, or that the session could not be deleted: then they pass on after the TTL. Closing again returns nil.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
+		select {
+		case <-c.done:
+			return nil
+		default:
+		}
 		select {
 		case <-c.done:
 			return nil
@@ -29,6 +34,9 @@ func (c *Client) Close(ctx context.Context) error {
 	}
 	c.closed = true
 	c.close(ErrClosed)
+	for _, cancel := range c.calls {
+		cancel(ErrClosed)
+	}
 	if c.users == 0 {
 		close(c.idle)
 	}
@@ -93,6 +101,11 @@ func (c *Client) stopTasks() {
 
 // waitIdle waits for the acquires in flight and for the release of every lease, until ctx ends.
 func (c *Client) waitIdle(ctx context.Context) error {
+	select {
+	case <-c.idle:
+		return nil
+	default:
+	}
 	select {
 	case <-c.idle:
 		return nil

@@ -168,13 +168,13 @@ func (c *Client) tell(ctx context.Context) {
 	}
 }
 
-// tellEnd tells, once, how a lease ended.
-func (l *Lease) tellEnd(reason Reason) {
+// tellEnd tells, once, how a lease ended: released, or lost.
+func (l *Lease) tellEnd(reason Reason, released bool) {
 	if !l.told.CompareAndSwap(false, true) {
 		return
 	}
 	e := Event{Type: EventLost, Key: l.key, Token: l.token, Session: l.session.id, Reason: reason}
-	if reason == ReasonReleased || reason == ReasonClosed {
+	if released {
 		e.Type, e.Reason = EventReleased, ""
 	}
 	l.client.emit(e)

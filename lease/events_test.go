@@ -98,10 +98,10 @@ func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		dropped := 0
+		told, dropped := 0, 0
 		const ttl = 10 * time.Minute // longer than the real time that the test takes, which the boot clock counts
 		a, _ := w.client("a", lease.WithTTL(ttl), lease.WithObserver(func(e lease.Event) {
-			dropped += e.Dropped
+			told, dropped = told+1, dropped+e.Dropped
 			if e.Type == lease.EventSessionOpened {
 				time.Sleep(10 * ttl)
 			}
@@ -115,7 +115,8 @@ func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
 		time.Sleep(2 * ttl)
 		require.NoError(t, l.Release(t.Context()))
 		require.NoError(t, a.Close(t.Context()))
-		require.InDelta(t, 2_000, dropped, 100)
+		require.GreaterOrEqual(t, dropped, 1_000)
+		require.GreaterOrEqual(t, told+dropped, 12_000+3, "what was not told is counted")
 	})
 }
 

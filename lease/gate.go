@@ -20,12 +20,11 @@ type gate struct {
 	freed chan struct{}
 
 	// Guarded by Client.mu: how many are here; those who wait, first come first served, of whom the first contends for
-	// the key; handovers in a row; and since when the others get their chance, if they do.
+	// the key; and whether other processes are to get their chance, since when if the key is free already.
 	users   int
 	queue   []*waiter
-	handed  int
-	resting clock.Reading
 	pausing bool
+	resting clock.Reading
 }
 
 // waiter is an Acquire in a gate's queue.
@@ -66,15 +65,15 @@ func (c *Client) leaveGate(key string, g *gate) {
 	case <-g.freed:
 	default:
 	}
-	g.handed, g.pausing = 0, false
+	g.pausing, g.resting = false, clock.Reading{}
 	c.spare = g // for the next key: an uncontended acquire makes no gate
 }
 
-// nobodyWaits reports whether the gate's queue is empty.
-func (c *Client) nobodyWaits(g *gate) bool {
+// alone reports whether the caller is the only one at its gate.
+func (c *Client) alone(g *gate) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(g.queue) == 0
+	return g.users == 1
 }
 
 // wake tells the first local waiter for key, if there is one, that the key may be free.
@@ -126,44 +125,56 @@ func (g *gate) removeLocked(w *waiter) bool {
 	return true
 }
 
-// heir returns the waiter to whom a lease of key may be handed over, nil if nobody waits or others get their chance now. The caller
+// heir returns the waiter to whom a lease may be handed over, nil if nobody waits or others get their chance now. The caller
 // leaves the gate, which it uses like an acquire.
-func (c *Client) heir(key string) *waiter {
+func (c *Client) heir(l *Lease) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g, ok := c.gates[key]
+	g, ok := c.gates[l.key]
 	switch {
-	case !ok:
+	case !ok || len(g.queue) == 0:
 		return nil
-	case len(g.queue) == 0:
-		g.handed = 0
-		return nil
-	case g.handed == maxHandovers:
-		g.handed, g.resting, g.pausing = 0, c.clock.Now(), true
+	case l.handed >= maxHandovers:
+		g.pausing, g.resting = true, clock.Reading{}
 		return nil
 	}
-	g.handed++
 	g.users++
 	return g.queue[0]
+}
+
+// beginRest lets the time begin that others have for a key that is free now, if they are to have it.
+func (c *Client) beginRest(key string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if g, ok := c.gates[key]; ok && g.pausing && g.resting.IsZero() {
+		g.resting = c.clock.Now()
+	}
 }
 
 // rest waits until the others have had their chance: one minimum poll.
 func (c *Client) rest(ctx context.Context, g *gate) error {
 	c.mu.Lock()
-	pause := c.pollMin - c.clock.Now().MonotonicSince(g.resting)
-	if !g.pausing {
-		pause = 0
-	}
-	g.pausing = false
+	pausing, resting := g.pausing, g.resting
 	c.mu.Unlock()
-	return clock.Sleep(ctx, c.clock, pause)
+	if !pausing {
+		return nil
+	}
+	if pause := c.pollMin - c.clock.Now().MonotonicSince(resting); !resting.IsZero() && pause > 0 {
+		if err := clock.Sleep(ctx, c.clock, pause); err != nil {
+			return err // the next one rests in its turn
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g.pausing = false
+	return nil
 }
 
 // handOver gives the key of a latched lease to a local waiter with one write, an acquiring write like any other (R15). It reports whether the
 // row of r is dealt with. If it is not, because nobody waits or the write failed, r is still to be freed, and the
 // resolver looks after a write of unknown outcome: so the row is given back under either acquisition id.
 func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
-	w := c.heir(l.key)
+	w := c.heir(l)
 	if w == nil {
 		return false
 	}
@@ -177,7 +188,7 @@ func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 	<-w.gate.writing
 	switch {
 	case next != nil && !c.deliver(w, next):
-		c.pass(ctx, next)
+		c.pass(next)
 	case next == nil && done:
 		c.wake(l.key) // the row was given back
 	}
@@ -190,8 +201,6 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 	if s.err() != nil || s.remaining() < w.minRemaining || c.open.Err() != nil {
 		return nil, false
 	}
-	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
-	defer cancel()
 	old := r.record
 	if r.leave != nil {
 		old.Value = r.leave
@@ -210,7 +219,10 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 		return nil, false
 	}
 	c.uncover(r.acq)
-	return c.grant(ctx, s, w.request, pair, record, began, false), true
+	if next = c.grant(ctx, s, w.request, pair, record, began); next != nil {
+		next.handed = l.handed + 1
+	}
+	return next, true
 }
 
 // deliver hands a lease to a waiter, unless it has given up.
@@ -224,10 +236,10 @@ func (c *Client) deliver(w *waiter, l *Lease) bool {
 	return true
 }
 
-// pass releases a lease that its waiter does not want any more, to the next one if there is one (H23).
-func (c *Client) pass(ctx context.Context, l *Lease) {
+// pass releases a lease that its waiter does not want any more, to the next one if there is one (H23). It does not wait.
+func (c *Client) pass(l *Lease) {
 	c.mu.Lock()
 	c.users++ // the waiter counts for itself
 	c.mu.Unlock()
-	_ = l.Release(ctx) // what fails goes on in the background
+	c.start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
 }

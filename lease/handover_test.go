@@ -137,10 +137,13 @@ func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
 		defer cancel()
 		next := waitFor(waiting, a, "key")
 		synctest.Wait()
+		var once sync.Once
 		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
-			giveUp() // while the handover to it is on the wire
-			synctest.Wait()
+			once.Do(func() {
+				giveUp() // while the handover to it is on the wire
+				synctest.Wait()
+			})
 			return err
 		})
 		require.NoError(t, first.Release(t.Context()))

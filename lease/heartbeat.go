@@ -82,7 +82,8 @@ func (s *session) renew() (again bool, err error) {
 		return false, lost // a heartbeat now would only make others wait
 	}
 	c := s.client
-	beat, joined := randomID(8), c.groups()
+	beat := randomID(8)
+	joined, joinings := c.groups()
 	s.mu.Lock()
 	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
 	s.record.Beat, s.record.RenewedAt, s.record.Joined = beat, t0.Wall, joined
@@ -96,7 +97,7 @@ func (s *session) renew() (again bool, err error) {
 	defer cancel()
 	pair, err := c.store.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
 	if err == nil {
-		s.acknowledge(pair, record, t0)
+		s.acknowledge(pair, record, joinings, t0)
 		return false, nil
 	}
 	current, conflict := currentPair(err)
@@ -110,7 +111,7 @@ func (s *session) renew() (again bool, err error) {
 }
 
 // acknowledge extends the trust by a heartbeat that is known to be applied, unless the old deadline has passed meanwhile (H21).
-func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, t0 clock.Reading) {
+func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings uint64, t0 clock.Reading) {
 	if s.err() != nil {
 		return
 	}
@@ -120,7 +121,7 @@ func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, t0 clock.Re
 		return // the timer or the next question latches it
 	}
 	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Beat, nil
-	s.record.Revoked, s.joined = record.Revoked, record.Joined
+	s.record.Revoked, s.joinings = record.Revoked, joinings
 	close(s.news)
 	s.news = make(chan struct{})
 }

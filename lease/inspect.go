@@ -31,8 +31,6 @@ type Holder struct {
 	// Member is the holder's session, as Inspect has read it after the key. With a Session, nil means that the holder is dead: the next
 	// acquire gets the key. HeldError and Holders leave it out.
 	Member *Member
-
-	acq string
 }
 
 // Held reports whether anybody held the key.
@@ -59,7 +57,7 @@ type Member struct {
 func (r *leaseRecord) holder(key string, pair *kv.KVPair) Holder {
 	h := Holder{Key: key, Value: r.Value}
 	if r.Session != "" {
-		h.Owner, h.Token, h.Session, h.Acquired, h.acq = r.Owner, r.token(pair), r.Session, r.Acquired, r.Acq
+		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.token(pair), r.Session, r.Acquired
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
 	}
 	return h

@@ -301,4 +301,3 @@ func TestI12RequestsOfWaitingTakingOverAndKeptValues(t *testing.T) {
 		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "a release")
 	})
 }
-

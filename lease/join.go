@@ -34,6 +34,10 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 		return nil, fmt.Errorf("lease: Join(%q): already in %d groups, more do not fit: %w", group, maxGroups, ErrInvalid)
 	}
 	c.joined[group]++
+	if c.joined[group] == 1 {
+		c.joinings++
+	}
+	want := c.joinings
 	c.mu.Unlock()
 	leave = sync.OnceFunc(func() { c.leaveGroup(group) })
 
@@ -42,7 +46,7 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	for {
 		s, err := c.current(ctx)
 		if err == nil {
-			err = s.refresh(ctx, func() bool { return s.isIn(group) })
+			err = s.refresh(ctx, func() bool { return s.knows(want) })
 		}
 		switch {
 		case err == nil:
@@ -59,6 +63,7 @@ func (c *Client) leaveGroup(group string) {
 	c.mu.Lock()
 	if c.joined[group]--; c.joined[group] == 0 {
 		delete(c.joined, group)
+		c.joinings++
 	}
 	s := c.session
 	c.mu.Unlock()
@@ -67,28 +72,34 @@ func (c *Client) leaveGroup(group string) {
 	}
 }
 
-// groups returns what the client has joined, sorted.
-func (c *Client) groups() []string {
+// groups returns what the client has joined, sorted, and how often that has changed.
+func (c *Client) groups() (joined []string, changes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.joined))
+	return slices.Sorted(maps.Keys(c.joined)), c.joinings
 }
 
-// isIn reports whether the last heartbeat acknowledged said that the client is in group.
-func (s *session) isIn(group string) bool {
+// knows reports whether the last heartbeat acknowledged was made after so many changes of the client's groups.
+func (s *session) knows(changes uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Contains(s.joined, group)
+	return s.joinings >= changes
+}
+
+// isMember reports whether the client has joined anything.
+func (c *Client) isMember() bool {
+	joined, _ := c.groups()
+	return len(joined) > 0
 }
 
 // rejoin opens a new session for a client that lost its own and is a member of something.
 func (c *Client) rejoin() {
-	if len(c.groups()) == 0 {
+	if !c.isMember() {
 		return
 	}
 	c.start(func(ctx context.Context) {
 		pauses := c.newPauses()
-		for c.open.Err() == nil && len(c.groups()) > 0 {
+		for c.open.Err() == nil && c.isMember() {
 			if _, err := c.current(ctx); err == nil || clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 				return
 			}

@@ -3,6 +3,7 @@ package lease
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,6 @@ type Lease struct {
 	key     string
 	row     string // its key in the store
 	token   uint64
-	taken   bool
 	hold    *hold // nil without a max-hold
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -34,9 +34,12 @@ type Lease struct {
 	version uint64
 	// updating is held during an Update; made by the first.
 	updating chan struct{}
-	// released is closed when the first Release has ended, with outcome; nil before it began.
-	released chan struct{}
-	outcome  error
+	// releasing: the first Release has begun; done: and ended, with outcome; released, made by the second, is closed then.
+	releasing, done bool
+	released        chan struct{}
+	outcome         error
+	// handed is how often in a row the key was handed over to get here (R15).
+	handed int
 }
 
 // hold is the bound that WithMaxHold sets.
@@ -52,9 +55,13 @@ func (l *Lease) Key() string { return l.key }
 // crashes, releases and restarts. A resource that refuses tokens smaller than one it has seen is safe even from a holder that was paused.
 func (l *Lease) Token() uint64 { return l.token }
 
-// TakenOver reports whether this acquisition took the key from a session that had died, so
-// that the predecessor's work may be half done.
-func (l *Lease) TakenOver() bool { return l.taken }
+// TakenOver reports whether this acquisition took the key from a session that had ended with the lease unreleased, so that the predecessor's
+// work may be half done: it died, or its client was closed. false is not proof of the contrary, where the client that took it over died in its turn.
+func (l *Lease) TakenOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.record.Taken
+}
 
 // Value returns the value of the lease: the last one that Update is known to have written, else what the last holder left where the key keeps its
 // value, else that of WithValue, else nil. It is the caller's to keep. No I/O.
@@ -119,7 +126,7 @@ func (l *Lease) reason() Reason {
 // lose ends the lease, unless it has ended already.
 func (l *Lease) lose(reason Reason) {
 	l.cancel(&LostError{Key: l.key, Reason: reason})
-	l.tellEnd(l.reason())
+	l.tellEnd(l.reason(), reason == ReasonReleased)
 }
 
 // holdLeft is for how long the max-hold lets the lease be held, by the holder's clocks (R4).
@@ -143,7 +150,7 @@ func (l *Lease) Remaining() time.Duration {
 //
 // nil: the value is written, and Value returns it. An error that matches ErrLost or ErrNotHeld: it is not, the lease has ended. One that matches
 // kv.ErrUncertain: it may be, or may be still until the next Update or Release; Value returns the old one. Any other: it is not.
-// Updates of one lease wait for each other.
+// An Update ends with the lease, then with both errors where a request was on its way. Updates of one lease wait for each other.
 func (l *Lease) Update(ctx context.Context, value []byte) error {
 	if err := checkValue("Update", value); err != nil {
 		return err
@@ -155,7 +162,14 @@ func (l *Lease) Update(ctx context.Context, value []byte) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	return l.update(ctx, bytes.Clone(value))
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(l.ctx, func() { cancel(l.Err()) })()
+	err := l.update(ctx, bytes.Clone(value))
+	if lost := l.lost(); lost != nil && errors.Is(err, kv.ErrUncertain) {
+		return errors.Join(lost, err)
+	}
+	return err
 }
 
 func (l *Lease) updateSlot() chan struct{} {

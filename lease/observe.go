@@ -91,7 +91,7 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 // longDead reports whether the wall clocks alone, off by no more than WithMaxClockSkew says, show that the session may be killed at
 // once (R12).
 func (c *Client) longDead(record *sessionRecord, now clock.Reading) bool {
-	if c.maxSkew == 0 {
+	if c.maxSkew == 0 || record.RenewedAt.IsZero() {
 		return false
 	}
 	age := now.Wall.Sub(record.RenewedAt)

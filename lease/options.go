@@ -154,6 +154,9 @@ func newSettings(options []Option) (settings, error) {
 		log: slog.New(slog.DiscardHandler), clock: clock.System,
 	}
 	for _, option := range options {
+		if option == nil {
+			return settings{}, fmt.Errorf("lease: New: a nil option: %w", ErrInvalid)
+		}
 		if err := option(&s); err != nil {
 			return settings{}, err
 		}

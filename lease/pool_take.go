@@ -70,7 +70,7 @@ func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease
 		return nil, context.Cause(ctx)
 	}
 	for round := 0; ctx.Err() == nil; round++ {
-		if err := c.patience(ctx, r.key, round); err != nil {
+		if err := c.patience(ctx, r.key, round, pair); err != nil {
 			return nil, err
 		}
 		record, err := decodeLease(pair)
@@ -88,7 +88,8 @@ func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease
 		if err != nil {
 			return nil, err
 		}
-		l, current, err := c.write(ctx, s, r, pair, takeover)
+		r.taken = r.taken || takeover
+		l, current, err := c.write(ctx, s, r, pair)
 		switch {
 		case l != nil || err != nil:
 			return l, err

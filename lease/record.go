@@ -54,6 +54,8 @@ type leaseRecord struct {
 	Value    []byte    `json:"value,omitempty"`
 	Token    uint64    `json:"token,omitempty"` // where it differs from the row's version
 	MaxHold  int64     `json:"max_hold_ms,omitempty"`
+	// Taken: the acquisition took the key over from a dead session.
+	Taken bool `json:"taken,omitempty"`
 	// Sweep is for how long after the last write the store keeps the row when nobody holds it, 0: for ever.
 	Sweep int64 `json:"sweep_ms,omitempty"`
 	// Partition makes the row that of a Pool's partition.
@@ -98,7 +100,7 @@ func decodeSession(pair *kv.KVPair) (*sessionRecord, error) {
 	if r.Format != format {
 		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("format %d, this version knows %d", r.Format, format)}
 	}
-	if r.ttl() < MinTTL || r.ttl() > MaxTTL {
+	if r.TTL < MinTTL.Milliseconds() || r.TTL > MaxTTL.Milliseconds() {
 		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("ttl of %d ms is outside %v to %v", r.TTL, MinTTL, MaxTTL)}
 	}
 	return &r, nil

@@ -52,7 +52,7 @@ func ours(pair *kv.KVPair, acq string) bool {
 // Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
 // which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
 //
-// nil: the key is free, or will be when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
+// nil: the key is free, or another goroutine of this client has it, or it will be free when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
 // may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
 // again returns what the first call returned.
 func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
@@ -80,24 +80,43 @@ func (l *Lease) keeps() bool {
 // releaseOnce gives the key back, leaving value unless it is nil; whoever comes later waits and gets the same outcome.
 func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	l.mu.Lock()
-	released := l.released
-	if released == nil {
-		l.released = make(chan struct{})
+	if !l.releasing {
+		l.releasing = true
 		l.mu.Unlock()
-		l.outcome = l.giveBack(ctx, value)
-		close(l.released)
+		err := l.giveBack(ctx, value)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.done, l.outcome = true, err
+		if l.released != nil {
+			close(l.released)
+		}
+		return err
+	}
+	if l.done {
+		defer l.mu.Unlock()
 		return l.outcome
 	}
+	if l.released == nil {
+		l.released = make(chan struct{})
+	}
 	l.mu.Unlock()
-	<-released
+	<-l.released
 	return l.outcome
 }
 
 // surrender gives a lease back that was taken from its holder, after the margin that the holder has to stop.
 func (l *Lease) surrender(ctx context.Context) {
-	if clock.Sleep(ctx, l.client.clock, l.client.margin) == nil {
-		_ = l.releaseOnce(ctx, nil) // what fails goes on in the background
+	if clock.Sleep(ctx, l.client.clock, l.client.margin) != nil || l.isReleasing() {
+		return
 	}
+	_ = l.releaseOnce(ctx, nil) // what fails goes on in the background
+}
+
+// isReleasing reports whether the first Release has begun, or the lease was never granted.
+func (l *Lease) isReleasing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.releasing
 }
 
 // giveBack is the body of Release (R13).
@@ -109,7 +128,9 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	}
 	reason := l.reason() // another loss may have come first
 	l.session.unlimit(l)
-	l.tellEnd(reason)
+	l.tellEnd(reason, reason == ReasonClosed)
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+	defer cancel()
 	l.mu.Lock()
 	r := &row{key: l.key, row: l.row, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
 	l.mu.Unlock()
@@ -139,7 +160,7 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 
 // free gives the row of a latched lease back.
 func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
-	gone, err := l.client.freeOrGoOn(ctx, l.session, r, l.client.farewell())
+	gone, err := l.client.freeOrGoOn(ctx, l.session, r)
 	switch {
 	case err != nil:
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
@@ -151,12 +172,11 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 	return nil
 }
 
-// freeOrGoOn frees a row of session s. What it cannot get known within limit, which does not depend on the caller's ctx, it goes on
-// with in the background, until it is known or the session is dead. The acquisition stays covered until then.
-func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row, limit time.Duration) (gone bool, err error) {
-	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), limit)
-	defer cancel()
+// freeOrGoOn frees a row of session s. What it cannot get known before ctx ends it goes on with in the background, until it is
+// known or the session is dead. The acquisition stays covered until then.
+func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool, err error) {
 	if gone, err = c.free(ctx, r); err == nil {
+		c.beginRest(r.key)
 		c.uncover(r.acq)
 		c.wake(r.key)
 		return gone, nil

@@ -37,8 +37,8 @@ type session struct {
 	unresolved []string
 	deadline   clock.Timer
 	lost       *LostError
-	// joined are the groups in the last heartbeat acknowledged.
-	joined []string
+	// joinings is how often the client's groups had changed when the last heartbeat acknowledged was made.
+	joinings uint64
 	// news is closed, and replaced, when a heartbeat is acknowledged.
 	news chan struct{}
 	// revoked are the revocations seen in the row, for ever (R2), with the time at which their leases were latched. limited are
@@ -52,6 +52,7 @@ type session struct {
 // openSession writes a session row under a new id (R1). A write that is not known to be applied throws the id away.
 func (c *Client) openSession(ctx context.Context) (*session, error) {
 	host, _ := os.Hostname()
+	joined, joinings := c.groups()
 	now := c.clock.Now()
 	s := &session{
 		client: c, id: c.newSessionID(), beating: make(chan struct{}), nudged: make(chan struct{}, 1), renewed: now, acked: randomID(8),
@@ -59,13 +60,13 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	}
 	s.record = sessionRecord{
 		Format: format, Owner: c.owner, TTL: c.ttl.Milliseconds(), Host: host, PID: os.Getpid(),
-		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked, Joined: c.groups(),
+		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked, Joined: joined,
 	}
 	pair, err := c.store.AtomicPut(ctx, sessionPrefix+s.id, c.sessionOptions(s.record, nil)...)
 	if err != nil {
 		return nil, err
 	}
-	s.pair, s.joined = pair, s.record.Joined
+	s.pair, s.joinings = pair, joinings
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.leases, s.cancelLeases = context.WithCancelCause(s.ctx)
 	s.mu.Lock()
@@ -131,7 +132,11 @@ func (s *session) expire() {
 
 // untilCheckLocked is when expire should look next.
 func (s *session) untilCheckLocked() time.Duration {
-	return max(min(s.remainingLocked(), s.client.margin/2), time.Nanosecond)
+	next := min(s.remainingLocked(), s.client.margin/2)
+	for l := range s.limited {
+		next = min(next, l.holdLeft())
+	}
+	return max(next, time.Nanosecond)
 }
 
 // lose latches the session as lost and ends every lease's context (R6). gone: its row is proven to be no more.

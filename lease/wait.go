@@ -14,21 +14,19 @@ import (
 // process, or for a lease that is handed over to it, and then for the key (R9.3, R15), until Close begins.
 func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	var failed error
-	if c.nobodyWaits(r.gate) && c.localHolder(r.key) == nil {
+	if c.alone(r.gate) {
 		l, err := c.tryRow(ctx, r, nil)
 		if err == nil || !worthWaiting(ctx, err) {
 			return l, err
 		}
 		failed = err
 	}
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
 	for {
 		l, err := c.queueUp(ctx, r, failed)
 		if err != nil || l.lost() == nil {
 			return l, err
 		}
-		c.pass(ctx, l) // handed over, and lost before the waiter looked: a grant is checked when it is returned (R9.4)
+		c.pass(l) // handed over, and lost before the waiter looked: a grant is checked when it is returned (R9.4)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -53,7 +51,7 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 	case l == nil:
 		err = context.Cause(ctx)
 	}
-	c.pass(ctx, handed)
+	c.pass(handed)
 	return l, err
 }
 
@@ -61,7 +59,7 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 // is known only for what other clients and the store's load explain.
 func worthWaiting(ctx context.Context, err error) bool {
 	var b *busy
-	if errors.As(err, &b) {
+	if errors.As(err, &b) || errors.Is(err, errHeldHere) {
 		return true
 	}
 	return ctx.Err() == nil && !permanent(err) && (errors.Is(err, ErrHeld) || errors.Is(err, kv.ErrThrottled) || errors.Is(err, kv.ErrUncertain))
@@ -71,14 +69,15 @@ func worthWaiting(ctx context.Context, err error) bool {
 func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, error) {
 	select {
 	case <-w.first:
-		return c.contend(ctx, w, failed)
+		return c.contend(ctx, w, failed, false)
 	default:
 	}
+	w.tellWaiting(nil, nil)
 	select {
 	case l := <-w.lease:
 		return l, nil
 	case <-w.first:
-		return c.contend(ctx, w, nil)
+		return c.contend(ctx, w, nil, true)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -88,18 +87,24 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 var errHandedOver = errors.New("lease: handed over")
 
 // contend tries to get the key, and waits for it, until it has it.
-func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, error) {
+func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
 	var seen *kv.KVPair
-	for waited := false; ; waited = true {
-		if err == nil {
-			if err := c.awaitLocal(ctx, w); err != nil {
-				return nil, err
+	for ; ; waited = true {
+		if err == nil || errors.Is(err, errHeldHere) {
+			blocked, localErr := c.awaitLocal(ctx, w)
+			if localErr != nil {
+				return nil, localErr
 			}
+			waited = waited || blocked
 			var l *Lease
 			if l, err = c.tryRow(ctx, w.request, seen); err == nil {
 				return l, nil
+			}
+			if errors.Is(err, errHeldHere) {
+				seen = nil
+				continue
 			}
 		}
 		outage := waited && ctx.Err() == nil && !permanent(err) // which is waited out, once the key was found held
@@ -116,25 +121,26 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, err
 	}
 }
 
-// awaitLocal waits while a lease of this client has the key: nothing needs to be asked for that.
-func (c *Client) awaitLocal(ctx context.Context, w *waiter) error {
-	for {
+// awaitLocal waits while a lease of this client has the key: nothing needs to be asked for that. It reports whether there was one.
+func (c *Client) awaitLocal(ctx context.Context, w *waiter) (blocked bool, err error) {
+	for ; ; blocked = true {
 		select {
 		case <-w.gate.freed: // what it tells of is seen now
 		default:
 		}
 		l := c.localHolder(w.key)
 		if l == nil {
-			return nil
+			return blocked, nil
 		}
+		w.tellWaiting(nil, nil)
 		select {
 		case <-w.gate.freed:
 		case <-l.session.ctx.Done():
 		case l := <-w.lease:
 			w.lease <- l
-			return errHandedOver
+			return true, errHandedOver
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return true, context.Cause(ctx)
 		}
 	}
 }
@@ -142,7 +148,10 @@ func (c *Client) awaitLocal(ctx context.Context, w *waiter) error {
 // tellWaiting tells that the acquire waits, the first time, and when what it waits for becomes an error or ceases to be one.
 func (w *waiter) tellWaiting(b *busy, err error) {
 	e := Event{Type: EventWaiting, Key: w.key, Err: err}
-	if b != nil {
+	switch {
+	case b == nil && err == nil:
+		e.Owner = w.client.owner
+	case b != nil:
 		e.Owner, e.Token, e.Err = b.record.Owner, b.record.token(b.pair), b.err
 	}
 	if w.told && w.troubled == (e.Err != nil) {
