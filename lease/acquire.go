@@ -43,8 +43,8 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
+	ctx, call := c.untilClosing(ctx)
+	defer c.forgetCall(call)
 	r.gate = c.gateOf(key)
 	defer c.leaveGate(key, r.gate)
 	var l *Lease
@@ -79,8 +79,8 @@ func checkKey(key string) error {
 	return nil
 }
 
-// untilClosing returns a context that ends with ctx, or with ErrClosed as its cause when Close begins.
-func (c *Client) untilClosing(ctx context.Context) (context.Context, context.CancelFunc) {
+// untilClosing returns a context that ends with ctx, or with ErrClosed as its cause when Close begins. The caller ends it with forgetCall.
+func (c *Client) untilClosing(ctx context.Context) (_ context.Context, call uint64) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,14 +88,16 @@ func (c *Client) untilClosing(ctx context.Context) (context.Context, context.Can
 		cancel(ErrClosed)
 	}
 	c.lastCall++
-	call := c.lastCall
-	c.calls[call] = cancel
-	return ctx, func() {
-		c.mu.Lock()
-		delete(c.calls, call)
-		c.mu.Unlock()
-		cancel(nil)
-	}
+	c.calls[c.lastCall] = cancel
+	return ctx, c.lastCall
+}
+
+func (c *Client) forgetCall(call uint64) {
+	c.mu.Lock()
+	cancel := c.calls[call]
+	delete(c.calls, call)
+	c.mu.Unlock()
+	cancel(nil)
 }
 
 // explain gives an error of a call that Close interrupted its true name.
@@ -271,7 +273,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	record := r.record(c, s, old)
 	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken) // an orphan of our own may have been taken over
 	c.cover(record.Acq, nil)
-	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attemptTimeout())...)
+	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attempts)...)
 	if err == nil {
 		return c.grant(ctx, s, r, pair, record, began), nil, nil
 	}

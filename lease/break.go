@@ -40,8 +40,8 @@ func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) e
 		return err
 	}
 	defer c.leave()
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
+	ctx, call := c.untilClosing(ctx)
+	defer c.forgetCall(call)
 	var b breakSettings
 	for _, option := range options {
 		option(&b)
@@ -65,7 +65,7 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 			return err
 		}
 	}
-	pair, err := c.store.Get(ctx, leasePrefix+h.Key, kv.WithAttemptTimeout(c.attemptTimeout()))
+	pair, err := c.store.Get(ctx, leasePrefix+h.Key, c.attempts)
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return nil
@@ -87,7 +87,7 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 // else it returns for how long the holder may go on without having seen it.
 func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patience time.Duration, err error) {
 	err = c.untilKnown(ctx, func() error {
-		pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+		pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
 			patience = 0
@@ -130,7 +130,7 @@ func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patien
 		if err := clock.Sleep(ctx, c.clock, min(left, max(waited/10, c.pollMin), max(c.pollMax, c.pollMin))); err != nil {
 			return err
 		}
-		pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+		pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
 		if errors.Is(err, kv.ErrKeyNotFound) {
 			return nil
 		}

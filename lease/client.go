@@ -19,6 +19,8 @@ import (
 type Client struct {
 	settings
 	store kv.Store
+	// attempts bounds each attempt of a store call (R3).
+	attempts kv.CallOption
 	// writeDelay bounds how late a write of unknown outcome may land after its operation returned (S6).
 	writeDelay time.Duration
 	sightings  sightings
@@ -70,7 +72,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	background, stop := context.WithCancel(context.Background())
 	open, closing := context.WithCancelCause(background)
 	return &Client{
-		settings: s, store: store, writeDelay: kv.MaxWriteDelay(store),
+		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()), writeDelay: kv.MaxWriteDelay(store),
 		sightings: sightings{byID: map[string]*sighting{}},
 		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
 		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},

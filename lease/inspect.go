@@ -85,7 +85,7 @@ func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
+	pair, err := c.store.Get(ctx, leasePrefix+key, c.attempts)
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return &Holder{Key: key}, nil
@@ -111,7 +111,7 @@ func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
 
 // member reads a session's row.
 func (c *Client) member(ctx context.Context, session string) (*Member, error) {
-	pair, err := c.store.Get(ctx, sessionPrefix+session, kv.WithAttemptTimeout(c.attemptTimeout()))
+	pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
 	if err != nil {
 		return nil, err
 	}

@@ -41,8 +41,8 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	c.mu.Unlock()
 	leave = sync.OnceFunc(func() { c.leaveGroup(group) })
 
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
+	ctx, call := c.untilClosing(ctx)
+	defer c.forgetCall(call)
 	for {
 		s, err := c.current(ctx)
 		if err == nil {

@@ -65,7 +65,7 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 	if next := seen.due(c.clock.Now()); next > 0 {
 		return false, next, nil
 	}
-	pair, err := c.store.Get(ctx, sessionPrefix+id, kv.WithAttemptTimeout(c.attemptTimeout()))
+	pair, err := c.store.Get(ctx, sessionPrefix+id, c.attempts)
 	now := c.clock.Now()
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
@@ -118,7 +118,7 @@ func (s *sighting) due(now clock.Reading) time.Duration {
 // kill deletes a session whose version did not change for ttl + d (R10). Nobody steals on observation alone: only
 // this write, on the version observed, proves that no heartbeat came since, and prevents any that is late.
 func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecord, seen *sighting) error {
-	err := c.store.AtomicDelete(ctx, pair.Key, pair, kv.WithAttemptTimeout(c.attemptTimeout()))
+	err := c.store.AtomicDelete(ctx, pair.Key, pair, c.attempts)
 	current, conflict := currentPair(err)
 	switch {
 	case err == nil:

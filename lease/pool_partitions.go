@@ -57,7 +57,7 @@ func (p *Pool) Partitions(ctx context.Context) iter.Seq2[*Partition, error] {
 func (p *Pool) Add(ctx context.Context, partitions ...string) error {
 	return p.each(ctx, "Add", partitions, func(ctx context.Context, key string) error {
 		fresh := leaseRecord{Format: format, Keep: true, Partition: &partitionMarks{Format: partitionFormat}}
-		_, err := p.client.store.AtomicPut(ctx, leasePrefix+key, fresh.options(nil, p.client.attemptTimeout())...)
+		_, err := p.client.store.AtomicPut(ctx, leasePrefix+key, fresh.options(nil, p.client.attempts)...)
 		if !errors.Is(err, kv.ErrKeyExists) && !errors.Is(err, kv.ErrUncertain) {
 			return err
 		}
@@ -78,7 +78,7 @@ func (p *Pool) Remove(ctx context.Context, partitions ...string) error {
 			if !record.Partition.Removed {
 				return fmt.Errorf("it was added again: %w", ErrHeld)
 			}
-			return p.client.store.AtomicDelete(ctx, pair.Key, pair, kv.WithAttemptTimeout(p.client.attemptTimeout()))
+			return p.client.store.AtomicDelete(ctx, pair.Key, pair, p.client.attempts)
 		})
 	})
 }
@@ -179,7 +179,7 @@ func (p *Pool) mark(ctx context.Context, key string, change func(*partitionMarks
 		if record.Session != "" {
 			marked.Token = record.token(pair)
 		}
-		_, err = c.store.AtomicPut(ctx, pair.Key, marked.options(pair, c.attemptTimeout())...)
+		_, err = c.store.AtomicPut(ctx, pair.Key, marked.options(pair, c.attempts)...)
 		if _, conflict := currentPair(err); conflict {
 			return errAgain
 		}
@@ -189,7 +189,7 @@ func (p *Pool) mark(ctx context.Context, key string, change func(*partitionMarks
 
 // read reads a partition's row. It returns nil if there is none, and an error to stop at for what is no partition.
 func (p *Pool) read(ctx context.Context, key string) (*kv.KVPair, *leaseRecord, error) {
-	pair, err := p.client.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(p.client.attemptTimeout()))
+	pair, err := p.client.store.Get(ctx, leasePrefix+key, p.client.attempts)
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return nil, nil, nil

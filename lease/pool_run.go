@@ -36,8 +36,8 @@ func (p *Pool) Run(ctx context.Context) error {
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]clock.Reading{},
 		changed: make(chan struct{}, 1),
 	}
-	running, cancel := c.untilClosing(ctx)
-	defer cancel()
+	running, call := c.untilClosing(ctx)
+	defer c.forgetCall(call)
 	err = m.run(running)
 	leave()
 	m.stop()

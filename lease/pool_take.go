@@ -19,8 +19,8 @@ func (p *Pool) get(ctx context.Context, r *partitionRow, wait bool) (*Lease, err
 	if err := c.enter(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := c.untilClosing(ctx)
-	defer cancel()
+	ctx, call := c.untilClosing(ctx)
+	defer c.forgetCall(call)
 	key := p.key(r.name)
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
@@ -109,7 +109,7 @@ func (p *Pool) awaitPair(ctx context.Context, r *request, b *busy, watch *watch)
 			return nil, err
 		}
 		lookDue := c.clock.Now().MonotonicSince(looked) >= b.look
-		pair, err := c.store.Get(ctx, leasePrefix+r.key, kv.WithAttemptTimeout(c.attemptTimeout()))
+		pair, err := c.store.Get(ctx, leasePrefix+r.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
 			return nil, errNotToBeHad

@@ -44,7 +44,7 @@ func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 	if v.rows, err = p.listRows(ctx, known, kv.EventuallyConsistent()); err != nil {
 		return nil, err
 	}
-	for pair, err := range kv.All(ctx, p.client.store, sessionPrefix, kv.EventuallyConsistent(), kv.WithAttemptTimeout(p.client.attemptTimeout())) {
+	for pair, err := range kv.All(ctx, p.client.store, sessionPrefix, kv.EventuallyConsistent(), p.client.attempts) {
 		if err != nil {
 			return nil, err
 		}
@@ -56,7 +56,7 @@ func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 // listRows returns the rows of the pool's partitions, in the order of their names. What is not a partition is left out.
 func (p *Pool) listRows(ctx context.Context, known []partitionRow, options ...kv.ReadOption) ([]partitionRow, error) {
 	c, prefix := p.client, leasePrefix+p.key("")
-	options = append(options, kv.WithAttemptTimeout(c.attemptTimeout()))
+	options = append(options, c.attempts)
 	rows := make([]partitionRow, 0, len(known))
 	for pair, err := range kv.All(ctx, c.store, prefix, options...) {
 		if err != nil {

@@ -76,9 +76,9 @@ func (r *leaseRecord) unowned() leaseRecord {
 }
 
 // options are what a write of the record over previous carries, nil: a create.
-func (r *leaseRecord) options(previous *kv.KVPair, timeout time.Duration) []kv.WriteOption {
+func (r *leaseRecord) options(previous *kv.KVPair, attempts kv.CallOption) []kv.WriteOption {
 	options := make([]kv.WriteOption, 0, 4)
-	options = append(options, kv.WithJSON(r), kv.WithAttemptTimeout(timeout))
+	options = append(options, kv.WithJSON(r), attempts)
 	if previous != nil {
 		options = append(options, kv.WithPrevious(previous))
 	}

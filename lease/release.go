@@ -22,7 +22,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 			return lost
 		}
 		previous := kv.NewPair(l.row, version, nil, time.Time{}, nil)
-		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.options(previous, l.client.attemptTimeout())...)
+		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.options(previous, l.client.attempts)...)
 		if err == nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -240,12 +240,12 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 func (c *Client) freeVersion(ctx context.Context, r *row) error {
 	previous := r.pair()
 	if !r.record.Keep {
-		return c.store.AtomicDelete(ctx, previous.Key, previous, kv.WithAttemptTimeout(c.attemptTimeout()))
+		return c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)
 	}
 	unowned := r.record.unowned()
 	if r.leave != nil {
 		unowned.Value = bytes.Clone(r.leave)
 	}
-	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.options(previous, c.attemptTimeout())...)
+	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.options(previous, c.attempts)...)
 	return err
 }

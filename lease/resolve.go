@@ -96,7 +96,7 @@ func (c *Client) settle(key string, r *resolver, writes []pending, resolved func
 // look reads the row once, gives it back if it carries the acquisition id of a pending write, and returns the test whether
 // nothing is left to do about a write.
 func (c *Client) look(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
-	pair, err := c.store.Get(ctx, leasePrefix+key, kv.WithAttemptTimeout(c.attemptTimeout()))
+	pair, err := c.store.Get(ctx, leasePrefix+key, c.attempts)
 	var notFound *kv.NotFoundError
 	if err != nil && !errors.As(err, &notFound) {
 		return func(pending, clock.Reading) bool { return false }

@@ -79,7 +79,7 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 
 func (c *Client) sessionOptions(record sessionRecord, previous *kv.KVPair) []kv.WriteOption {
 	return []kv.WriteOption{
-		kv.WithJSON(record), kv.WithPrevious(previous), kv.WithSweepAfter(sweepAfter), kv.WithAttemptTimeout(c.attemptTimeout()),
+		kv.WithJSON(record), kv.WithPrevious(previous), kv.WithSweepAfter(sweepAfter), c.attempts,
 	}
 }
 
@@ -178,7 +178,7 @@ func (s *session) end(ctx context.Context) error {
 		if gone {
 			return nil
 		}
-		err := s.client.store.AtomicDelete(ctx, pair.Key, pair, kv.WithAttemptTimeout(s.client.attemptTimeout()))
+		err := s.client.store.AtomicDelete(ctx, pair.Key, pair, s.client.attempts)
 		current, conflict := currentPair(err)
 		switch {
 		case err == nil, conflict && current == nil:

@@ -185,7 +185,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*k
 		}
 		t.Stop()
 		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.look
-		pair, err := c.store.Get(ctx, leasePrefix+w.key, kv.WithAttemptTimeout(c.attemptTimeout()))
+		pair, err := c.store.Get(ctx, leasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
 			return nil, nil
