@@ -13,7 +13,7 @@ RACE := $(if $(CC_FOUND),-race)
 each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; \
 	(cd $$module && $(1)) || status=1; done; exit $$status
 
-.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos mutants run bench clean
+.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos model mutants run bench clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -52,6 +52,9 @@ sim: ## simulate the lease layer under SEEDS=2000 new seeds, without the race de
 
 chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
 	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos
+
+model: ## check the formal model of the session protocol and its broken variants, with spin and gcc
+	tests/model/check
 
 mutants: ## plant each bug of tests/mutants in the library: the tests must find it
 	go run ./tests/mutants
