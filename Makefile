@@ -47,8 +47,8 @@ tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
 	$(call each,GOWORK=off go mod tidy -diff)
 
 SEEDS := 2000
-sim: ## simulate the lease layer under SEEDS=2000 new seeds, without the race detector
-	cd tests && SIM_SEEDS=$(SEEDS) go test -count 1 -timeout 60m -run TestSimulation ./sim
+sim: ## simulate the lease layer under SEEDS=2000 new seeds, with the race detector if SIMFLAGS=-race
+	cd tests && SIM_SEEDS=$(SEEDS) go test $(SIMFLAGS) -count 1 -timeout 60m -run TestSimulation ./sim
 
 chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
 	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos

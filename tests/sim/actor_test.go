@@ -33,18 +33,25 @@ var workloads = []workload{
 	{"fenced", 3, writeFenced},
 	{"value", 2, keepValue},
 	{"break", 1, breakHolder},
+	{"once", 2, runStrict},
+	{"again", 2, runAgain},
+	{"lead", 2, leads},
+	{"observe", 1, observes},
+	{"pool", 2, joinPool},
+	{"mark", 1, markPool},
+	{"clone", 1, cloneSession},
 }
 
 // work goes on until the node's time is over, or its client is closed.
 func (a *actor) work() {
 	total := 0
-	for _, l := range workloads {
-		total += l.weight
+	for _, weight := range a.w.mix {
+		total += weight
 	}
 	for a.pause(latency(a.rng, 0, 1500*time.Millisecond)); a.node.ctx.Err() == nil; a.pause(latency(a.rng, time.Millisecond, 1500*time.Millisecond)) {
 		pick := a.rng.IntN(total)
-		for _, l := range workloads {
-			if pick -= l.weight; pick < 0 {
+		for i, l := range workloads {
+			if pick -= a.w.mix[i]; pick < 0 {
 				l.do(a, a.w.keys[a.rng.IntN(len(a.w.keys))])
 				break
 			}
@@ -107,7 +114,7 @@ func (a *actor) hold(g *grant, d time.Duration) {
 
 // release gives a lease back.
 func (a *actor) release(g *grant) {
-	a.releaseBy(g, func(ctx context.Context) error { return g.lease.Release(ctx) })
+	a.releaseBy(g, func(ctx context.Context) error { return g.lease.(*lease.Lease).Release(ctx) })
 }
 
 func (a *actor) releaseBy(g *grant, release func(context.Context) error) {

@@ -3,6 +3,7 @@ package sim_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -23,6 +24,7 @@ type machine struct {
 	stopped bool
 	waiting []func()
 	timers  int
+	ids     *rand.Rand
 	// disturbed is when it was resumed or its wall clock stepped last.
 	disturbed time.Time
 }
@@ -36,14 +38,20 @@ func (trueTime) Now() clock.Reading {
 }
 
 func (w *world) newMachine(rng *rand.Rand, rate float64, offset time.Duration) *machine {
-	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64()}
+	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64(), ids: rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))}
 }
 
-// Float64 is where a simulated library takes its jitter from: it depends on the instant alone, not on the order in which the
-// goroutines of one instant ask.
+// Float64 is where a simulated library takes its jitter from: it depends on the instant alone, and not on its last digits, which tell
+// goroutines of one instant apart: it is not to depend on their order.
 func (m *machine) Float64() float64 {
-	m.w.replayable.Store(true)
-	return rand.New(rand.NewPCG(m.salt, uint64(time.Now().UnixNano()))).Float64()
+	return rand.New(rand.NewPCG(m.salt, uint64(time.Now().UnixMicro()))).Float64()
+}
+
+// SessionID is where a simulated library takes the ids of sessions from.
+func (m *machine) SessionID() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return fmt.Sprintf("%016x%016x", m.ids.Uint64(), m.ids.Uint64())
 }
 
 // stop freezes the machine, its monotonic clock too if monotonic is set.

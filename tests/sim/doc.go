@@ -8,9 +8,11 @@
 // are off by seconds or an hour and step, rates differ by up to 3 %, and a stopped machine runs no goroutine of the node, fires no
 // timer and receives nothing, whether or not its monotonic clock stands still too. Nodes crash, are closed in the middle of their work, and start anew.
 //
-// A run has five parts: the storm; a calm in which nobody wants anything, so that what is left over must be cleared away by the library
-// itself and not by the next who asks; one in which every node asks for every key; a crash without other faults; and the
-// end, after which nothing may run.
+// A run begins with a storm, in which the nodes do what the run has drawn for them: hold a mutex, try, give up, use a fenced resource, keep
+// a value, break, run slots once, campaign and observe, work in a pool and mark its partitions, clone a session. Half of the runs do
+// few of these, so that they meet each other. Then comes a calm in which nobody wants anything, so that what is left over must be cleared
+// away by the library itself and not by the next who asks; every node asks for every key; observers follow an election; answers are
+// lost; a holder crashes without other faults; every partition is worked on; and at the end nothing may run.
 //
 // What is checked, by the names of the protocol:
 //
@@ -23,15 +25,19 @@
 //	I6   lost answers on a free key cost attempts, never a TTL
 //	I7   a lease that was not held once never is again
 //	I8   nothing is returned that is not held
+//	I9   an observer sees no leader who was not elected with that token, no token after a greater one, and what lasts within two polls
 //	I10  no row of a live session is nobody's for longer than a resolver needs; a closed client has no timer, sends nothing and leaves no session
 //	I11  the version of a row never goes back; a session that was deleted never lives again
+//	once a slot is started at most once, or never again after it was done; nobody is told of an outcome that is not one
+//	pool a partition has one handler at a time, which has returned before Run does; without faults each is worked on
 //	R1   no lease row names a session that is not known to be there
+//	R2   a session that a clone has heartbeat is never heartbeat by its owner again
 //	R3   trust ends when the TTL less the margin has passed since before the last acknowledged heartbeat was sent, counted from outside
 //
-// What is not simulated: sweeping, eventual consistency, throttling by real capacity, a clock beyond its bounds, a suspension together with a
+// What is not simulated: backups that are restored, eventual consistency, throttling by real capacity, a clock beyond its bounds, a suspension together with a
 // backward step (the protocol excludes both), more than four nodes, and what the SDK does below its interface.
 //
 // Instants are distinct to the nanosecond, and fates and jitter depend on the seed and on what they are for, not on the order in
-// which goroutines run, so that a seed gives the same run again in nearly all cases, if the library draws its jitter from
-// its clock. A seed that failed is kept in testdata/seeds and runs first from then on.
+// which goroutines run, so that a seed without a pool gives the same run again in nearly all cases. A seed that failed
+// is kept in testdata/seeds and runs first from then on.
 package sim

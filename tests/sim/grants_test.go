@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,11 +12,19 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
+// holding is a lease or an election's term.
+type holding interface {
+	Token() uint64
+	Held() bool
+	Err() error
+	Context() context.Context
+}
+
 // grant is a lease that a node was given, for as long as it may believe in it.
 type grant struct {
 	node    *node
 	key     string
-	lease   *lease.Lease
+	lease   holding
 	token   uint64
 	session string
 	// lost: it was seen not to be held; ended: its holder has begun to release it.
@@ -44,7 +53,7 @@ func (w *world) acquiring(n *node, key string) (done func()) {
 }
 
 // granted checks what an acquire has returned (I2, I3, I8), and watches over it from now on.
-func (w *world) granted(n *node, key string, l *lease.Lease) *grant {
+func (w *world) granted(n *node, key string, l holding) *grant {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	g := &grant{node: n, key: key, lease: l, token: l.Token()}
@@ -177,7 +186,7 @@ func (w *world) orphans() {
 			continue
 		}
 		s := w.rows["session/"+row.session]
-		if s == nil || s.owner == nil || s.ended || s.owner.troubled || s.owner.gone || w.covered(row, s.owner, key) {
+		if s == nil || s.owner == nil || s.owner.troubled || s.dead() || w.covered(row, s.owner, key) {
 			row.orphaned = w.elapsed()
 			continue
 		}
@@ -190,7 +199,11 @@ func (w *world) orphans() {
 // patience is how long an orphan may live: a resolver's next look is never further away than one and a half times as long
 // as the write has been unknown, or the store out of reach.
 func (w *world) patience(r *row, owner *node) time.Duration {
-	return 8*time.Second + 2*r.late + 2*owner.trouble
+	patience := 8*time.Second + 2*r.late + 2*owner.trouble
+	if w.weather.hostile {
+		patience += 45 * time.Second // a resolver whose attempts all fail pauses for 30 s, half of that more or less
+	}
+	return patience
 }
 
 func (w *world) covered(r *row, owner *node, key string) bool {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dynalock/dynalock/election"
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/lease"
@@ -20,9 +21,12 @@ type node struct {
 	clock  *machine
 	link   *link
 	client *lease.Client
-	ctx    context.Context // of the actors
-	cancel context.CancelFunc
-	actors sync.WaitGroup
+	// election and pool are the node's part in those of which there is one each.
+	election *election.Election
+	pool     *pooled
+	ctx      context.Context // of the actors
+	cancel   context.CancelFunc
+	actors   sync.WaitGroup
 
 	// These are guarded by w.mu. closed: nothing may run any more; gone: it has crashed.
 	closed, gone bool
@@ -42,6 +46,12 @@ func (w *world) start(name string, ttl time.Duration, rng *rand.Rand) *node {
 	store, err := dynamokv.New(n.link, "table", dynamokv.WithClock(n.clock))
 	if err == nil {
 		n.client, err = lease.New(store, lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(n.clock))
+	}
+	if err == nil {
+		n.election, err = election.New(n.client, "e", election.WithClock(n.clock))
+	}
+	if err == nil {
+		err = n.newPool()
 	}
 	if err != nil {
 		panic(err) // the options are wrong
@@ -70,14 +80,14 @@ func (n *node) crash() {
 	n.clock.stop(true)
 }
 
-// close ends a node in order: its actors stop first, or find out.
-func (n *node) close(first bool) {
+// close ends a node in order, if it can within its patience: its actors stop first, or find out.
+func (n *node) close(first bool, patience time.Duration) {
 	n.w.record(n, "close", "", 0)
 	if first {
 		n.cancel()
 		n.wait()
 	}
-	ctx, cancel := n.clock.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := n.clock.WithTimeout(context.Background(), patience)
 	err := n.client.Close(ctx)
 	cancel()
 	n.cancel()
@@ -100,7 +110,7 @@ func (n *node) close(first bool) {
 		return
 	}
 	for name, row := range n.w.rows {
-		if row.owner == n && row.live && !row.renewed.IsZero() {
+		if row.owner == n && row.live && !row.foreign && !row.renewed.IsZero() {
 			n.w.failLocked("I10", "%s is closed, but %s lives", n.name, n.w.aliasLocked(name))
 		}
 	}
@@ -126,7 +136,7 @@ func (n *node) bury() {
 	n.link.set(func(l *link) { l.gone = true })
 	n.cancel()
 	n.clock.resume()
-	n.close(false)
+	n.close(false, 30*time.Second)
 }
 
 // disturb does what the weather says to a node until ctx ends or the node's time has come. It reports whether that is so.

@@ -22,7 +22,7 @@ func simulate(t *testing.T, seed uint64) *world {
 			}
 		}()
 		w.storm()
-		for _, part := range []func(){w.settle, w.everyoneAsks, w.lostAnswers, w.cleanCrash} {
+		for _, part := range []func(){w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition} {
 			if !w.failed() {
 				part()
 			}
@@ -47,11 +47,16 @@ func (w *world) storm() {
 	for slot, ttl := range w.ttls {
 		slots.Go(func() { w.lives(ctx, slot, ttl) })
 	}
+	var sweeper sync.WaitGroup
+	if w.weather.sweeps {
+		sweeper.Go(func() { w.sweep(ctx) })
+	}
 	for w.elapsed() < 2*time.Minute && !w.spent() {
 		w.sleep(ctx, 100*time.Millisecond)
 	}
 	stop()
 	slots.Wait()
+	sweeper.Wait()
 }
 
 // lives is one process after another on one machine, until ctx ends.
@@ -66,7 +71,7 @@ func (w *world) lives(ctx context.Context, slot int, ttl time.Duration) {
 		if rng.Float64() < w.weather.crash {
 			n.crash()
 		} else {
-			n.close(rng.IntN(2) == 0)
+			n.close(rng.IntN(2) == 0, []time.Duration{latency(rng, 0, 2*ttl), 30 * time.Second}[rng.IntN(2)])
 		}
 	}
 }
@@ -111,7 +116,7 @@ func (w *world) leftovers() (n int) {
 	defer w.mu.Unlock()
 	for _, row := range w.rows {
 		if row.live && row.session != "" {
-			if s := w.rows["session/"+row.session]; s != nil && s.owner != nil && !s.ended && !s.owner.gone {
+			if s := w.rows["session/"+row.session]; s != nil && s.owner != nil && !s.dead() {
 				n++
 			}
 		}
@@ -195,7 +200,7 @@ func (w *world) end() {
 	for _, n := range w.alive() {
 		all.Go(func() {
 			n.link.set(func(l *link) { l.clear = true })
-			n.close(true)
+			n.close(true, 30*time.Second)
 		})
 	}
 	all.Wait()

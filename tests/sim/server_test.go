@@ -25,7 +25,15 @@ type row struct {
 	// owner is the node that made a session row, ended: it was deleted.
 	owner *node
 	ended bool
-	ttl   time.Duration
+	// foreign: somebody else has heartbeat this session.
+	foreign bool
+	// swept: it is gone for ever; changed is when it was last written.
+	swept   bool
+	changed time.Duration
+	// item is what the last heartbeat left of a session row; id is its partition of the table.
+	item map[string]types.AttributeValue
+	id   types.AttributeValue
+	ttl  time.Duration
 	// beat is the last heartbeat's of a session row; revoked are the acquisitions that operators have revoked in it.
 	beat    string
 	revoked map[string]bool
@@ -62,6 +70,9 @@ func (w *world) rowLocked(name string) *row {
 	}
 	return r
 }
+
+// dead: nobody heartbeats this session any more.
+func (r *row) dead() bool { return r.ended || r.foreign || r.owner.gone || r.owner.closed }
 
 func text(v types.AttributeValue) string {
 	switch v := v.(type) {
@@ -149,10 +160,13 @@ func (w *world) written(n *node, r request, version uint64) {
 		w.sessionWritten(n, row, r, name, rec)
 	} else if key, ok := strings.CutPrefix(r.row, "lease/"); ok {
 		w.leaseWritten(n, row, r, key, rec, version)
+		if strings.HasPrefix(key, "once/") {
+			w.slotWritten(n, key, rec)
+		}
 	} else {
 		w.failLocked("harness", "unknown row %q", r.row)
 	}
-	row.version, row.live = version, r.op == "put"
+	row.version, row.live, row.swept, row.changed, row.id = version, r.op == "put", false, w.elapsed(), r.put["id"]
 }
 
 func (w *world) sessionWritten(n *node, row *row, r request, id string, rec record) {
@@ -163,12 +177,17 @@ func (w *world) sessionWritten(n *node, row *row, r request, id string, rec reco
 		row.owner, row.ttl = n, time.Duration(rec.TTL)*time.Millisecond
 	case r.op == "put" && row.owner != n && rec.Beat != row.beat: // an operator who revokes leaves the beat alone
 		w.failLocked("I4", "%s heartbeats %s of %s", n.name, w.aliasLocked(r.row), row.owner.name)
+	case r.op == "put" && row.foreign && rec.Beat != row.beat:
+		w.failLocked("R2", "%s goes on with %s, which somebody else has written", n.name, w.aliasLocked(r.row))
 	case r.op == "delete":
 		row.ended = true
 		if row.owner != n {
 			w.tally["kills"]++
 			w.killed(n, id)
 		}
+	}
+	if r.op == "put" {
+		row.item = r.put
 	}
 	if rec.Beat == row.beat {
 		delete(row.began, text(r.put["writer"]))
@@ -222,7 +241,7 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 
 // updated checks a write of the acquisition that has the row already.
 func (w *world) updated(n *node, row *row, r request, rec record) {
-	if s := w.rows["session/"+row.session]; rec.Session != row.session || s == nil || s.owner != n {
+	if s := w.rows["session/"+row.session]; rec.Session != row.session || s == nil || s.owner != n && rec.Value != row.value { // anyone may mark a partition
 		w.failLocked("I4", "%s updates %s of another session", n.name, r.row)
 	}
 	row.value = rec.Value

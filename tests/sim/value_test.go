@@ -21,7 +21,7 @@ func keepValue(a *actor, _ string) {
 			break
 		}
 		ctx, cancel := a.node.clock.WithTimeout(a.node.ctx, latency(a.rng, 0, a.node.ttl))
-		_ = g.lease.Update(ctx, checkpoint()) // of which the server's observer knows more than its caller
+		_ = g.lease.(*lease.Lease).Update(ctx, checkpoint()) // of which the server's observer knows more than its caller
 		cancel()
 		a.pause(latency(a.rng, 0, 200*time.Millisecond))
 	}
@@ -30,5 +30,5 @@ func keepValue(a *actor, _ string) {
 		return
 	}
 	last := checkpoint()
-	a.releaseBy(g, func(ctx context.Context) error { return g.lease.ReleaseWith(ctx, last) })
+	a.releaseBy(g, func(ctx context.Context) error { return g.lease.(*lease.Lease).ReleaseWith(ctx, last) })
 }

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 )
@@ -20,6 +21,10 @@ type weather struct {
 	partitions, outages, freezes, steps, endings time.Duration
 	// stopMonotonic: freezes stop the monotonic clock; then no clock steps backward (protocol, section 7).
 	stopMonotonic bool
+	// sweeps: tombstones are removed after a while, where no clock is so wrong that a version could fall for it.
+	sweeps bool
+	// hostile: what is widened takes longer than an attempt may.
+	hostile bool
 	// crash is how many of a node's endings are crashes.
 	crash float64
 	// offset bounds how wrong wall clocks are.
@@ -49,14 +54,45 @@ func newWeather(rng *rand.Rand) weather {
 		stopMonotonic: rng.IntN(2) == 0, crash: rng.Float64(), offset: 5 * time.Second,
 		widened: map[string]widening{},
 	}
-	if rng.IntN(8) == 0 {
+	switch rng.IntN(8) {
+	case 0:
 		y.offset = time.Hour
+	case 1, 2:
+		y.sweeps, y.steps = true, 0
+	case 3: // rolling restarts
+		y.endings, y.crash = latency(rng, time.Second, 6*time.Second), 0
 	}
-	classes := []string{"get session", "put session", "delete session", "get lease", "put lease", "delete lease"}
-	for range rng.IntN(3) {
-		y.widened[classes[rng.IntN(len(classes))]] = widening{latency(rng, 0, 400*time.Millisecond), latency(rng, 0, 400*time.Millisecond)}
+	classes := []string{"get session", "put session", "delete session", "get lease", "put lease", "delete lease", "query *"}
+	widest := 400 * time.Millisecond
+	if y.hostile = rng.IntN(3) == 0; y.hostile {
+		widest = 2 * time.Second
+	}
+	for range rng.IntN(4) {
+		y.widened[classes[rng.IntN(len(classes))]] = widening{latency(rng, 0, widest), latency(rng, 0, widest)}
 	}
 	return y
+}
+
+// newMix draws how often a run chooses each workload: some runs do a few things only, so that these meet each other.
+func newMix(rng *rand.Rand) []int {
+	mix := make([]int, len(workloads))
+	few := rng.IntN(2) == 0
+	total := 0
+	for i, l := range workloads {
+		if !few || rng.IntN(3) == 0 {
+			mix[i] = 1 + rng.IntN(2*l.weight)
+		}
+		total += mix[i]
+	}
+	if total == 0 {
+		mix[0] = 1
+	}
+	return mix
+}
+
+// runs reports whether a workload is among those of the run.
+func (w *world) runs(name string) bool {
+	return w.mix[slices.IndexFunc(workloads, func(l workload) bool { return l.name == name })] > 0
 }
 
 // latency is that of one direction.

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/dynamomem"
@@ -20,10 +19,9 @@ type world struct {
 	weather weather
 	keys    []string
 	ttls    []time.Duration
-	budget  int // of store calls, for the part with faults
+	mix     []int // how often each of the workloads is chosen
+	budget  int   // of store calls, for the part with faults
 	server  *dynamomem.Server
-	// replayable: the library draws its jitter from the machines' clocks, so that nothing but goroutines of one instant can make two runs differ.
-	replayable atomic.Bool
 
 	// instants are those at which something fires: no two things do at once, so that goroutines wake in an order of the seed's.
 	timing   sync.Mutex
@@ -32,8 +30,10 @@ type world struct {
 	mu       sync.Mutex // taken before those of the lease layer and of the machines
 	nodes    []*node
 	rows     map[string]*row
-	grants   map[string][]*grant // by key
-	greatest map[string]uint64   // token granted, by key
+	slots    map[string]*slot         // of jobs that run once, by key
+	worked   map[string]time.Duration // when a handler was last called, by partition
+	grants   map[string][]*grant      // by key
+	greatest map[string]uint64        // token granted, by key
 	lasted   time.Duration
 	fences   map[string]uint64 // greatest token that the resource of a key has accepted
 	waiting  map[string]int    // acquires in flight, by node and key
@@ -41,7 +41,8 @@ type world struct {
 	calls    int
 	tally    map[string]int
 	events   []event
-	digest   uint64 // of all events, whatever the order of those of one instant
+	digest   uint64 // of all events, whatever the order of those of one instant, until it is frozen
+	frozen   bool
 	failures []failure
 }
 
@@ -69,12 +70,13 @@ func (f failure) String() string { return fmt.Sprintf("%s at %v: %s", f.rule, f.
 func newWorld(seed uint64) *world {
 	w := &world{
 		seed: seed, began: time.Now(), server: dynamomem.New(),
-		instants: map[int64]struct{}{}, rows: map[string]*row{}, grants: map[string][]*grant{}, greatest: map[string]uint64{},
+		instants: map[int64]struct{}{}, rows: map[string]*row{}, slots: map[string]*slot{}, worked: map[string]time.Duration{}, grants: map[string][]*grant{}, greatest: map[string]uint64{},
 		fences: map[string]uint64{}, waiting: map[string]int{}, names: map[string]string{}, tally: map[string]int{},
 	}
 	w.server.CreateTable("table", "id", "name")
 	rng := w.rng("world")
 	w.weather = newWeather(rng)
+	w.mix = newMix(rng)
 	w.budget = 400 + rng.IntN(1600)
 	for i := range 1 + rng.IntN(3) {
 		w.keys = append(w.keys, fmt.Sprintf("key%d", i))
@@ -131,8 +133,10 @@ func (w *world) recordLocked(n *node, what, row string, value uint64) {
 	w.tally[what]++
 	w.events = append(w.events, e)
 	h := fnv.New64a()
-	_, _ = h.Write(strconv.AppendInt([]byte(e.node+" "+e.what+" "+e.row+" "), int64(e.at), 10))
-	w.digest += h.Sum64()
+	_, _ = h.Write(strconv.AppendInt([]byte(e.node+" "+e.what+" "+e.row+" "), e.at.Microseconds(), 10))
+	if !w.frozen {
+		w.digest += h.Sum64()
+	}
 }
 
 // alias names a row without random ids: they differ between two runs of a seed.
@@ -168,6 +172,9 @@ func (w *world) fail(rule, format string, args ...any) {
 }
 
 func (w *world) failLocked(rule, format string, args ...any) {
+	if len(w.failures) >= 10 {
+		return // more of the same
+	}
 	w.failures = append(w.failures, failure{rule, fmt.Sprintf(format, args...), w.elapsed()})
 	w.recordLocked(nil, "BROKEN "+rule, "", 0)
 }
