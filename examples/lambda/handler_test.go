@@ -35,7 +35,11 @@ func newSandbox(t *testing.T, store kv.Store, work func(ctx context.Context, acc
 	var err error
 	s.Handler, err = NewHandler(wire, work, lease.WithClock(s.clock))
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, s.client.Close(context.Background())) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		require.NoError(t, s.client.Close(ctx), "Handle has released what it acquired")
+	})
 	return s
 }
 
