@@ -20,7 +20,7 @@ type slot struct {
 
 var errJob = errors.New("sim: the job failed")
 
-// runStrict runs the present slot, like every node does, of a job that is started at most once whatever happens.
+// runStrict runs the present slot or a recent one, like every node does, of a job that is started at most once whatever happens.
 func runStrict(a *actor, _ string) { runOnce(a, "strict") }
 
 // runAgain does so with one whose abandoned and failed slots are run again, but never after they are done.
@@ -34,7 +34,7 @@ func runAgain(a *actor, _ string) {
 
 func runOnce(a *actor, job string, options ...lock.OnceOption) {
 	once := lock.NewOnce(a.node.client, job, options...)
-	name := fmt.Sprint(int(a.w.elapsed() / (6 * time.Second)))
+	name := fmt.Sprint(int(a.w.elapsed()/(6*time.Second)) - a.rng.IntN(5)) // an earlier one may have been abandoned
 	key := once.Key(name)
 	defer a.w.acquiring(a.node, key)()
 	ctx, cancel := a.node.clock.WithTimeout(a.node.ctx, latency(a.rng, 0, 4*a.node.ttl))
