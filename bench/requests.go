@@ -51,10 +51,8 @@ func requests(ctx context.Context, r *rig) (section, error) {
 	}
 	ended, end := context.WithCancel(ctx)
 	end()
-	for range 20 { // the emulator's first requests may take longer than an attempt, and be repeated
-		if holder, err := a.Inspect(ctx, "key"); err != nil || holder.Held() {
-			return s, fmt.Errorf("warming up: %v, %w", holder, err)
-		}
+	if err := warmUp(ctx, a); err != nil {
+		return s, err
 	}
 	for _, step := range []struct {
 		name string
@@ -85,4 +83,14 @@ func requests(ctx context.Context, r *rig) (section, error) {
 		}
 	}
 	return s, errors.Join(l.Release(ctx), closeNow(b))
+}
+
+// warmUp makes the emulator's first requests, which may take longer than an attempt, and be repeated.
+func warmUp(ctx context.Context, c *lease.Client) error {
+	for range 20 {
+		if holder, err := c.Inspect(ctx, "key"); err != nil || holder.Held() {
+			return fmt.Errorf("warming up: %v, %w", holder, err)
+		}
+	}
+	return nil
 }

@@ -19,6 +19,7 @@ func TestR6LossByAStepOfTheClockIsSignalledSoon(t *testing.T) {
 		w := newWorld(t)
 		a, link, c := w.skewed("a", 1)
 		l := w.acquire(a, "key")
+		time.Sleep(ttl * 2 / 5) // between two heartbeats
 		link.setCut(true)
 		c.Step(time.Hour) // or a resume
 		began := time.Now()
@@ -69,6 +70,8 @@ func TestR5LatchOutlastsAStepBack(t *testing.T) {
 		c.Step(-time.Hour)
 		require.False(t, l.Held(), "I7")
 		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+		w.acquire(a, "other")
+		require.NotEqual(t, inspect(t, a, "key").Session, inspect(t, a, "other").Session, "nor is the session believed in again")
 	})
 }
 

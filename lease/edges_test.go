@@ -110,11 +110,6 @@ func TestUnreleasedCloseTellsTheEndOfALease(t *testing.T) {
 	})
 }
 
-func mustNew(t *testing.T, w *world) *lease.Client {
-	c, _ := w.client("fresh")
-	return c
-}
-
 func TestEventLostNeverComesBeforeAcquired(t *testing.T) {}
 
 func TestHandedLeaseIsHeldWhenAcquireReturnsIt(t *testing.T) {
@@ -191,7 +186,7 @@ func TestCloseInterruptsATryAcquireThatHangs(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
-		w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
+		_, _ = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
 		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				<-ctx.Done()

@@ -2,7 +2,6 @@ package lease_test
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"strings"
 	"sync"
@@ -253,7 +252,7 @@ func TestTryAcquireOfAKeyThatThisClientHoldsCostsNothing(t *testing.T) {
 		link.take()
 		_, err := a.TryAcquire(t.Context(), "key")
 		var held *lease.HeldError
-		require.True(t, errors.As(err, &held))
+		require.ErrorAs(t, err, &held)
 		require.Equal(t, l.Token(), held.Holder.Token)
 		require.Empty(t, link.take())
 	})
