@@ -110,8 +110,6 @@ func TestUnreleasedCloseTellsTheEndOfALease(t *testing.T) {
 	})
 }
 
-func TestEventLostNeverComesBeforeAcquired(t *testing.T) {}
-
 func TestHandedLeaseIsHeldWhenAcquireReturnsIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
