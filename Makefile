@@ -57,7 +57,7 @@ model: ## check the formal model of the session protocol and its broken variants
 	tests/model/check
 
 mutants: ## plant each bug of tests/mutants in the library: the tests must find it
-	go run ./tests/mutants
+	DYNALOCK_TEST_MUTANTS=1 go test -count 1 -run TestTheTestsFindMutants ./kv/dynamokv && go run ./tests/mutants
 
 run: ## the example: three workers compete for the files under this folder
 	go run ./examples/competing-consumers

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/dynamolocal"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/lease"
@@ -44,6 +45,14 @@ func (c *counter) take() map[string]int {
 	return calls
 }
 
+// patientClock is the machine's clock, but attempts have thirty times as long for their answers: one that a slow machine is late with must not
+// be repeated where requests are counted.
+type patientClock struct{ clock.Clock }
+
+func (c patientClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return c.Clock.WithTimeout(ctx, 30*d)
+}
+
 // onDynamoDB makes a client on a table of its own and a counter of its requests.
 func onDynamoDB(t *testing.T, table string) (*lease.Client, *counter) {
 	t.Helper()
@@ -55,7 +64,7 @@ func onDynamoDB(t *testing.T, table string) (*lease.Client, *counter) {
 		}),
 	})
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), db, table))
-	store, err := dynamokv.New(db, table)
+	store, err := dynamokv.New(db, table, dynamokv.WithClock(patientClock{clock.System}))
 	require.NoError(t, err)
 	c, err := lease.New(store, lease.WithTTL(time.Hour)) // no heartbeat comes between
 	require.NoError(t, err)
