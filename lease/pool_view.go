@@ -22,7 +22,7 @@ type partitionRow struct {
 // longestLook bounds a look at the pool, unless the plan interval is longer: a request that hangs must not end the planning.
 const longestLook = 10 * time.Second
 
-// view is what a member sees of its pool: by listings that may be a little old, so that it proves nothing (H24).
+// view is what a member sees of its pool: by listings that may be a little old, so that it proves nothing (R10).
 type view struct {
 	began   clock.Reading
 	members []planMember
