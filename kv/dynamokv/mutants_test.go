@@ -68,7 +68,7 @@ var mutants = []struct {
 	{
 		"the SDK's retries left on", "attempt.go",
 		"o.Retryer = aws.NopRetryer{}", "_ = aws.NopRetryer{}",
-		"TestTheWireMatrix$/another_writer/500_after",
+		"TestWhatAnErrorOfDynamoDBMeansForAWrite|TestAttemptsOfAWriteAreTheSame",
 	},
 	{
 		"the SDK mends the clock", "attempt.go",
