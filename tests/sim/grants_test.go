@@ -176,7 +176,8 @@ func (w *world) use(g *grant) bool {
 	return true
 }
 
-// orphans looks for rows that name a live session and that nobody holds, waits for, or may still be giving back (I10).
+// orphans looks for rows that name a live session and that nobody holds, waits for, or may still be giving back (I10). What was
+// released while Close waits for a slower holder is given back with the session (R16).
 func (w *world) orphans() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,7 +187,7 @@ func (w *world) orphans() {
 			continue
 		}
 		s := w.rows["session/"+row.session]
-		if s == nil || s.owner == nil || s.owner.troubled || s.dead() || w.covered(row, s.owner, key) {
+		if s == nil || s.owner == nil || s.owner.troubled || s.owner.closing || s.dead() || w.covered(row, s.owner, key) {
 			row.orphaned = w.elapsed()
 			continue
 		}

@@ -28,9 +28,9 @@ type node struct {
 	cancel   context.CancelFunc
 	actors   sync.WaitGroup
 
-	// These are guarded by w.mu. closed: nothing may run any more; gone: it has crashed.
-	closed, gone bool
-	sessions     int // that it has made
+	// These are guarded by w.mu. closing: Close waits for its holders; closed: nothing may run any more; gone: it has crashed.
+	closing, closed, gone bool
+	sessions              int // that it has made
 	// troubled: it is stopped, or its network is; trouble is the longest time that this took.
 	troubled bool
 	trouble  time.Duration
@@ -88,6 +88,9 @@ func (n *node) close(first bool, patience time.Duration) {
 		n.wait()
 	}
 	ctx, cancel := n.clock.WithTimeout(context.Background(), patience)
+	n.w.mu.Lock()
+	n.closing = true
+	n.w.mu.Unlock()
 	err := n.client.Close(ctx)
 	cancel()
 	n.cancel()
