@@ -76,9 +76,12 @@ type system struct{}
 // start anchors monotonic readings: only differences of them mean anything.
 var start = time.Now()
 
+var boot = &bootClock{read: boottime, mono: func() time.Duration { return time.Since(start) }}
+
 func (system) Now() Reading {
 	now := time.Now()
-	return Reading{Mono: now.Sub(start), Boot: boottime(), Wall: now.Round(0)}
+	mono, wall := now.Sub(start), now.Round(0)
+	return Reading{Mono: mono, Boot: boot.at(mono, wall), Wall: wall}
 }
 
 func (system) NewTimer(d time.Duration) Timer { return systemTimer{time.NewTimer(d)} }

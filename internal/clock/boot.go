@@ -1,0 +1,39 @@
+package clock
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// bootClock is CLOCK_BOOTTIME without a system call per look, which costs more than all the rest of a lock cycle in memory. The
+// boot and the monotonic clock run at one rate, and part only when the system is suspended. Then the wall clock parts from the monotonic
+// one by as much: so while that distance is what it was, so is the other. What escapes is a suspension that somebody undoes on the
+// wall clock, to within bootTolerance, between two looks.
+type bootClock struct {
+	// read makes the system call, 0: there is no such clock. mono reads the monotonic clock.
+	read, mono func() time.Duration
+	last       atomic.Pointer[bootOffsets]
+}
+
+// bootOffsets is how far the wall clock and the boot clock were ahead of the monotonic one.
+type bootOffsets struct{ wall, boot time.Duration }
+
+// bootTolerance is how exactly offsets are measured and compared.
+const bootTolerance = 100 * time.Microsecond
+
+// at is the boot clock at an instant of which the monotonic and the wall clock are known.
+func (c *bootClock) at(mono time.Duration, wall time.Time) time.Duration {
+	ahead := time.Duration(wall.UnixNano()) - mono
+	if last := c.last.Load(); last != nil && (ahead-last.wall).Abs() <= bootTolerance {
+		return mono + last.boot
+	}
+	before := c.mono()
+	boot := c.read()
+	after := c.mono()
+	if boot == 0 || after-before > bootTolerance {
+		return boot // interrupted between the looks: exact, but no measure of the offset
+	}
+	offset := boot - (before+after)/2
+	c.last.Store(&bootOffsets{wall: ahead, boot: offset})
+	return mono + offset
+}
