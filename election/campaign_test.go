@@ -270,7 +270,7 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 	_, err = election.New(c, strings.Repeat("x", election.MaxNameSize))
 	require.NoError(t, err)
 	for _, option := range []election.Option{
-		election.WithPoll(0), election.WithPoll(2 * time.Hour), election.WithGrace(-1), election.WithLogger(nil), election.WithWatch(nil),
+		election.WithPoll(0), election.WithPoll(2 * time.Hour), election.WithGrace(-1), election.WithLogger(nil),
 		election.WithClock(nil), election.WithValue(make([]byte, lease.MaxValueSize+1)),
 	} {
 		_, err = election.New(c, "name", option)

@@ -29,6 +29,8 @@ type Election struct {
 	settings
 	client *lease.Client
 	name   string
+	// watched is the client's store if that tells of changes by itself (kv.Watcher), nil: Observe polls.
+	watched kv.Store
 	// running is held by the one Run that campaigns or leads.
 	running chan struct{}
 
@@ -51,7 +53,11 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 	if err != nil {
 		return nil, err
 	}
-	return &Election{settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{}}, nil
+	e := &Election{settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{}}
+	if _, ok := kv.As[kv.Watcher](client.Store()); ok {
+		e.watched = client.Store()
+	}
+	return e, nil
 }
 
 // key is the lease's key and the name of the candidates' group.

@@ -74,7 +74,7 @@ func ExampleElection_Observe() {
 	store := memkv.New()
 	e, client := candidate(store)
 	defer func() { _ = client.Close(ctx) }()
-	observer, err := election.New(client, "scheduler", election.WithWatch(store))
+	observer, err := election.New(client, "scheduler")
 	if err != nil {
 		panic(err)
 	}

@@ -73,7 +73,8 @@ func (e *Election) look(ctx context.Context, seen uint64) (*Leader, error) {
 //
 // An error comes with a nil Leader; when the caller goes on, so does Observe, and misses nothing for it. It ends with an error too, that of
 // ctx when it is done or one that matches kv.ErrClosed, or when the caller breaks off. It runs while the caller asks for the next
-// state. It costs two strong reads per poll, one in a vacancy; with WithWatch, the watch and these reads after a change and every ten polls.
+// state. It costs two strong reads per poll, one in a vacancy. On a store that tells of changes by itself (memkv, sqlkv) it goes by its
+// watch: states are seen sooner, and these reads are made after a change and every ten polls.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[*Leader, error] {
 	return func(yield func(*Leader, error) bool) {
 		o := e.newObserver(ctx)

@@ -40,9 +40,9 @@ func eachWay(t *testing.T, test func(t *testing.T, a, b, observer *process)) {
 			synctest.Test(t, func(t *testing.T) {
 				store, a, b := two(t)
 				if way == "polls" {
-					test(t, a, b, newProcess(t, store, "observer", 1))
+					test(t, a, b, newProcess(t, polled{store}, "observer", 1))
 				} else {
-					test(t, a, b, newProcess(t, store, "observer", 1, election.WithWatch(store)))
+					test(t, a, b, newProcess(t, store, "observer", 1))
 				}
 			})
 		})
@@ -197,7 +197,7 @@ func TestObserveReportsATokenThatWentBack(t *testing.T) {
 		for range 10 {
 			require.NoError(t, young.Put(t.Context(), "other"))
 		}
-		observer := newProcess(t, young, "observer", 1)
+		observer := newProcess(t, polled{young}, "observer", 1)
 		term := newProcess(t, young, "a", 1).campaign(t)
 		restored := newProcess(t, old, "b", 1)
 		restored.campaign(t)
@@ -221,11 +221,11 @@ func TestCostOfObserving(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store, a, _ := two(t)
-				options := []election.Option{}
-				if way == "watches" {
-					options = append(options, election.WithWatch(store))
+				var seen kv.Store = store
+				if way == "polls" {
+					seen = polled{store}
 				}
-				observer := newProcess(t, store, "observer", 1, options...)
+				observer := newProcess(t, seen, "observer", 1)
 				a.campaign(t)
 				observer.observe(t.Context())
 				time.Sleep(polls * poll)

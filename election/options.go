@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
-	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -26,7 +25,6 @@ type settings struct {
 	poll, grace time.Duration
 	log         *slog.Logger
 	clock       clock.Clock
-	watched     kv.Store // nil: Observe polls
 }
 
 // Option is an option of New.
@@ -75,20 +73,6 @@ func WithLogger(log *slog.Logger) Option {
 			return fmt.Errorf("election: WithLogger(nil): want a logger: %w", lease.ErrInvalid)
 		}
 		s.log = log
-		return nil
-	}
-}
-
-// WithWatch makes Observe go by the watch of store, which must be the client's, if that tells of changes by itself (kv.Watcher: memkv,
-// sqlkv): states are seen sooner, and a quiet election is read ten times less often. On other stores it has no effect. Default: Observe polls.
-func WithWatch(store kv.Store) Option {
-	return func(s *settings) error {
-		if store == nil {
-			return fmt.Errorf("election: WithWatch(nil): want the client's store: %w", lease.ErrInvalid)
-		}
-		if _, ok := kv.As[kv.Watcher](store); ok {
-			s.watched = store
-		}
 		return nil
 	}
 }

@@ -30,6 +30,9 @@ const (
 
 var errLost = errors.New("answer lost")
 
+// polled is a store that does not tell of changes by itself, as DynamoDB.
+type polled struct{ kv.Store }
+
 // link is one process's way to the store. Watches go around it.
 type link struct {
 	kv.Store

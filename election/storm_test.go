@@ -190,7 +190,7 @@ func runStorm(t *testing.T, seed uint64) {
 		s.alive = append(s.alive, s.candidate())
 	}
 	observers := []*process{
-		newProcess(t, s.store, "polls", s.rate()), newProcess(t, s.store, "watches", s.rate(), election.WithWatch(s.store)),
+		newProcess(t, polled{s.store}, "polls", s.rate()), newProcess(t, s.store, "watches", s.rate()),
 	}
 	last := make(chan election.Leader, len(observers))
 	watching, stopWatching := context.WithCancel(t.Context())

@@ -80,6 +80,9 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	}, nil
 }
 
+// Store returns the store that New was given. The keys that begin with session/ and lease/ are this package's.
+func (c *Client) Store() kv.Store { return c.store }
+
 // Owner returns the name that WithOwner gave the client, or the one made up for it.
 func (c *Client) Owner() string { return c.owner }
 

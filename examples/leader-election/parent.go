@@ -35,7 +35,7 @@ func startAndWatch(ctx context.Context, store kv.Store, s settings) error {
 	if err != nil {
 		return err
 	}
-	e, err := election.New(client, s.name, election.WithWatch(store))
+	e, err := election.New(client, s.name)
 	if err != nil {
 		return err
 	}
