@@ -69,6 +69,9 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.heartbeats == nil {
+		s.heartbeats = store
+	}
 	background, stop := context.WithCancel(context.Background())
 	open, closing := context.WithCancelCause(background)
 	return &Client{

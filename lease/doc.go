@@ -35,7 +35,7 @@
 // docs/design.md has the rules, R1 to R19, in full; they rest on what package kv promises of every store, S1 to S6. The argument has
 // four steps.
 //
-// The holder stops first. It believes in its session for its TTL less a margin (a tenth, at least 500 ms), counted from before the last
+// The holder stops first. It believes in its session for its TTL less a margin ([WithMargin]: a tenth, at least 500 ms), counted from before the last
 // acknowledged heartbeat was sent (R3) by whichever of its clocks counted most (R4): the wall clock and Linux's boot clock go
 // on while a virtual machine is frozen, the monotonic clock does not jump. That is computed whenever it is asked (R5), and at the deadline
 // every context ends, whatever the network does (R6). A contender waits for the TTL and a sixteenth, as the row has them, counted
@@ -74,7 +74,7 @@
 // # What you must do
 //
 // Stop when the lease's context ends. Its holder then has the margin until somebody else may act: work that takes longer to stop needs a
-// longer TTL, or asks [WithMinRemaining] or [Lease.Remaining] before a step that cannot be interrupted.
+// longer one ([WithMargin]), or asks [WithMinRemaining] or [Lease.Remaining] before a step that cannot be interrupted.
 //
 // Release after you have stopped, not before: others have the key from then on.
 //

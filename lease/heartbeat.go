@@ -95,7 +95,7 @@ func (s *session) renew() (again bool, err error) {
 
 	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
 	defer cancel()
-	pair, err := c.store.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
+	pair, err := c.heartbeats.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
 	if err == nil {
 		s.acknowledge(pair, record, joinings, t0)
 		return false, nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // Bounds and defaults of a client.
@@ -33,6 +34,7 @@ type settings struct {
 	log                    *slog.Logger
 	observer               Observer
 	clock                  clock.Clock
+	heartbeats             kv.Store // nil: the client's store
 }
 
 // Option is an option of New.
@@ -58,6 +60,32 @@ func WithHeartbeat(interval time.Duration) Option {
 			return fmt.Errorf("lease: WithHeartbeat(%v): want at least 100ms: %w", interval, ErrInvalid)
 		}
 		s.heartbeat = interval
+		return nil
+	}
+}
+
+// WithMargin sets how long before its TTL is over a session that is not renewed is not believed in any more: the time that holders have to stop their
+// work, once their contexts have ended, until others may have the key. At least 100 ms; New refuses one that leaves no room for a heartbeat and a lost answer
+// before it (R3). Default a tenth of the TTL, but at least 500 ms.
+func WithMargin(d time.Duration) Option {
+	return func(s *settings) error {
+		if d < 100*time.Millisecond {
+			return fmt.Errorf("lease: WithMargin(%v): want at least 100ms: %w", d, ErrInvalid)
+		}
+		s.margin = d
+		return nil
+	}
+}
+
+// WithHeartbeatStore lets the heartbeats go by a way of their own, so that they never queue behind the program's other calls: store must show the same
+// pairs as the client's, for DynamoDB a dynamokv.Store of the same table and partition over an AWS client with its own HTTP client. All else
+// goes by the client's store. Default: that.
+func WithHeartbeatStore(store kv.Store) Option {
+	return func(s *settings) error {
+		if store == nil {
+			return fmt.Errorf("lease: WithHeartbeatStore(nil): want a store: %w", ErrInvalid)
+		}
+		s.heartbeats = store
 		return nil
 	}
 }
@@ -168,11 +196,13 @@ func newSettings(options []Option) (settings, error) {
 		host, _ := os.Hostname() // a nameless host has an empty name
 		s.owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), randomID(4))
 	}
-	s.margin = max(s.ttl/10, 500*time.Millisecond)
+	if s.margin == 0 {
+		s.margin = max(s.ttl/10, 500*time.Millisecond)
+	}
 	need := s.heartbeat*11/10 + 2*(s.attemptTimeout()+retryPause)
 	if room := s.ttl - s.margin; need >= room {
-		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v leaves no room for a lost answer: %v needed, less than %v there: %w",
-			s.heartbeat, s.ttl, need, room, ErrInvalid)
+		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v and a margin of %v leaves no room for a lost answer: %v needed, less than %v there: %w",
+			s.heartbeat, s.ttl, s.margin, need, room, ErrInvalid)
 	}
 	return s, nil
 }
