@@ -1,39 +1,31 @@
 # The commands of this repository. CI runs the same ones (.ci/run).
-
 MODULES := . examples tests bench
 LINT_VERSION := v2.12.2
 LINT := bin/golangci-lint-$(LINT_VERSION)
-TIMEOUT := 10m
 
 # The race detector needs cgo and a C compiler.
 CC_FOUND := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC | cut -d' ' -f1))
 RACE := $(if $(CC_FOUND),-race)
 
 # each runs a command in every module, the rest too when one fails, and fails if any did.
-each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; \
-	(cd $$module && $(1)) || status=1; done; exit $$status
+each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; (cd $$module && $(1)) || status=1; done; exit $$status
 
-.PHONY: help test test-short lint fmt fmt-check tidy-check sim chaos model mutants run bench clean
-.DEFAULT_GOAL := help
-
+.PHONY: help test test-short race-notice lint fmt fmt-check tidy-check sim chaos model mutants run bench clean
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 test: race-notice ## test every module, with the race detector; DynamoDB Local needs Java 17 and npm
-	$(call each,go test $(RACE) -timeout $(TIMEOUT) ./...)
+	$(call each,go test $(RACE) ./...)
 
 test-short: race-notice ## the same without DynamoDB Local and the long runs
-	$(call each,go test -short $(RACE) -timeout $(TIMEOUT) ./...)
+	$(call each,go test -short $(RACE) ./...)
 
-.PHONY: race-notice
 race-notice:
 	@$(if $(RACE),true,echo "WARNING: no cgo or no C compiler: tests run WITHOUT the race detector" >&2)
 
 lint: $(LINT) ## golangci-lint on every module, .golangci.yml
 	$(call each,$(CURDIR)/$(LINT) run ./...)
-
-# The version is in the name, so another version is another file.
-$(LINT):
+$(LINT): # the version is in the name, so another version is another file
 	GOBIN=$(CURDIR)/bin GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv bin/golangci-lint $@
 
@@ -46,9 +38,8 @@ fmt-check: ## fail if gofmt would change a file
 tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
 	$(call each,GOWORK=off go mod tidy -diff)
 
-SEEDS := 2000
-sim: ## simulate the lease layer under SEEDS=2000 new seeds, with the race detector if SIMFLAGS=-race
-	cd tests && SIM_SEEDS=$(SEEDS) go test $(SIMFLAGS) -count 1 -timeout 60m -run TestSimulation ./sim
+sim: ## simulate the lease layer under SEEDS=2000 new seeds, or those from FIRST= on; race detector: SIMFLAGS=-race
+	cd tests && SIM_SEEDS=$(or $(SEEDS),2000) $(if $(FIRST),SIM_FIRST=$(FIRST)) go test $(SIMFLAGS) -count 1 -timeout 60m -run TestSimulation ./sim
 
 chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
 	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos
