@@ -88,32 +88,33 @@ func (s *session) remainingLocked() time.Duration {
 	return s.client.ttl - s.client.margin - s.client.clock.Now().Since(s.renewed)
 }
 
-// remaining is the time to the trust deadline, 0 once the session is lost.
-func (s *session) remaining() time.Duration {
-	if s.err() != nil {
-		return 0
-	}
+// trust computes from the clocks for how long the session may still be believed in (R5), 0 once it is lost, and why it is.
+func (s *session) trust() (remaining time.Duration, lost *LostError) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return max(0, s.remainingLocked())
-}
-
-// err computes from the clocks whether the session may still be believed in (R5): nil if so.
-func (s *session) err() *LostError {
-	s.mu.Lock()
-	if s.lost != nil {
-		defer s.mu.Unlock()
-		return s.lost
+	if s.lost == nil {
+		remaining = s.remainingLocked()
 	}
-	if s.remainingLocked() > 0 {
-		s.mu.Unlock()
-		return nil
-	}
+	lost = s.lost
 	s.mu.Unlock()
+	if lost != nil || remaining > 0 {
+		return remaining, lost
+	}
 	s.lose(ReasonExpired, false)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lost
+	return 0, s.lost
+}
+
+// remaining is the time to the trust deadline, 0 once the session is lost.
+func (s *session) remaining() time.Duration {
+	remaining, _ := s.trust()
+	return remaining
+}
+
+// err is nil if the session may still be believed in.
+func (s *session) err() *LostError {
+	_, lost := s.trust()
+	return lost
 }
 
 // expire is what the deadline timer calls. The timer runs on one clock and the deadline on three (R4), which may have stepped
