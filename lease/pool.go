@@ -39,6 +39,10 @@ type Handler func(ctx context.Context, l *Lease) error
 // the sessions and of the pool's partitions, whatever it works on. A move costs two writes and, for as long as the drain takes, a read per
 // poll. On DynamoDB a listing of n rows of s bytes costs n·s/8192 read units, at least a half.
 //
+// The first member of a fleet that starts does not take everything, only to give most of it away: in the first tenth of a plan interval (1 s at
+// the defaults) a member takes no more of what nobody has than WithMaxMoves at a time, and then looks again who else has come. That costs one
+// plan more. A fleet that takes longer to start is balanced as by any other that joins, a few moves at a time.
+//
 // Make one with NewPool. It is safe for concurrent use. Its methods but Run need no running member: a tool can use them.
 type Pool struct {
 	poolSettings
@@ -59,12 +63,12 @@ type Pool struct {
 const maxRequests = 32
 
 // NewPool makes a Pool on a client, which it shares with whatever else the client is used for. The name is 1 to 128 bytes of
-// UTF-8 without a slash; the partitions' keys are name/partition, where they can be inspected and broken like any. It does no I/O.
-// Options about the plan (intervals, weights) should be the same for all members: else they disagree, safely, and partitions may lie idle.
+// UTF-8 without a slash; the partitions' keys are name/partition, where they can be inspected and broken like any. It does no I/O. A
+// tool that does not call Run needs no handler: nil. Options about the plan (intervals, weights) should be the same for all members: else they disagree, safely, and partitions may lie idle.
 func NewPool(c *Client, name string, handle Handler, options ...PoolOption) (*Pool, error) {
 	switch {
-	case c == nil || handle == nil:
-		return nil, fmt.Errorf("lease: NewPool(%q): want a client and a handler: %w", name, ErrInvalid)
+	case c == nil:
+		return nil, fmt.Errorf("lease: NewPool(%q): want a client: %w", name, ErrInvalid)
 	case name == "" || len(name) > 128 || !utf8.ValidString(name) || strings.Contains(name, "/"):
 		return nil, fmt.Errorf("lease: NewPool(%.40q): want a name of 1 to 128 bytes of UTF-8 without a slash: %w", name, ErrInvalid)
 	}

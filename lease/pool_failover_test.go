@@ -182,3 +182,27 @@ func TestPoolPartitionsOfAMemberThatDrainsAreWaitedFor(t *testing.T) {
 		n.leave(t)
 	})
 }
+
+func TestPoolRunEndsWhenTheStoreFailsForLongerThanTheOutageLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(10)
+		m := w.member("0", b.handler("0"), lease.WithOutageLimit(20*time.Second))
+		b.await(t, time.Minute, 10, 1)
+		fail := func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
+			return &kv.UncertainError{Key: call.Key, Err: errLost}
+		}
+		m.link.setIntercept(fail)
+		time.Sleep(14 * time.Second)
+		m.link.setIntercept(nil)
+		time.Sleep(2 * interval)
+		m.link.setIntercept(fail)
+		time.Sleep(19 * time.Second)
+		require.Empty(t, m.ended, "a shorter outage does not count")
+		began := time.Now()
+		require.ErrorIs(t, <-m.ended, errLost)
+		require.LessOrEqual(t, time.Since(began), 2*interval)
+		require.Empty(t, b.load())
+	})
+}

@@ -16,7 +16,7 @@ const (
 type poolSettings struct {
 	interval, drain  time.Duration
 	residency        time.Duration
-	progress         time.Duration
+	progress, outage time.Duration
 	moves            int
 	most             int
 	endless, unrests bool
@@ -49,8 +49,8 @@ func WithDrainTimeout(d time.Duration) PoolOption {
 	}
 }
 
-// WithMaxMoves sets how many partitions this member gives to others at the same time, to keep the load even. Taking from the dead,
-// stopping, pausing and removing do not count. At least 1, default 4.
+// WithMaxMoves sets how many partitions this member gives to others at the same time, to keep the load even, and takes at the same time while it
+// is new (see Pool). Taking from the dead, stopping, pausing and removing do not count. At least 1, default 4.
 func WithMaxMoves(n int) PoolOption {
 	return func(s *poolSettings) error {
 		if n < 1 {
@@ -93,6 +93,18 @@ func WithProgressTimeout(d time.Duration) PoolOption {
 			return fmt.Errorf("lease: WithProgressTimeout(%v): want at least 1s: %w", d, ErrInvalid)
 		}
 		s.progress = d
+		return nil
+	}
+}
+
+// WithOutageLimit makes Run return the store's error, having asked the handlers to stop, when the pool cannot be listed for longer than d: a job
+// that somebody waits for ends rather than go on for ever. At least 1 s, default: no bound.
+func WithOutageLimit(d time.Duration) PoolOption {
+	return func(s *poolSettings) error {
+		if d < time.Second {
+			return fmt.Errorf("lease: WithOutageLimit(%v): want at least 1s: %w", d, ErrInvalid)
+		}
+		s.outage = d
 		return nil
 	}
 }

@@ -162,7 +162,7 @@ func (p *Pool) each(ctx context.Context, what string, partitions []string, do fu
 }
 
 // mark changes a partition's marks, if there is such a partition, whoever has it: the acquisition stays as it is, and its holder adopts the
-// marks with its next write.
+// marks with its next write. When somebody else was faster it pauses, like after a failure, and tries again.
 func (p *Pool) mark(ctx context.Context, key string, change func(*partitionMarks)) error {
 	c := p.client
 	return c.untilKnown(ctx, func() error {
@@ -179,9 +179,8 @@ func (p *Pool) mark(ctx context.Context, key string, change func(*partitionMarks
 		if record.Session != "" {
 			marked.Token = record.token(pair)
 		}
-		_, err = c.store.AtomicPut(ctx, pair.Key, marked.options(pair, c.attempts)...)
-		if _, conflict := currentPair(err); conflict {
-			return errAgain
+		if _, err = c.store.AtomicPut(ctx, pair.Key, marked.options(pair, c.attempts)...); permanent(err) {
+			return stop(err)
 		}
 		return err
 	})
@@ -208,7 +207,8 @@ func (p *Pool) read(ctx context.Context, key string) (*kv.KVPair, *leaseRecord, 
 	return pair, record, nil
 }
 
-// whenIdle waits until nobody has a partition that was marked, or who has it is dead, and calls do with its row; not if there is none.
+// whenIdle waits until nobody has a partition that was marked, or who has it is dead, and calls do with its row; not if there is none. A
+// conflict of what do writes is looked into after a pause.
 func (p *Pool) whenIdle(ctx context.Context, key string, do func(*leaseRecord, *kv.KVPair) error) error {
 	c := p.client
 	began := c.clock.Now()
@@ -226,11 +226,7 @@ func (p *Pool) whenIdle(ctx context.Context, key string, do func(*leaseRecord, *
 				}
 			}
 			idle = true
-			err = do(record, pair)
-			if _, conflict := currentPair(err); conflict {
-				return errAgain
-			}
-			if errors.Is(err, ErrHeld) {
+			if err = do(record, pair); permanent(err) || errors.Is(err, ErrHeld) {
 				return stop(err)
 			}
 			return err

@@ -188,11 +188,12 @@ func TestPoolArgumentsAreChecked(t *testing.T) {
 		_, err := lease.NewPool(c, name, b.handler("0"))
 		require.ErrorIs(t, err, lease.ErrInvalid, "%q", name)
 	}
-	_, err := lease.NewPool(c, "p", nil)
-	require.ErrorIs(t, err, lease.ErrInvalid)
+	tool, err := lease.NewPool(c, "p", nil)
+	require.NoError(t, err)
+	require.ErrorIs(t, tool.Run(t.Context()), lease.ErrInvalid)
 	for _, option := range []lease.PoolOption{
 		lease.WithPlanInterval(time.Millisecond), lease.WithDrainTimeout(-1), lease.WithMaxMoves(0), lease.WithMaxPartitions(0),
-		lease.WithMinResidency(-1), lease.WithProgressTimeout(time.Millisecond),
+		lease.WithMinResidency(-1), lease.WithProgressTimeout(time.Millisecond), lease.WithOutageLimit(0),
 	} {
 		_, err := lease.NewPool(c, "p", b.handler("0"), option)
 		require.ErrorIs(t, err, lease.ErrInvalid)

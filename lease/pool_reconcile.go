@@ -63,6 +63,9 @@ func (m *poolMember) begin(r *partitionRow, waits map[string]int) {
 	switch {
 	case donor == m.self || !m.view.sessions[donor]:
 		donor = "" // nobody's: free, an orphan of our own, or of a session that is dead or was not listed
+		if m.settling() > 0 && len(m.claims) >= m.moves {
+			return
+		}
 	case waits[donor] >= m.waitsFor(donor):
 		return
 	}

@@ -18,12 +18,15 @@ import (
 //
 // When ctx ends it leaves the pool, asks the handlers to stop, and returns nil when all have and their partitions are given back, one write
 // each; the client lives on. It returns nil too when there are partitions and all of them are done (see ErrDone and WithoutEnd). An error says
-// that the pool could not be joined, that the client was closed (ErrClosed), or that the store will never do; the handlers
-// have returned then, too. Run waits for handlers as long as they take: that none overlaps its successor is worth more than an early return.
+// that the pool could not be joined, that the client was closed (ErrClosed), that the store will never do, or that it failed for longer than
+// WithOutageLimit allows; the handlers have returned then, too. Run waits for handlers as long as they take: that none overlaps its successor is worth more than an early return.
 //
-// A client can be a member of a pool once: a second Run meanwhile is an error that matches ErrInvalid.
+// A client can be a member of a pool once: a second Run meanwhile is an error that matches ErrInvalid, as is a Run without a handler.
 func (p *Pool) Run(ctx context.Context) error {
 	c := p.client
+	if p.handle == nil {
+		return fmt.Errorf("lease: Run: pool %q has no handler: %w", p.name, ErrInvalid)
+	}
 	if err := c.enter(); err != nil {
 		return err
 	}
@@ -34,7 +37,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	m := &poolMember{
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]clock.Reading{},
-		changed: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), joined: c.clock.Now(), troubles: c.newPauses(),
 	}
 	running, call := c.untilClosing(ctx)
 	defer c.forgetCall(call)
@@ -103,6 +106,10 @@ type poolMember struct {
 	*Pool
 	// values are those of Run's context, without its end.
 	values context.Context
+	joined clock.Reading
+	// troubles are the pauses while the pool cannot be listed, since failing; that is zero when all is well.
+	troubles *clock.Pauses
+	failing  clock.Reading
 	// What the last plan was made of and what it says: by name, who should have a partition. self is who this member was then.
 	view  *view
 	self  string
@@ -125,28 +132,49 @@ const staleness = time.Second
 
 // run plans, and follows the plan, until ctx ends, all is done, or the store will never do.
 func (m *poolMember) run(ctx context.Context) error {
-	troubles := m.client.newPauses()
 	for {
-		pause := clock.Spread(m.client.clock, m.interval, 0.1)
 		ended, err := m.plan(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ended || ctx.Err() != nil {
 			return nil
-		case ended:
-			return nil
-		case permanent(err) && !errors.Is(err, kv.ErrFormat):
-			return fmt.Errorf("lease: pool %q: %w", m.name, err)
-		case err != nil:
-			pause = min(pause, troubles.NextBackOff())
-			m.report(slog.LevelWarn, "the pool cannot be listed", "error", err)
-		default:
-			troubles.Reset()
-			pause = min(pause, m.view.patience)
+		}
+		pause, err := m.untilNext(err)
+		if err != nil {
+			return err
 		}
 		if !m.follow(ctx, pause) {
 			return nil
 		}
 	}
+}
+
+// untilNext returns in how long to plan again, after an attempt that ended with err, or an error if there is no use in that.
+func (m *poolMember) untilNext(err error) (time.Duration, error) {
+	now := m.client.clock.Now()
+	pause := clock.Spread(m.client.clock, m.interval, 0.1)
+	if err == nil {
+		m.troubles.Reset()
+		m.failing = clock.Reading{}
+		if settling := m.settling(); settling > 0 {
+			pause = min(pause, settling)
+		}
+		return min(pause, m.view.patience), nil
+	}
+	if m.failing.IsZero() {
+		m.failing = now
+	}
+	switch lasts := now.MonotonicSince(m.failing); {
+	case permanent(err) && !errors.Is(err, kv.ErrFormat):
+		return 0, fmt.Errorf("lease: pool %q: %w", m.name, err)
+	case m.outage > 0 && lasts > m.outage:
+		return 0, fmt.Errorf("lease: pool %q: cannot be listed for %v: %w", m.name, lasts.Round(time.Second), err)
+	}
+	m.report(slog.LevelWarn, "the pool cannot be listed", "error", err)
+	return min(pause, m.troubles.NextBackOff()), nil
+}
+
+// settling is for how much longer this member is new: others that start with it may not have shown themselves yet.
+func (m *poolMember) settling() time.Duration {
+	return m.interval/10 - m.client.clock.Now().MonotonicSince(m.joined)
 }
 
 // plan looks at the pool and makes the plan. It reports whether all partitions are done.

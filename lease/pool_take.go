@@ -32,7 +32,8 @@ func (p *Pool) get(ctx context.Context, r *partitionRow, wait bool) (*Lease, err
 	return l, nil
 }
 
-// contend tries the row, and waits and tries again if wait.
+// contend tries the row, and waits and tries again if wait. Each round waits, a millisecond at least (pollPause): for what is held, awaitPair
+// does not return before its first pause.
 func (p *Pool) contend(ctx context.Context, r *request, pair *kv.KVPair, wait bool) (*Lease, error) {
 	watch := p.client.newWatch(r.key)
 	defer watch.stop()
@@ -54,7 +55,8 @@ func (p *Pool) contend(ctx context.Context, r *request, pair *kv.KVPair, wait bo
 	}
 }
 
-// tryPair tries to get the row that was read as pair, or is found in its place (R9.2, R9.4).
+// tryPair tries to get the row that was read as pair, or is found in its place (R9.2, R9.4). A round ends in a lease, an error, or a conflict with a
+// row that is there; after a dozen conflicts patience makes that an error, having slowed them down.
 func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease, error) {
 	c := p.client
 	select {
