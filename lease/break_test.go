@@ -84,6 +84,28 @@ func TestHoldersAndMembersListWhatThereIs(t *testing.T) {
 	})
 }
 
+func TestJoinRefusesANameOutOfBoundsAndSendsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		for _, group := range []string{"", strings.Repeat("x", 257), "\xff"} {
+			leave, err := a.Join(t.Context(), group)
+			require.ErrorIs(t, err, lease.ErrInvalid, "%q", group)
+			require.Nil(t, leave)
+		}
+		require.Empty(t, link.take())
+		longest := strings.Repeat("x", 256)
+		leave, err := a.Join(t.Context(), longest)
+		require.NoError(t, err)
+		for m, err := range a.Members(t.Context()) {
+			require.NoError(t, err)
+			require.Equal(t, []string{longest}, m.Joined)
+		}
+		leave()
+	})
+}
+
 func TestJoinOutlastsTheLossOfASession(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

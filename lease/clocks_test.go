@@ -88,7 +88,6 @@ func TestR4ContenderCountsOnTheMonotonicClockFromTheReceipt(t *testing.T) {
 		require.ErrorIs(t, err, lease.ErrHeld)
 		link.setIntercept(nil)
 		c.Step(time.Hour)
-		const patience = ttl + ttl/16
 		time.Sleep(patience - time.Millisecond)
 		link.take()
 		_, err = b.TryAcquire(t.Context(), "key")

@@ -107,6 +107,7 @@ func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
 			}
 		}))
 		l := w.acquire(a, "key")
+		synctest.Wait() // until it is slow
 		for range 6_000 {
 			require.NoError(t, w.acquire(a, "other").Release(t.Context()))
 		}

@@ -15,8 +15,12 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// ttl is what the clients of these tests use.
-const ttl = 10 * time.Second
+// ttl is what the clients of these tests use, margin what they have to stop, patience what an operator waits for one that does not answer.
+const (
+	ttl      = 10 * time.Second
+	margin   = ttl / 10
+	patience = ttl + ttl/16
+)
 
 // link is one client's way to the store: it counts calls, and fails them as it is told.
 type link struct {

@@ -1,0 +1,180 @@
+package lease_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// writes records the writes of the row of "key", in order.
+type writes struct {
+	mu  sync.Mutex
+	ops []string
+}
+
+func (r *writes) add(call kv.Call) {
+	if call.Key != "lease/key" || !strings.HasPrefix(call.Op, "Atomic") {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ops = append(r.ops, call.Op)
+}
+
+// take returns what was written since it was called last.
+func (r *writes) take() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ops := r.ops
+	r.ops = nil
+	return ops
+}
+
+func (r *writes) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	r.add(call)
+	return next(ctx)
+}
+
+// A session whose heartbeats failed for a while has less trust left than the waiter asked for: the handover would be refused (R9.4).
+func TestR15KeyIsNotHandedOverToAWaiterThatNeedsMoreTimeThanIsLeft(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const least = 4600 * time.Millisecond
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithHeartbeat(4*time.Second))
+		l := w.acquire(a, "key")
+		var record writes
+		var out atomic.Bool
+		out.Store(true)
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			record.add(call)
+			if out.Load() && strings.HasPrefix(call.Key, "session/") {
+				return errLost
+			}
+			return next(ctx)
+		})
+		got := make(chan *lease.Lease, 1)
+		go func() {
+			l, _ := a.Acquire(t.Context(), "key", lease.WithMinRemaining(least))
+			got <- l
+		}()
+		time.Sleep(5 * time.Second)
+		require.Less(t, l.Remaining(), least)
+		require.NoError(t, l.Release(t.Context()))
+		require.Equal(t, "AtomicDelete", record.take()[0], "it is free meanwhile")
+		out.Store(false)
+		next := <-got
+		require.NotNil(t, next)
+		require.GreaterOrEqual(t, next.Remaining(), least)
+		require.Equal(t, []string{"AtomicPut"}, record.take(), "with one write, once the session has been heartbeated")
+		require.NoError(t, next.Release(t.Context()))
+	})
+}
+
+func TestR15SixteenHandoversAndThenAReleaseAndARest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const rounds, slow = 2, 300 * time.Millisecond
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithPoll(time.Second, time.Second))
+		l := w.acquire(a, "key")
+		var got []<-chan grant
+		for range rounds * 17 {
+			got = append(got, waitFor(t.Context(), a, "key"))
+			synctest.Wait()
+		}
+		var record writes
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			record.add(call)
+			if call.Op == "AtomicDelete" {
+				time.Sleep(slow) // the rest counts from where the key is free
+			}
+			return next(ctx)
+		})
+		for round := range rounds {
+			for i := range 16 {
+				require.NoError(t, l.Release(t.Context()))
+				g := <-got[round*17+i]
+				require.NoError(t, g.err)
+				l = g.Lease
+				require.Equal(t, []string{"AtomicPut"}, record.take(), "handover %d", i+1)
+			}
+			began := time.Now()
+			require.NoError(t, l.Release(t.Context()))
+			require.Equal(t, slow, time.Since(began))
+			require.Equal(t, []string{"AtomicDelete"}, record.take(), "the seventeenth")
+			g := <-got[round*17+16]
+			require.NoError(t, g.err)
+			require.Equal(t, slow+time.Second, g.at.Sub(began), "one minimum poll for the others")
+			require.Equal(t, []string{"AtomicPut"}, record.take())
+			l = g.Lease
+		}
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestR15HandoverDoesNotDependOnTheContextOfWhoReleases(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		var record writes
+		link.setIntercept(record.hook)
+		require.NoError(t, l.Release(expired(t)))
+		g := <-got
+		require.NoError(t, g.err)
+		require.Equal(t, []string{"AtomicPut"}, record.take())
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// Until it is known what became of a handover, the old acquisition is a pending release of this client, and so no orphan that another
+// acquire may write over.
+func TestR15KeyThatIsBeingHandedOverIsNoOrphan(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		asked := map[string]error{}
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key != "lease/key" || call.Op == "Get" {
+				return next(ctx)
+			}
+			if _, ok := asked[call.Op]; ok {
+				return next(ctx)
+			}
+			asked[call.Op] = nil
+			try, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := a.TryAcquire(try, "key")
+			asked[call.Op] = err
+			if call.Op == "AtomicPut" { // the handover, which does not land
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			return next(ctx)
+		})
+		require.NoError(t, l.Release(t.Context()))
+		require.ErrorIs(t, asked["AtomicPut"], lease.ErrHeld, "during the handover")
+		require.ErrorIs(t, asked["AtomicDelete"], lease.ErrHeld, "during the release that followed it")
+		g := <-got
+		require.NoError(t, g.err)
+		require.NoError(t, g.Release(t.Context()))
+		time.Sleep(time.Minute)
+		require.Empty(t, w.rows("lease/"))
+	})
+}

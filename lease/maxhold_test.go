@@ -1,0 +1,60 @@
+package lease_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+// Between two looks at the trust deadline, and counted from before the acquiring write was sent.
+func TestWithMaxHoldIsSignalledAtItsTimeAndTheKeyGivenBackAfterTheMargin(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const most, answer = 5700 * time.Millisecond, 800 * time.Millisecond
+		w := newWorld(t)
+		a, link := w.client("a")
+		plain := w.acquire(a, "other")
+		link.delay("AtomicPut", answer)
+		began := time.Now()
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(most))
+		require.NoError(t, err)
+		link.setIntercept(nil)
+		require.InDelta(t, most-answer, l.Remaining(), float64(10*time.Millisecond), "not what is left of the session's trust")
+		<-l.Context().Done()
+		require.Equal(t, most, time.Since(began))
+		require.Equal(t, lease.ReasonMaxHold, reason(t, context.Cause(l.Context())))
+		require.False(t, l.Held())
+		require.Zero(t, l.Remaining())
+		time.Sleep(margin - time.Millisecond)
+		require.Contains(t, w.rows("lease/"), "lease/key")
+		time.Sleep(2 * time.Millisecond)
+		require.Equal(t, []string{"lease/other"}, w.rows("lease/"), "whether or not the holder has released it")
+		require.True(t, plain.Held())
+	})
+}
+
+// By the clock that counted most (R4), without waiting for a timer.
+func TestWithMaxHoldIsComputedWhenAskedForAndLatched(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _, c := w.skewed("a", 1)
+		plain := w.acquire(a, "other")
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(ttl/2))
+		require.NoError(t, err)
+		c.Step(ttl/2 - time.Millisecond)
+		require.True(t, l.Held())
+		c.Step(time.Millisecond)
+		require.False(t, l.Held())
+		require.Equal(t, lease.ReasonMaxHold, reason(t, context.Cause(l.Context())))
+		c.Step(-time.Hour)
+		require.False(t, l.Held(), "I7")
+		require.Equal(t, lease.ReasonMaxHold, reason(t, l.Err()))
+		require.True(t, plain.Held())
+	})
+}

@@ -1,0 +1,218 @@
+package lease_test
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestR13R19ReleaseAfterAnUpdateOfUnknownOutcomeKeepsTheValueThatLanded(t *testing.T) {
+	t.Parallel()
+	for _, waiting := range []bool{false, true} {
+		t.Run(map[bool]string{false: "nobody waits", true: "with a local waiter"}[waiting], func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), lease.WithValue([]byte("old")))
+				require.NoError(t, err)
+				link.loseAnswer("AtomicPut", "lease/")
+				require.ErrorIs(t, l.Update(t.Context(), []byte("new")), kv.ErrUncertain)
+				require.Equal(t, "old", string(l.Value()))
+				if !waiting {
+					require.NoError(t, l.Release(t.Context()))
+					require.Equal(t, "new", string(inspect(t, a, "key").Value))
+					return
+				}
+				got := waitFor(t.Context(), a, "key")
+				synctest.Wait()
+				require.NoError(t, l.Release(t.Context())) // the handover conflicts with the update
+				g := <-got
+				require.NoError(t, g.err)
+				require.Equal(t, "new", string(g.Value()))
+				require.NoError(t, g.Release(t.Context()))
+			})
+		})
+	}
+}
+
+// unreleased makes a client whose release of "key" gets no answer, and goes on in the background until answer is set.
+func (w *world) unreleased() (c *lease.Client, l *link, answer *atomic.Bool) {
+	w.t.Helper()
+	answer = &atomic.Bool{}
+	c, l = w.client("a")
+	held := w.acquire(c, "key")
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		if call.Key == "lease/key" && call.Op == "AtomicDelete" && !answer.Load() {
+			return &kv.UncertainError{Key: call.Key, Err: errLost}
+		}
+		return next(ctx)
+	})
+	require.ErrorIs(w.t, held.Release(w.t.Context()), kv.ErrUncertain)
+	return c, l, answer
+}
+
+func TestR13ReleaseOfUnknownOutcomeEndsWithTheDeathOfTheSession(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, _ := w.unreleased()
+		time.Sleep(time.Minute)
+		require.Positive(t, link.take()["AtomicDelete"])
+		require.NoError(t, w.store.Delete(t.Context(), w.rows("session/")[0])) // and all that it holds is free
+		time.Sleep(time.Minute)                                                // a heartbeat finds out
+		link.take()
+		time.Sleep(10 * time.Minute)
+		require.Zero(t, link.take()["AtomicDelete"])
+		require.NoError(t, a.Close(t.Context()))
+	})
+}
+
+// A session that is lost may live on for everybody else, and with it what it holds.
+func TestR13ReleaseOfUnknownOutcomeGoesOnWhenTheSessionIsLostButNotDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		_, _, answer := w.unreleased()
+		w.spoil(w.rows("session/")[0])
+		time.Sleep(2 * time.Minute)
+		require.Equal(t, []string{"lease/key"}, w.rows("lease/"))
+		answer.Store(true)
+		time.Sleep(time.Minute)
+		require.Empty(t, w.rows("lease/"))
+		require.Len(t, w.rows("session/"), 1)
+	})
+}
+
+func TestR13ReleaseOfUnknownOutcomeIsNoOrphan(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, answer := w.unreleased()
+		link.take()
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		require.Zero(t, link.take()["AtomicPut"])
+		answer.Store(true)
+		time.Sleep(time.Minute)
+		require.NoError(t, w.acquire(a, "key").Release(t.Context()))
+	})
+}
+
+func TestR13R15ReleaseThatWentOnWakesTheLocalWaiterAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, answer := w.unreleased()
+		var freed time.Time
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key != "lease/key" || call.Op != "AtomicDelete" || !freed.IsZero() {
+				return next(ctx)
+			}
+			if !answer.Load() {
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			freed = time.Now()
+			return next(ctx)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		got := waitFor(ctx, a, "key")
+		time.Sleep(5 * time.Minute)
+		answer.Store(true)
+		g := <-got
+		require.NoError(t, g.err)
+		require.Equal(t, freed, g.at)
+		require.NoError(t, g.Release(t.Context()))
+	})
+}
+
+// hints notes the hint of WithSweepAfter that the last write of each key carried.
+type hints struct {
+	kv.Store
+	mu    sync.Mutex
+	swept map[string]time.Duration
+}
+
+func (h *hints) AtomicPut(ctx context.Context, key string, options ...kv.WriteOption) (*kv.KVPair, error) {
+	if s, err := kv.AtomicPutSettings(key, options); err == nil {
+		h.mu.Lock()
+		h.swept[key] = s.SweepAfter
+		h.mu.Unlock()
+	}
+	return h.Store.AtomicPut(ctx, key, options...)
+}
+
+func (h *hints) of(key string) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.swept[key]
+}
+
+func TestR19RetentionIsTheKeysAndCountsWhenNobodyHasIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		store := &hints{Store: w.store, swept: map[string]time.Duration{}}
+		c, err := lease.New(store, lease.WithTTL(ttl))
+		require.NoError(t, err)
+		for i, options := range [][]lease.AcquireOption{
+			{lease.WithRetention(time.Hour), lease.WithValue([]byte("v"))}, {}, {lease.KeepValue()}, {lease.WithRetention(2 * time.Hour)}, {},
+		} {
+			l, err := c.TryAcquire(t.Context(), "key", options...)
+			require.NoError(t, err)
+			require.Zero(t, store.of("lease/key"), "a row that is held is not garbage")
+			require.Equal(t, "v", string(l.Value()))
+			require.NoError(t, l.Update(t.Context(), []byte("v")))
+			require.Zero(t, store.of("lease/key"))
+			require.NoError(t, l.Release(t.Context()))
+			require.Equal(t, map[bool]time.Duration{true: time.Hour, false: 2 * time.Hour}[i < 3], store.of("lease/key"), i)
+		}
+		require.NoError(t, c.Close(t.Context()))
+	})
+}
+
+// The rows of a pool's partitions carry marks, which others change while a partition is held (package lease, partitionMarks).
+func TestR13R19MarksOutlastTheHolderAndThoseMadeMeanwhileAreAdopted(t *testing.T) {
+	t.Parallel()
+	const fresh = `{"f":1,"keep":true,"value":"dg==","sweep_ms":60000,"partition":{"f":1,"weight":3}}`
+	for _, end := range []string{"untouched", "Release", "Update"} {
+		t.Run(end, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, _ := w.client("a")
+				row := func() *kv.KVPair {
+					pair, err := w.store.Get(t.Context(), "lease/key")
+					require.NoError(t, err)
+					return pair
+				}
+				require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(fresh)))
+				l := w.acquire(a, "key")
+				want := fresh
+				if end != "untouched" {
+					marked := strings.Replace(row().String(), `"weight":3`, `"weight":3,"paused":true`, 1)
+					require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(marked)))
+					want = strings.Replace(want, `"weight":3`, `"weight":3,"paused":true`, 1)
+				}
+				if end == "Update" {
+					require.NoError(t, l.Update(t.Context(), []byte("v")))
+					require.Contains(t, row().String(), `"paused":true`)
+					saved := time.Now().UTC().Format(time.RFC3339Nano)
+					want = strings.Replace(want, `"paused":true`, `"paused":true,"saved_at":"`+saved+`"`, 1)
+				}
+				require.NoError(t, l.Release(t.Context()))
+				require.JSONEq(t, want, row().String())
+			})
+		})
+	}
+}
