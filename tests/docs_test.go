@@ -14,11 +14,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages are those that people follow: what they tell to run exists, what they show compiles, and their links lead somewhere.
+// pages are those that people follow: what they tell to run is run (commands_test.go), what they show compiles, and their links lead somewhere.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
-	for _, pattern := range []string{"*.md", "docs/*.md", "infra/*.md", "examples/*.md"} {
+	for _, pattern := range []string{"*.md", "docs/*.md", "infra/*.md", "examples/*.md", ".github/*.md", ".github/*/*.md"} {
 		files, err := filepath.Glob(filepath.Join("..", pattern))
 		require.NoError(t, err)
 		for _, file := range files {
@@ -30,35 +30,6 @@ func pages(t *testing.T) map[string]string {
 	require.Contains(t, texts, "README.md")
 	require.Contains(t, texts, "docs/operations.md")
 	return texts
-}
-
-func TestEveryCommandOfThePagesExists(t *testing.T) {
-	t.Parallel()
-	makefile, err := os.ReadFile("../Makefile")
-	require.NoError(t, err)
-	command := regexp.MustCompile("(?m)(?:^    |`|# )(go run|go test|make|\\.ci/run|cd)\\b([^\n`]*)")
-	found := 0
-	for name, text := range pages(t) {
-		for _, c := range command.FindAllStringSubmatch(text, -1) {
-			found++
-			words := strings.Fields(c[2])
-			switch c[1] {
-			case "make":
-				if len(words) > 0 && regexp.MustCompile(`^[a-z-]+$`).MatchString(words[0]) && words[0] != "what" {
-					require.Regexp(t, `(?m)^`+words[0]+`:`, string(makefile), "%s: make %s", name, words[0])
-				}
-			case "go run", "go test":
-				for _, word := range words {
-					if strings.HasPrefix(word, "./") && !strings.Contains(word, "...") && !strings.HasPrefix(word, "./report") {
-						require.DirExists(t, filepath.Join("..", word), "%s: %s", name, c[0])
-					}
-				}
-			case ".ci/run":
-				require.FileExists(t, "../.ci/run")
-			}
-		}
-	}
-	require.Greater(t, found, 20, "the pattern finds the commands")
 }
 
 func TestTheLinksOfThePagesLeadSomewhere(t *testing.T) {
@@ -112,6 +83,7 @@ import (
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/lock"
 )
 
 var (
@@ -125,6 +97,7 @@ var (
 	_      = os.Getenv
 	_      = slog.Default
 	_      = dynamokv.New
+	_      = lock.NewMutex
 )
 
 type metric struct{}
