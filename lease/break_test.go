@@ -84,48 +84,6 @@ func TestHoldersAndMembersListWhatThereIs(t *testing.T) {
 	})
 }
 
-func TestJoinRefusesANameOutOfBoundsAndSendsNothing(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a, link := w.client("a")
-		for _, group := range []string{"", strings.Repeat("x", 257), "\xff"} {
-			leave, err := a.Join(t.Context(), group)
-			require.ErrorIs(t, err, lease.ErrInvalid, "%q", group)
-			require.Nil(t, leave)
-		}
-		require.Empty(t, link.take())
-		longest := strings.Repeat("x", 256)
-		leave, err := a.Join(t.Context(), longest)
-		require.NoError(t, err)
-		for m, err := range a.Members(t.Context()) {
-			require.NoError(t, err)
-			require.Equal(t, []string{longest}, m.Joined)
-		}
-		leave()
-	})
-}
-
-func TestJoinOutlastsTheLossOfASession(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a, link := w.client("a")
-		_, err := a.Join(t.Context(), "election/x")
-		require.NoError(t, err)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
-		first := w.rows("session/")
-		require.NoError(t, w.store.Delete(t.Context(), first[0]))
-		time.Sleep(2 * ttl)
-		second := w.rows("session/")
-		require.Len(t, second, 1)
-		require.NotEqual(t, first, second)
-		pair, err := w.store.Get(t.Context(), second[0])
-		require.NoError(t, err)
-		require.Contains(t, pair.String(), "election/x")
-	})
-}
-
 func TestR17BreakTakesOneLeaseFromALiveHolder(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

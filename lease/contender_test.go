@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,4 +81,40 @@ func TestR9OfTwoWhoTakeOverTheSlowerOneWaits(t *testing.T) {
 		require.NoError(t, faster.Release(t.Context()))
 		require.Empty(t, w.rows("lease/"))
 	})
+}
+
+func TestR10KillOfUnknownOutcomeIsNoProof(t *testing.T) {
+	t.Parallel()
+	for _, landed := range []bool{false, true} {
+		t.Run(map[bool]string{false: "lost", true: "landed"}[landed], func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				b, contender := w.client("b")
+				old := w.acquire(a, "key")
+				link.setCut(true)
+				_, err := b.TryAcquire(t.Context(), "key")
+				require.ErrorIs(t, err, lease.ErrHeld)
+				time.Sleep(patience)
+				var kills atomic.Int64
+				contender.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+					if call.Op != "AtomicDelete" || kills.Add(1) > 1 {
+						return next(ctx)
+					}
+					if landed {
+						require.NoError(t, next(ctx))
+					}
+					return &kv.UncertainError{Key: call.Key, Err: errLost}
+				})
+				_, err = b.TryAcquire(t.Context(), "key")
+				require.ErrorIs(t, err, kv.ErrUncertain)
+				require.Equal(t, old.Token(), inspect(t, b, "key").Token, "nothing is taken over before the session is known to be dead")
+				l, err := b.TryAcquire(t.Context(), "key")
+				require.NoError(t, err)
+				require.True(t, l.TakenOver())
+				require.EqualValues(t, map[bool]int{false: 2, true: 1}[landed], kills.Load())
+			})
+		})
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
 )
 
 // The first heartbeat lands and its answer is lost. The second finds that out, by a conflict or by an answer that is itself uncertain but carries
@@ -53,6 +55,80 @@ func TestR2SessionBeatsAtOnceWhenItHasAdoptedItsOwnHeartbeat(t *testing.T) {
 				require.Greater(t, sent[1], sent[0])
 				require.Equal(t, sent[1], sent[2])
 				require.Equal(t, ttl-margin-time.Since(sent[2]), l.Remaining())
+			})
+		})
+	}
+}
+
+// beats lets hook see each write of a session's row with its number, from 1.
+func (l *link) beats(hook func(ctx context.Context, n int64, call kv.Call, next func(context.Context) error) error) {
+	var n atomic.Int64
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		if call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "session/") {
+			return next(ctx)
+		}
+		return hook(ctx, n.Add(1), call, next)
+	})
+}
+
+func TestR2HeartbeatThatLandsAfterALaterOneWasSentIsStillOurs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		var late func(context.Context) error
+		link.beats(func(ctx context.Context, n int64, call kv.Call, next func(context.Context) error) error {
+			switch n {
+			case 1:
+				late = next
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			case 2:
+				return &kv.UncertainError{Key: call.Key, Err: errLost} // and never lands
+			case 3:
+				require.NoError(t, late(ctx))
+			}
+			return next(ctx)
+		})
+		time.Sleep(3 * ttl)
+		synctest.Wait()
+		require.NotNil(t, late)
+		require.True(t, l.Held())
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+// An answer that leaves the outcome open may show the row as it was, or one that is not ours: only the latter is proof.
+func TestR2RowThatAnUncertainAnswerShows(t *testing.T) {
+	t.Parallel()
+	for _, foreign := range []bool{false, true} {
+		t.Run(map[bool]string{false: "as it was", true: "foreign"}[foreign], func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				l := w.acquire(a, "key")
+				link.beats(func(ctx context.Context, n int64, call kv.Call, next func(context.Context) error) error {
+					if n > 1 {
+						return next(ctx)
+					}
+					row, err := w.store.Get(ctx, call.Key)
+					require.NoError(t, err)
+					if foreign {
+						value := strings.Replace(row.String(), `"beat":"`, `"beat":"00`, 1)
+						row = kv.NewPair(row.Key, row.Version+1, []byte(value), time.Time{}, nil)
+					}
+					return &kv.UncertainError{Key: call.Key, Current: row, Err: errLost}
+				})
+				time.Sleep(ttl / 2)
+				require.Equal(t, !foreign, l.Held())
+				if foreign {
+					require.Equal(t, lease.ReasonKilled, reason(t, l.Err()))
+					return
+				}
+				time.Sleep(2 * ttl)
+				require.True(t, l.Held())
+				require.NoError(t, l.Release(t.Context()))
 			})
 		})
 	}

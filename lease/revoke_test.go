@@ -272,3 +272,20 @@ func TestR17DeathOfTheHolderIsAReceipt(t *testing.T) {
 		require.LessOrEqual(t, g.at.Sub(died), time.Second)
 	})
 }
+
+func TestR17R19BreakKnowsALeaseByItsTokenAfterAnUpdateAndKeepsTheValue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, holder := w.client("a")
+		b, _ := w.client("b")
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
+		require.NoError(t, err)
+		require.NoError(t, l.Update(t.Context(), []byte("v")))
+		holder.setCut(true)
+		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+		require.False(t, l.Held())
+		require.False(t, inspect(t, b, "key").Held())
+		require.Equal(t, "v", string(inspect(t, b, "key").Value))
+	})
+}

@@ -110,6 +110,46 @@ func TestUpdateOfARowThatIsNotOursAnyMoreEndsTheLease(t *testing.T) {
 	})
 }
 
+func TestUpdateOfALeaseThatHasEndedSendsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.setCut(true)
+		requireLost(t, l)
+		link.setCut(false)
+		link.take()
+		require.ErrorIs(t, l.Update(t.Context(), []byte("v")), lease.ErrLost)
+		require.Empty(t, link.take())
+	})
+}
+
+func TestUpdateEndsWithTheLeaseWhateverTheStoreDoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(ttl))
+		require.NoError(t, err)
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" && call.Key == "lease/key" {
+				<-ctx.Done()
+				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
+			}
+			return next(ctx)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*ttl)
+		defer cancel()
+		began := time.Now()
+		err = l.Update(ctx, []byte("v"))
+		require.Equal(t, ttl, time.Since(began))
+		require.Equal(t, lease.ReasonMaxHold, reason(t, err))
+		require.ErrorIs(t, err, kv.ErrUncertain)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+	})
+}
+
 func TestConditionNamesTheAcquisition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -191,3 +191,35 @@ func TestR9WaiterPollsWhenItsWatchHasFailed(t *testing.T) {
 		})
 	}
 }
+
+// Before it knows that the key is held, an acquire waits for what the store's load explains, and for nothing else.
+func TestAcquireWaitsOutAThrottledStoreAndReportsAnyOtherFailureOfItsFirstTry(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
+		var left atomic.Int64
+		failure := kv.ErrThrottled
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == "lease/key" && call.Op == "AtomicPut" && left.Add(-1) >= 0 {
+				return failure
+			}
+			return next(ctx)
+		})
+		left.Store(1)
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrThrottled, "who only tries is told")
+		left.Store(3)
+		l, err := a.Acquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.NoError(t, l.Release(t.Context()))
+		for _, failure = range []error{errLost, kv.ErrTooLarge} {
+			left.Store(1)
+			began := time.Now()
+			_, err = a.Acquire(t.Context(), "key")
+			require.ErrorIs(t, err, failure)
+			require.Equal(t, began, time.Now())
+		}
+	})
+}
