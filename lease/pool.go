@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// ErrDone is what a Pool's handler returns when its partition is finished for good: nobody works on it any more.
+// ErrDone is what a Pool's handler returns when its partition is finished for good: nobody works on it any more, unless Reopen asks for that.
 var ErrDone = errors.New("lease: partition done")
 
 // Causes of a handler's context, beside *LostError.
@@ -41,7 +41,12 @@ type Handler func(ctx context.Context, l *Lease) error
 //
 // The first member of a fleet that starts does not take everything, only to give most of it away: in the first tenth of a plan interval (1 s at
 // the defaults) a member takes no more of what nobody has than WithMaxMoves at a time, and then looks again who else has come. That costs one
-// plan more. A fleet that takes longer to start is balanced as by any other that joins, a few moves at a time.
+// plan more. A fleet that takes longer to start is balanced a few moves at a time, as when a member joins later.
+//
+// In a batch job, whose partitions end with ErrDone, a member that has finished all it had plans again a tenth of a plan interval after its last
+// plan, and while there is nothing for it twice as long after that each time, up to the interval: so it takes what others could not, and
+// Run returns soon after the last partition is done. That costs up to five plans more each time. WithMaxPartitions keeps it from claiming more than it will
+// soon work on, which others would have to wait for if it died.
 //
 // Make one with NewPool. It is safe for concurrent use. Its methods but Run need no running member: a tool can use them.
 type Pool struct {

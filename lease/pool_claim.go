@@ -21,6 +21,8 @@ type claim struct {
 	trying   context.Context
 	giveUp   context.CancelFunc
 	draining chan struct{}
+	// last is the version of the row as it was listed, or before it was given back.
+	last uint64
 
 	// Guarded by poolMember.mu: the lease, nil until it was got; when that was; whether it has to be given back, and whether
 	// that is a move to keep the load even.
@@ -37,7 +39,7 @@ type claim struct {
 
 // claim starts a claim. The caller holds m.mu.
 func (m *poolMember) claim(r *partitionRow, donor string) {
-	c := &claim{member: m, name: r.name, donor: donor, draining: make(chan struct{})}
+	c := &claim{member: m, name: r.name, donor: donor, draining: make(chan struct{}), last: r.pair.Version}
 	c.trying, c.giveUp = context.WithCancel(m.values)
 	m.claims[r.name] = c
 	m.wait.Go(func() { c.live(r) })
@@ -66,8 +68,10 @@ func (c *claim) live(r *partitionRow) {
 		if c.limit != nil {
 			c.limit.Stop()
 		}
-		m.settled[c.name] = m.client.clock.Now()
-		m.finished = m.finished || finished
+		m.settled[c.name] = settlement{m.client.clock.Now(), c.last}
+		if finished {
+			m.finished, m.workless = true, 1
+		}
 		m.mu.Unlock()
 		c.giveUp()
 		select {
@@ -92,11 +96,12 @@ func (c *claim) live(r *partitionRow) {
 // giveBack releases the lease, with the mark that the partition is done if it is. What fails goes on in the background.
 func (c *claim) giveBack(l *Lease, finished bool) {
 	m := c.member
+	l.mu.Lock()
 	if finished {
-		l.mu.Lock()
 		l.record.Partition = l.record.Partition.with(func(p *partitionMarks) { p.Done = true })
-		l.mu.Unlock()
 	}
+	c.last = l.version
+	l.mu.Unlock()
 	m.slots <- struct{}{}
 	defer func() { <-m.slots }()
 	err := l.Release(m.values)

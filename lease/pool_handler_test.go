@@ -61,6 +61,32 @@ func TestPoolRunReturnsWhenAllPartitionsAreDoneAndNotBefore(t *testing.T) {
 	})
 }
 
+func TestPoolReopenedPartitionIsWorkedOnAgainFromItsCheckpoint(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(3)
+		var got []string
+		m := w.member("0", func(ctx context.Context, l *lease.Lease) error {
+			if err := l.Update(ctx, []byte(l.Key())); err != nil {
+				return err
+			}
+			return lease.ErrDone
+		})
+		require.NoError(t, <-m.ended)
+		require.NoError(t, m.Reopen(t.Context(), "00001", "absent"))
+		require.False(t, m.status(t, "00001").Done)
+		again := w.member("1", func(_ context.Context, l *lease.Lease) error {
+			got = append(got, l.Key()+" from "+string(l.Value()))
+			return lease.ErrDone
+		})
+		require.NoError(t, <-again.ended)
+		require.Equal(t, []string{"p/00001 from p/00001"}, got)
+		require.True(t, m.status(t, "00001").Done)
+		require.Len(t, w.rows("lease/"), 3)
+	})
+}
+
 // A checkpoint whose answer was lost may have changed the row's version: done is done all the same.
 func TestPoolPartitionIsDoneAlsoAfterALostAnswer(t *testing.T) {
 	t.Parallel()

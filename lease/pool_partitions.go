@@ -131,6 +131,14 @@ func (p *Pool) Resume(ctx context.Context, partitions ...string) error {
 	})
 }
 
+// Reopen makes partitions that are done such that are to be worked on again, from the checkpoints that they have; the others stay as they are. Members
+// notice at their next plan. It costs a read for each, and a write for each that was done.
+func (p *Pool) Reopen(ctx context.Context, partitions ...string) error {
+	return p.each(ctx, "Reopen", partitions, func(ctx context.Context, key string) error {
+		return p.mark(ctx, key, func(m *partitionMarks) { m.Done = false })
+	})
+}
+
 // Weigh sets what partitions count for in balancing, 1 to MaxWeight. It costs a read and a write for each.
 func (p *Pool) Weigh(ctx context.Context, weight int, partitions ...string) error {
 	if weight < 1 || weight > MaxWeight {

@@ -43,8 +43,9 @@ func (m *poolMember) reconcile() {
 // leave ends a claim on what the plan gives to another. It reports whether that is one more move, of which moving go on already.
 func (m *poolMember) leave(c *claim, r *partitionRow, moving int) bool {
 	switch {
-	case c.lease == nil || r.record.Partition.idle():
+	case r.record.Partition.idle(), c.lease == nil && c.donor != "":
 		c.quit(false)
+	case c.lease == nil: // nobody's: its only attempt may be under way, and if members whose plans differ gave way to each other, nobody would have it
 	case c.quitting || m.self == "" || moving >= m.moves || m.client.clock.Now().MonotonicSince(c.began) < m.residency:
 	default:
 		c.quit(true)

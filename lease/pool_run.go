@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 	"sync"
 	"time"
@@ -36,7 +37,7 @@ func (p *Pool) Run(ctx context.Context) error {
 		return err
 	}
 	m := &poolMember{
-		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]clock.Reading{},
+		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]settlement{},
 		changed: make(chan struct{}, 1), joined: c.clock.Now(), troubles: c.newPauses(),
 	}
 	running, call := c.untilClosing(ctx)
@@ -119,12 +120,20 @@ type poolMember struct {
 	wait    sync.WaitGroup
 
 	mu sync.Mutex
-	// claims are the partitions that this member has, or is trying to get. settled are those whose claim has ended, and when: what was
+	// claims are the partitions that this member has, or is trying to get. settled are those whose claim has ended: what was
 	// listed before that, or just after, says nothing about them.
 	claims  map[string]*claim
-	settled map[string]clock.Reading
-	// finished: a partition was done since the last plan.
+	settled map[string]settlement
+	// finished: a partition was done since the last plan. workless is in how many tenths of a plan interval a member that ran out of work looks for
+	// more, or for the end, the next time; 0 if it never finished any.
 	finished bool
+	workless int
+}
+
+// settlement is the end of a claim. A listing that shows the row with a version greater than its last has news.
+type settlement struct {
+	at      clock.Reading
+	version uint64
 }
 
 // staleness is for how long a listing may not show what this member itself has changed.
@@ -157,7 +166,7 @@ func (m *poolMember) untilNext(err error) (time.Duration, error) {
 		if settling := m.settling(); settling > 0 {
 			pause = min(pause, settling)
 		}
-		return min(pause, m.view.patience), nil
+		return min(pause, m.view.patience, m.searching()), nil
 	}
 	if m.failing.IsZero() {
 		m.failing = now
@@ -175,6 +184,23 @@ func (m *poolMember) untilNext(err error) (time.Duration, error) {
 // settling is for how much longer this member is new: others that start with it may not have shown themselves yet.
 func (m *poolMember) settling() time.Duration {
 	return m.interval/10 - m.client.clock.Now().MonotonicSince(m.joined)
+}
+
+// searching bounds the pause after a plan that found a member without work which has finished all that it had: at first a tenth of the plan interval, and
+// twice as long each time, so that it learns of the end of a batch about as late as it has waited for it.
+func (m *poolMember) searching() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.claims {
+		if c.lease != nil {
+			return m.interval
+		}
+	}
+	if m.workless == 0 || m.workless > 10 {
+		return m.interval
+	}
+	defer func() { m.workless *= 2 }()
+	return time.Duration(m.workless) * m.interval / 10
 }
 
 // plan looks at the pool and makes the plan. It reports whether all partitions are done.
@@ -196,9 +222,10 @@ func (m *poolMember) plan(ctx context.Context) (ended bool, err error) {
 	m.view, m.self = v, m.client.sessionID()
 	m.mu.Lock()
 	m.finished = false
-	for name, ended := range m.settled {
-		if v.began.MonotonicSince(ended) > staleness {
-			delete(m.settled, name)
+	maps.DeleteFunc(m.settled, func(_ string, s settlement) bool { return v.began.MonotonicSince(s.at) > staleness })
+	for _, r := range v.rows {
+		if s, ok := m.settled[r.name]; ok && r.pair.Version > s.version {
+			delete(m.settled, r.name)
 		}
 	}
 	m.mu.Unlock()
