@@ -146,9 +146,9 @@ func TestTheRunbookFindsAndBreaksALock(t *testing.T) {
 	s := newShell(t)
 	s.onDynamoDB()
 	operator.env = s.env
-	leader := s.start("go run ./examples/leader-election -store dynamodb:locks -create-table -candidates 1")
+	leader := s.start("go run ./examples/leader-election -store dynamodb:locks -create-table -candidates 1 -ttl 15s")
 	leader.says("LEADS")
-	require.Regexp(t, `(?s)^election/demo: .* since .*, last heartbeat.*\nsession of .*, TTL 5s, since`, operator.start("go run . -table locks").ends())
+	require.Regexp(t, `(?s)^election/demo: .* since .*, last heartbeat.*\nsession of .*, TTL 15s, since`, operator.start("go run . -table locks").ends())
 	require.Regexp(t, `^election/demo: .* since .*, last heartbeat`, operator.start("go run . -table locks election/demo").ends())
 	require.Contains(t, operator.start("go run . -table locks -break election/demo").ends(), "broken")
 	leader.says("revoked")
