@@ -42,6 +42,28 @@ func TestInspectNamesTheHolder(t *testing.T) {
 	})
 }
 
+func TestInspectDoesNotTakeAHolderForDeadWhoseSessionCannotBeRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, link := w.client("b")
+		w.acquire(a, "key")
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if strings.HasPrefix(call.Key, "session/") {
+				return errLost
+			}
+			return next(ctx)
+		})
+		_, err := b.Inspect(t.Context(), "key")
+		require.ErrorIs(t, err, errLost)
+		link.setIntercept(nil)
+		require.NoError(t, w.store.Put(t.Context(), w.rows("session/")[0], kv.WithString("?")))
+		_, err = b.Inspect(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrFormat)
+	})
+}
+
 func TestHoldersAndMembersListWhatThereIs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -133,5 +134,57 @@ func TestR3AnswerThatFindsTheOldDeadlinePassedDoesNotReviveTheSession(t *testing
 		synctest.Wait()
 		require.False(t, l.Held())
 		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+	})
+}
+
+func TestR3TrustOfANewSessionCountsFromBeforeItsRowWasSent(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		link.delay("AtomicPut", time.Second) // the session's row, and then the lease's
+		l := w.acquire(a, "key")
+		require.Equal(t, ttl-margin-2*time.Second, l.Remaining())
+	})
+}
+
+// deaf is a clock whose timers of AfterFunc never fire, as in a process that was stopped.
+type deaf struct{ clock.Clock }
+
+func (d deaf) AfterFunc(_ time.Duration, f func()) clock.Timer {
+	t := d.Clock.AfterFunc(time.Hour, f)
+	t.Stop()
+	return deafTimer{t}
+}
+
+type deafTimer struct{ clock.Timer }
+
+func (deafTimer) Reset(time.Duration) bool { return false }
+
+func TestR8SessionThatIsFoundLostLateIsNotEndedBeforeTheHoldersCouldStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a", lease.WithClock(deaf{clock.System}))
+		l := w.acquire(a, "key")
+		awake := make(chan struct{})
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			select {
+			case <-awake:
+				return next(ctx)
+			default:
+			}
+			<-awake // the process was stopped in the middle of a heartbeat
+			return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
+		})
+		time.Sleep(2 * ttl)
+		require.NoError(t, l.Context().Err(), "nobody has looked at a clock")
+		require.False(t, l.Held())
+		close(awake)
+		time.Sleep(margin - time.Millisecond)
+		require.Len(t, w.rows("session/"), 1)
+		time.Sleep(2 * time.Millisecond)
+		require.Empty(t, w.rows("session/"))
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 	})
 }

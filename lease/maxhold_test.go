@@ -11,6 +11,32 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
+func TestWithMaxHoldEndsALeaseAndGivesTheKeyBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		began := time.Now()
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(30*time.Second))
+		require.NoError(t, err)
+		plain := w.acquire(a, "other")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		got := waitFor(ctx, b, "key")
+		<-l.Context().Done()
+		require.InDelta(t, 30, time.Since(began).Seconds(), 1)
+		require.Equal(t, lease.ReasonMaxHold, reason(t, l.Err()))
+		require.True(t, plain.Held())
+		second := <-got
+		require.NoError(t, second.err)
+		require.GreaterOrEqual(t, second.at.Sub(began), 31*time.Second) // 30 s and the margin
+		require.Less(t, second.at.Sub(began), 34*time.Second)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		require.True(t, second.Held())
+	})
+}
+
 // Between two looks at the trust deadline, and counted from before the acquiring write was sent.
 func TestWithMaxHoldIsSignalledAtItsTimeAndTheKeyGivenBackAfterTheMargin(t *testing.T) {
 	t.Parallel()

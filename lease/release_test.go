@@ -45,6 +45,32 @@ func TestR13R19ReleaseAfterAnUpdateOfUnknownOutcomeKeepsTheValueThatLanded(t *te
 	}
 }
 
+func TestR13WhoReleasesMeanwhileWaitsAndLearnsTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == "lease/key" && call.Op == "AtomicDelete" {
+				time.Sleep(time.Second)
+				require.NoError(t, w.store.Delete(ctx, "lease/key")) // somebody is faster
+			}
+			return next(ctx)
+		})
+		began := time.Now()
+		outcomes := make(chan error, 3)
+		for range 3 {
+			go func() { outcomes <- l.Release(t.Context()) }()
+		}
+		for range 3 {
+			require.ErrorIs(t, <-outcomes, lease.ErrLost)
+			require.Equal(t, time.Second, time.Since(began))
+		}
+		require.Equal(t, 1, link.take()["AtomicDelete"])
+	})
+}
+
 // unreleased makes a client whose release of "key" gets no answer, and goes on in the background until answer is set.
 func (w *world) unreleased() (c *lease.Client, l *link, answer *atomic.Bool) {
 	w.t.Helper()

@@ -150,6 +150,54 @@ func TestUpdateEndsWithTheLeaseWhateverTheStoreDoes(t *testing.T) {
 	})
 }
 
+func TestValueAndWhatItWasMadeOfAreTheCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		first := []byte("first")
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithValue(first))
+		require.NoError(t, err)
+		first[0] = '?'
+		require.Equal(t, "first", string(l.Value()))
+		l.Value()[0] = '?'
+		require.Equal(t, "first", string(l.Value()))
+		second := []byte("second")
+		require.NoError(t, l.Update(t.Context(), second))
+		second[0] = '?'
+		require.Equal(t, "second", string(l.Value()))
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestUpdatesOfOneLeaseWaitForEachOtherAndNoLongerThanTheirContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == "lease/key" {
+				time.Sleep(time.Second)
+			}
+			return next(ctx)
+		})
+		began := time.Now()
+		updated := make(chan error, 1)
+		go func() { updated <- l.Update(t.Context(), []byte("first")) }()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, l.Update(ctx, []byte("never")), context.DeadlineExceeded)
+		require.Equal(t, 100*time.Millisecond, time.Since(began))
+		require.NoError(t, l.Update(t.Context(), []byte("second")))
+		require.Equal(t, 2*time.Second, time.Since(began))
+		require.NoError(t, <-updated)
+		require.Equal(t, "second", string(inspect(t, a, "key").Value))
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
 func TestConditionNamesTheAcquisition(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -164,32 +212,6 @@ func TestConditionNamesTheAcquisition(t *testing.T) {
 		require.Equal(t, pair.Key, condition.Key)
 		require.Equal(t, pair.Fields[condition.Field], condition.Value)
 		require.NoError(t, l.Release(t.Context()))
-	})
-}
-
-func TestWithMaxHoldEndsALeaseAndGivesTheKeyBack(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a, _ := w.client("a")
-		b, _ := w.client("b")
-		began := time.Now()
-		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(30*time.Second))
-		require.NoError(t, err)
-		plain := w.acquire(a, "other")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		got := waitFor(ctx, b, "key")
-		<-l.Context().Done()
-		require.InDelta(t, 30, time.Since(began).Seconds(), 1)
-		require.Equal(t, lease.ReasonMaxHold, reason(t, l.Err()))
-		require.True(t, plain.Held())
-		second := <-got
-		require.NoError(t, second.err)
-		require.GreaterOrEqual(t, second.at.Sub(began), 31*time.Second) // 30 s and the margin
-		require.Less(t, second.at.Sub(began), 34*time.Second)
-		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
-		require.True(t, second.Held())
 	})
 }
 
