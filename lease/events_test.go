@@ -5,13 +5,16 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -92,6 +95,36 @@ func expired(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
+}
+
+func TestObserverIsNotToldOfAGrantThatWasRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var events recorder
+		a, link := w.client("a", lease.WithObserver(events.observe), lease.WithHeartbeat(4*time.Second))
+		require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
+		var answers atomic.Int64
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			switch err := next(ctx); {
+			case call.Key == "lease/key" && answers.Add(1) == 1:
+				time.Sleep(ttl)
+				return err
+			case answers.Load() == 1 && strings.HasPrefix(call.Key, "session/"):
+				return &kv.UncertainError{Key: call.Key, Err: errLost} // so that the trust ends meanwhile
+			default:
+				return err
+			}
+		})
+		events.take()
+		_, err := a.Acquire(t.Context(), "key", lease.WithMinRemaining(time.Second))
+		require.NoError(t, err)
+		require.Equal(t, 3, int(answers.Load()), "the refused write, its row given back, and the granted one")
+		require.Len(t, events.of(lease.EventAcquired), 1)
+		for _, e := range events.of(lease.EventLost) {
+			require.NotEqual(t, "key", e.Key)
+		}
+	})
 }
 
 func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {

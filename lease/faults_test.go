@@ -30,7 +30,9 @@ func TestI5I3CrashedHolderIsTakenOverAfterItsTrustAndWithinTheBound(t *testing.T
 				a, link, _ := w.skewed("a", rates[0])
 				b, _, _ := w.skewed("b", rates[1])
 				old := w.acquire(a, "key")
-				got := waitFor(t.Context(), b, "key")
+				ctx, cancel := context.WithTimeout(t.Context(), 10*ttl)
+				defer cancel()
+				got := waitFor(ctx, b, "key")
 				time.Sleep(2 * ttl)
 				require.True(t, old.Held())
 
