@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/dynalock/dynalock/examples/internal/stores"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // demo is a run: entries, store, workers, and what came of them.
@@ -19,7 +20,8 @@ type demo struct {
 	close func() error
 }
 
-// prepare finds the entries, opens the store and looks which results it has already. On an error nothing is left behind.
+// prepare finds the entries, opens the store, looks which results it has already, and offers the entries to the workers. On an error no store is
+// left open.
 func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 	spec, remove := s.store, func() error { return nil }
 	skip, err := stores.Files(spec)
@@ -44,7 +46,11 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 		return nil, errors.Join(err, remove())
 	}
 	closeAll := func() error { return errors.Join(closeStore(), remove()) }
-	_, wrong, err := survey(ctx, store, dir, entries)
+	right, wrong, err := survey(ctx, store, dir, entries)
+	requests := newRequestCounts()
+	if err == nil {
+		err = offer(ctx, kv.Instrument(store, requests.hook), entries, right)
+	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll())
 	}
@@ -52,7 +58,9 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 	for entry, result := range wrong {
 		job.Stale[entry] = result.Token
 	}
-	return &demo{newCoordinator(s, store, job, newTally(), newReport(s.json, len(entries))), closeAll}, nil
+	tally := newTally()
+	tally.requests["offer"] = requests.snapshot()
+	return &demo{newCoordinator(s, store, job, tally, newReport(s.json, len(entries), right)), closeAll}, nil
 }
 
 // judge compares the results in the store with the files, and says what came of the run. If it cannot, as after a stop, the

@@ -5,13 +5,13 @@ import "github.com/dynalock/dynalock/internal/clock"
 // Kinds of events. Workers report all up to workerFinished, the parent the rest.
 const (
 	workerStarted  = "started"  // a worker is at work
-	entryAcquired  = "acquired" // it has an entry's lock: Token, Takeover
+	entryAcquired  = "acquired" // it begins to work on an entry, whose lock it has: Token, Takeover
 	entryDone      = "done"     // its result was accepted: Token, Digest
 	entryFenced    = "fenced"   // its result was refused: there is one with a greater token
 	entryReleased  = "released" // it is about to release the lock
 	entryLost      = "lost"     // it lost the lock while it worked: Error
 	entryFailed    = "failed"   // it cannot do the entry, or not now: Error
-	entrySeen      = "seen"     // it found the result of another worker; not shown
+	entrySeen      = "seen"     // it found that an entry has its result; not shown
 	workerPaused   = "paused"   // it waits, in the middle of an entry, to be killed for -crash
 	workerFinished = "finished" // it has ended: Error if not well
 	workerKilled   = "killed"   // the parent killed it, for -crash

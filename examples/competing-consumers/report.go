@@ -33,7 +33,7 @@ type Summary struct {
 	// Workers has the number of entries that each worker did.
 	Workers map[string]int `json:"workers"`
 	Seconds float64        `json:"seconds"`
-	// Requests are the workers' store requests by kind.
+	// Requests are the store requests by kind, of the workers and of offering the entries to them.
 	Requests map[string]int `json:"requests"`
 }
 
@@ -44,8 +44,12 @@ type report struct {
 	done map[string]bool
 }
 
-func newReport(asJSON bool, entries int) *report {
+// newReport reports on a run over so many entries, of which right have a result already.
+func newReport(asJSON bool, entries int, right map[string]Result) *report {
 	r := &report{done: make(map[string]bool)}
+	for entry := range right {
+		r.done[entry] = true
+	}
 	if asJSON {
 		r.json = json.NewEncoder(os.Stdout)
 		return r

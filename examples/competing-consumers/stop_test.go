@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/examples/internal/stores"
+	"github.com/dynalock/dynalock/lease"
 )
 
 // workersOf returns the pids of the live worker processes of a parent, by the parent's pid in their names.
@@ -100,18 +101,21 @@ func TestAReaderThatGoesAwayStopsTheRun(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond)
 }
 
-// leftover returns the keys of leases and sessions in a store file.
+// leftover returns the sessions and the held locks in a store file.
 func leftover(t *testing.T, file string) (keys []string) {
 	t.Helper()
 	store, closeStore, err := stores.Open(t.Context(), "sqlite:"+file, false)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, closeStore()) }()
-	for _, prefix := range []string{"lease/", "session/"} {
-		pairs, err := store.List(t.Context(), prefix)
+	leases, err := lease.New(store)
+	require.NoError(t, err)
+	for member, err := range leases.Members(t.Context()) {
 		require.NoError(t, err)
-		for _, pair := range pairs {
-			keys = append(keys, pair.Key)
-		}
+		keys = append(keys, member.Session)
+	}
+	for holder, err := range leases.Holders(t.Context(), "") {
+		require.NoError(t, err)
+		keys = append(keys, holder.Key)
 	}
 	return keys
 }
@@ -158,13 +162,34 @@ func TestAWorkerThatIsKilledFromOutsideIsReplaced(t *testing.T) {
 	require.Positive(t, p.complete(t, 12).Takeovers)
 }
 
+// suspend suspends a worker, but not in the middle of a transaction on its store's file, in which nobody else could write until it goes on.
+func suspend(t *testing.T, pid int, file string) {
+	t.Helper()
+	store, closeStore, err := stores.Open(t.Context(), "sqlite:"+file, false)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, closeStore()) }()
+	for range 5 {
+		require.NoError(t, syscall.Kill(pid, syscall.SIGSTOP))
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		err := store.Put(ctx, "suspended")
+		cancel()
+		if err == nil {
+			return
+		}
+		require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+		time.Sleep(20 * time.Millisecond) // for it to get on
+	}
+	require.Fail(t, "the store is always locked")
+}
+
 func TestASuspendedWorkerNoticesThatItLostItsLock(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil, "-input", files(t, 12), "-ttl", "3s", "-work", "1s")
+	file := filepath.Join(t.TempDir(), "store.db")
+	p := start(t, nil, "-input", files(t, 6), "-store", "sqlite:"+file, "-ttl", "3s", "-work", "3s")
 	victim := p.await(t, "acquired")
 	pids := processes(t, victim.Worker)
 	require.Len(t, pids, 1)
-	require.NoError(t, syscall.Kill(pids[0], syscall.SIGSTOP))
+	suspend(t, pids[0], file)
 	var taker line
 	for taker.Entry != victim.Entry || taker.Worker == victim.Worker {
 		taker = p.await(t, "acquired")
@@ -173,5 +198,5 @@ func TestASuspendedWorkerNoticesThatItLostItsLock(t *testing.T) {
 	lost := p.await(t, "lost")
 	require.Equal(t, victim.Worker, lost.Worker)
 	require.Equal(t, victim.Entry, lost.Entry)
-	p.complete(t, 12)
+	p.complete(t, 6)
 }

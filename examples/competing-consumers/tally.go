@@ -16,7 +16,7 @@ type tally struct {
 	open      map[string]openHold
 	takeovers int
 	workers   map[string]int
-	requests  map[string]map[string]int
+	requests  map[string]map[string]int // by worker, and of offer
 	finished  map[string]bool
 	killed    map[string]bool
 	// errors are the first few that were reported.
@@ -101,7 +101,7 @@ func overlaps(holds []hold) int {
 	return n
 }
 
-// totalRequests returns the workers' store requests by kind. A killed worker's count is that of its last "acquired".
+// totalRequests returns the store requests by kind. A killed worker's count is that of its last "acquired".
 func (t *tally) totalRequests() map[string]int {
 	total := make(map[string]int)
 	for _, counts := range t.requests {

@@ -3,10 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"hash/fnv"
 	"io/fs"
 	"log/slog"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -15,11 +14,15 @@ import (
 )
 
 const (
-	// shortestWait and longestWait bound the pause of a worker while others hold all that is left.
-	shortestWait, longestWait = 50 * time.Millisecond, 500 * time.Millisecond
-	// patience is how many attempts in a row may fail with an error of the store before a worker gives up.
-	patience = 10
-	// farewell bounds release and close after a stop, when the work's own context has ended.
+	// poolName is the pool whose partitions are the entries.
+	poolName = "entries"
+	// batch is how many entries a worker has locked at most. When it dies, these wait for its TTL to pass; the others do not.
+	batch = 16
+	// planInterval is how often a worker looks what is left to do, and who is there to do it.
+	planInterval = 250 * time.Millisecond
+	// longestOutage is for how long a worker bears with a store that does not answer.
+	longestOutage = 10 * time.Second
+	// farewell bounds the close of the session after a stop, when the work's own context has ended.
 	farewell = 3 * time.Second
 )
 
@@ -46,13 +49,17 @@ type worker struct {
 	requests *requestCounts
 	emit     func(Event)
 
-	acquired int
+	// turn is taken by who works on an entry: one at a time. stop ends when the worker has to stop.
+	turn chan struct{}
+	stop context.Context
+	// begun counts the entries that it has worked on.
+	begun int
 }
 
-// runWorker works until every entry has a result, ctx ends, or the store fails for good. It reports each step to emit, and
+// runWorker works until every entry is done, ctx ends, or the store fails for good. It reports each step to emit, and
 // when it returns it holds no lock.
 func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *slog.Logger, emit func(Event)) (err error) {
-	w := &worker{name: name, job: job, requests: newRequestCounts()}
+	w := &worker{name: name, job: job, requests: newRequestCounts(), turn: make(chan struct{}, 1), stop: ctx}
 	w.emit = func(e Event) {
 		e.At, e.Worker = instant(), name
 		emit(e)
@@ -75,73 +82,48 @@ func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *s
 		err = errors.Join(err, w.leases.Close(closing))
 	}()
 	w.emit(Event{Event: workerStarted})
-	return w.run(ctx)
-}
-
-// run goes round the entries that are left until none is, pausing when others hold all of them.
-func (w *worker) run(ctx context.Context) error {
-	left := w.order()
-	wait, failures := shortestWait, 0
-	for len(left) > 0 {
-		var again []string
-		for _, entry := range left {
-			settled, err := w.attempt(ctx, entry)
-			switch {
-			case ctx.Err() != nil:
-				return nil
-			case err != nil:
-				if failures++; failures >= patience {
-					return err
-				}
-				w.emit(Event{Event: entryFailed, Entry: entry, Error: err.Error()})
-				_ = clock.Sleep(ctx, clock.System, longestWait) // the next attempt sees the end of ctx
-			default:
-				failures = 0
-			}
-			if !settled {
-				again = append(again, entry)
-			}
-		}
-		if len(again) < len(left) {
-			wait = shortestWait
-		} else if clock.Sleep(ctx, clock.System, wait) != nil {
-			return nil
-		} else {
-			wait = min(wait*2, longestWait)
-		}
-		left = again
-	}
-	return nil
-}
-
-// order returns the entries from a place on that is this worker's own, so that workers seldom want the same one.
-func (w *worker) order() []string {
-	hash := fnv.New32a()
-	_, _ = hash.Write([]byte(w.name)) // never fails
-	start := int(hash.Sum32()) % len(w.job.Entries)
-	return slices.Concat(w.job.Entries[start:], w.job.Entries[:start])
-}
-
-// attempt locks entry, does it and unlocks it. It reports whether nothing is left to do for entry: there is a result, or
-// there cannot be one. An error is one of the store: another attempt may do better.
-func (w *worker) attempt(ctx context.Context, entry string) (settled bool, err error) {
-	if done, err := w.done(ctx, entry); done || err != nil {
-		return done, err
-	}
-	held, err := w.leases.TryAcquire(ctx, "entry/"+entry)
-	if errors.Is(err, lease.ErrHeld) {
-		return false, nil
-	}
+	pool, err := lease.NewPool(w.leases, poolName, w.handle, lease.WithMaxPartitions(batch), lease.WithPlanInterval(planInterval),
+		lease.WithDrainTimeout(lease.DefaultDrainTimeout+job.Work), lease.WithOutageLimit(longestOutage))
 	if err != nil {
-		return false, err
+		return err
 	}
+	return pool.Run(ctx)
+}
+
+// handle is what the pool calls with each entry that this worker has locked: it waits for its turn, and does the entry.
+func (w *worker) handle(ctx context.Context, held *lease.Lease) error {
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+	case <-lease.Draining(ctx): // another worker gets it, or this one stops
+		return nil
+	case <-ctx.Done(): // the lock is lost
+		return nil
+	}
+	if w.stop.Err() != nil || !held.Held() {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.stop, cancel)() // a stop ends the work, a move to another worker waits for it
+
+	entry := strings.TrimPrefix(held.Key(), poolName+"/")
 	w.emit(Event{
 		Event: entryAcquired, Entry: entry, Token: held.Token(), Takeover: held.TakenOver(),
 		Requests: w.requests.snapshot(),
 	})
 	trust := followTrust(held)
-	settled, err = w.work(ctx, held, entry)
-	return settled, errors.Join(err, w.release(ctx, held, entry, trust.end()))
+	settled, err := w.work(ctx, held, entry)
+	w.leave(held, entry, trust.end())
+	switch {
+	case settled:
+		return lease.ErrDone
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		w.emit(Event{Event: entryFailed, Entry: entry, Error: err.Error()})
+	}
+	return err
 }
 
 // done reports whether entry has a result that is not stale.
@@ -154,17 +136,13 @@ func (w *worker) done(ctx context.Context, entry string) (bool, error) {
 	return true, nil
 }
 
-// work does entry under its lock. It stops when the lock is lost or ctx ends, whichever is first.
+// work does entry under its lock, until ctx ends. It reports whether nothing is left to do for entry: there is a result, or there cannot be one. An
+// error is one of the store: another attempt may do better.
 func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (settled bool, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(held.Context(), func() { cancel(context.Cause(held.Context())) })()
-
-	// Somebody may have done the entry between our look and our lock.
 	if done, err := w.done(ctx, entry); done || err != nil {
-		return done, err
+		return done, err // somebody did it, and ended before the pool knew
 	}
-	if w.acquired++; w.acquired == w.job.PauseAt {
+	if w.begun++; w.begun == w.job.PauseAt {
 		w.emit(Event{Event: workerPaused, Entry: entry, Token: held.Token()})
 		<-ctx.Done()
 	}
@@ -177,7 +155,7 @@ func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (set
 		err = clock.Sleep(ctx, clock.System, w.job.Work)
 	}
 	if err != nil || !held.Held() {
-		return false, nil // stopped, or the lock was lost: release says so
+		return false, nil // stopped, or the lock was lost: leave says so
 	}
 	accepted, err := publish(ctx, w.store, entry, Result{Worker: w.name, Token: held.Token(), Digest: sum})
 	switch {
@@ -191,18 +169,12 @@ func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (set
 	return true, nil
 }
 
-// release gives the lock back, if it is still ours. What it reports comes before the request, so that the time between
-// "acquired" and "released" lies within the time of the lock.
-func (w *worker) release(ctx context.Context, held *lease.Lease, entry string, trusted int64) error {
+// leave says how the work ended. What it reports comes before the pool gives the lock back, so that the time between "acquired" and
+// "released" lies within the time of the lock.
+func (w *worker) leave(held *lease.Lease, entry string, trusted int64) {
 	if err := held.Err(); err != nil {
 		w.emit(Event{Event: entryLost, Entry: entry, Token: held.Token(), Until: trusted, Error: err.Error()})
-		return nil
+		return
 	}
 	w.emit(Event{Event: entryReleased, Entry: entry, Token: held.Token()})
-	ctx, cancel := clock.System.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
-	if err := held.Release(ctx); err != nil && !errors.Is(err, lease.ErrLost) {
-		return err
-	}
-	return nil
 }

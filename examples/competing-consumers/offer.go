@@ -1,0 +1,33 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// offer makes the entries, and nothing else, the partitions of the pool. Those that are done without a right result are to be done again. It costs
+// two listings and a write for each entry that is new.
+func offer(ctx context.Context, store kv.Store, entries []string, right map[string]Result) (err error) {
+	leases, err := lease.New(store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, leases.Close(ctx)) }()
+	pool, err := lease.NewPool(leases, poolName, nil)
+	if err != nil {
+		return err
+	}
+	var again []string
+	for partition, err := range pool.Partitions(ctx) {
+		if err != nil {
+			return err
+		}
+		if _, ok := right[partition.Name]; partition.Done && !ok {
+			again = append(again, partition.Name)
+		}
+	}
+	return errors.Join(pool.Sync(ctx, entries...), pool.Reopen(ctx, again...))
+}
