@@ -191,13 +191,12 @@ func (m *poolMember) settling() time.Duration {
 func (m *poolMember) searching() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	bounded := 0 < m.workless && m.workless <= 10
 	for _, c := range m.claims {
-		if c.lease != nil {
-			return m.interval
-		}
+		bounded = bounded && c.lease == nil
 	}
-	if m.workless == 0 || m.workless > 10 {
-		return m.interval
+	if !bounded {
+		return 2 * m.interval // longer than any pause
 	}
 	defer func() { m.workless *= 2 }()
 	return time.Duration(m.workless) * m.interval / 10
