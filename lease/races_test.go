@@ -210,6 +210,7 @@ func TestR14RowThatLandsAfterTheLastReadBeganIsStillGivenBack(t *testing.T) {
 		_, err = a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		time.Sleep(5 * time.Minute)
+		synctest.Wait()
 		require.Nil(t, land)
 		require.Empty(t, w.rows("lease/"))
 	})
