@@ -144,8 +144,8 @@ func (c *coordinator) handle(e Event) {
 
 // survey reads all results that the store has of entries, and hashes their files again. wrong are the results whose
 // digest is not the file's.
-func survey(ctx context.Context, store kv.Store, dir string, entries []string) (right, wrong map[string]Result, err error) {
-	pairs, err := store.List(ctx, resultPrefix)
+func survey(ctx context.Context, stored kv.Store, dir string, entries []string) (right, wrong map[string]Result, err error) {
+	pairs, err := stored.List(ctx, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -155,7 +155,7 @@ func survey(ctx context.Context, store kv.Store, dir string, entries []string) (
 		if err := pair.Decode(&result); err != nil {
 			return nil, nil, err
 		}
-		results[strings.TrimPrefix(pair.Key, resultPrefix)] = result
+		results[pair.Key] = result
 	}
 	right, wrong = make(map[string]Result), make(map[string]Result)
 	for _, entry := range entries {

@@ -46,15 +46,16 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 		return nil, errors.Join(err, remove())
 	}
 	closeAll := func() error { return errors.Join(closeStore(), remove()) }
-	right, wrong, err := survey(ctx, store, dir, entries)
+	set := setName(dir)
+	right, wrong, err := survey(ctx, resultsOf(store, set), dir, entries)
 	requests := newRequestCounts()
 	if err == nil {
-		err = offer(ctx, kv.Instrument(store, requests.hook), entries, right)
+		err = offer(ctx, kv.Instrument(store, requests.hook), set, entries, right)
 	}
 	if err != nil {
 		return nil, errors.Join(err, closeAll())
 	}
-	job := Job{Store: spec, Dir: dir, Entries: entries, Stale: make(map[string]uint64), TTL: s.ttl, Work: s.work}
+	job := Job{Store: spec, Dir: dir, Set: set, Entries: entries, Stale: make(map[string]uint64), TTL: s.ttl, Work: s.work}
 	for entry, result := range wrong {
 		job.Stale[entry] = result.Token
 	}
@@ -73,7 +74,7 @@ func (d *demo) judge(ctx context.Context) (Summary, error) {
 		Killed:    slices.AppendSeq([]string{}, maps.Keys(d.tally.killed)),
 		Requests:  d.tally.totalRequests(),
 	}
-	right, wrong, err := survey(ctx, d.store, d.job.Dir, d.job.Entries)
+	right, wrong, err := survey(ctx, resultsOf(d.store, d.job.Set), d.job.Dir, d.job.Entries)
 	if err != nil {
 		s.Done, s.Duplicates, s.Workers = len(d.tally.accepted), d.tally.duplicates(nil), d.tally.workers
 		return s, err

@@ -7,12 +7,20 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/dynalock/dynalock/kv"
 )
+
+// setName names the entries of a folder in the store: by the folder's own name, wherever it is, so that runs on folders of other names do not
+// meet, and machines need not have it at one place. Of a long name the beginning counts.
+func setName(dir string) string {
+	name := url.PathEscape(filepath.Base(dir))
+	return "entries-" + name[:min(len(name), 32)]
+}
 
 // longestName leaves room in a key for what is put before an entry's name.
 const longestName = kv.MaxKeySize - 64

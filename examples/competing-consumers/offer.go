@@ -8,15 +8,15 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// offer makes the entries, and nothing else, the partitions of the pool. Those that are done without a right result are to be done again. It costs
+// offer makes the entries, and nothing else, the partitions of the pool of their set. Those that are done without a right result are to be done again. It costs
 // two listings and a write for each entry that is new.
-func offer(ctx context.Context, store kv.Store, entries []string, right map[string]Result) (err error) {
+func offer(ctx context.Context, store kv.Store, set string, entries []string, right map[string]Result) (err error) {
 	leases, err := lease.New(store)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, leases.Close(ctx)) }()
-	pool, err := lease.NewPool(leases, poolName, nil)
+	pool, err := lease.NewPool(leases, set, nil)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Result is the value of the pair result/<entry>. It shows how a resource refuses a holder that lost its lock unawares:
+// Result is the value of the pair result/<set>/<entry>. It shows how a resource refuses a holder that lost its lock unawares:
 // a result with a smaller token never replaces one with a greater (see publish).
 type Result struct {
 	// Worker is who did the work, Token the fencing token of the lock that it had.
@@ -17,11 +17,12 @@ type Result struct {
 	Digest string `json:"digest"`
 }
 
-const resultPrefix = "result/"
+// resultsOf returns the part of store that has the results of a set of entries.
+func resultsOf(store kv.Store, set string) kv.Store { return kv.Prefixed(store, "result/"+set+"/") }
 
 // findResult returns the result of entry, nil if there is none. It costs one read.
-func findResult(ctx context.Context, store kv.Store, entry string) (*Result, error) {
-	pair, err := store.Get(ctx, resultPrefix+entry)
+func findResult(ctx context.Context, results kv.Store, entry string) (*Result, error) {
+	pair, err := results.Get(ctx, entry)
 	if errors.Is(err, kv.ErrKeyNotFound) {
 		return nil, nil
 	}
@@ -34,17 +35,16 @@ func findResult(ctx context.Context, store kv.Store, entry string) (*Result, err
 
 // publish stores result unless there is one with the same or a greater token, and reports whether it did. On an error
 // the result may have been stored. It costs one write for an entry's first result.
-func publish(ctx context.Context, store kv.Store, entry string, result Result) (accepted bool, err error) {
-	key := resultPrefix + entry
+func publish(ctx context.Context, results kv.Store, entry string, result Result) (accepted bool, err error) {
 	options := []kv.WriteOption{kv.WithJSON(result)}
 	for {
-		_, err := store.AtomicPut(ctx, key, options...)
+		_, err := results.AtomicPut(ctx, entry, options...)
 		var conflict *kv.ConflictError
 		switch {
 		case err == nil:
 			return true, nil
 		case errors.Is(err, kv.ErrUncertain) && ctx.Err() == nil:
-			return publishedAfterAll(ctx, store, entry, result, err)
+			return publishedAfterAll(ctx, results, entry, result, err)
 		case !errors.As(err, &conflict):
 			return false, err
 		}
@@ -65,8 +65,8 @@ func publish(ctx context.Context, store kv.Store, entry string, result Result) (
 
 // publishedAfterAll answers for a write whose outcome was unknown, as unknown says. If the store does not show
 // the result it stays unknown: the caller gives up and somebody does the entry again, with a greater token.
-func publishedAfterAll(ctx context.Context, store kv.Store, entry string, result Result, unknown error) (bool, error) {
-	current, err := findResult(ctx, store, entry)
+func publishedAfterAll(ctx context.Context, results kv.Store, entry string, result Result, unknown error) (bool, error) {
+	current, err := findResult(ctx, results, entry)
 	if err != nil || current == nil || current.Token < result.Token {
 		return false, errors.Join(unknown, err)
 	}

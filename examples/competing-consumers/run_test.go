@@ -73,6 +73,16 @@ func withoutIdle(a, b map[string]int) map[string]int {
 	return a
 }
 
+func TestRunsOnOtherFoldersAreNotDisturbed(t *testing.T) {
+	t.Parallel()
+	store := "sqlite:" + filepath.Join(t.TempDir(), "store.db")
+	first := start(t, nil, "-input", files(t, 30), "-store", store, "-work", "50ms")
+	first.await(t, "done")
+	second := start(t, nil, "-input", files(t, 10), "-store", store)
+	second.complete(t, 10)
+	first.complete(t, 30)
+}
+
 func TestAnEarlierRunsResultsStayUnlessAFileHasChanged(t *testing.T) {
 	t.Parallel()
 	folder := files(t, 10)

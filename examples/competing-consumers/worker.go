@@ -14,8 +14,6 @@ import (
 )
 
 const (
-	// poolName is the pool whose partitions are the entries.
-	poolName = "entries"
 	// batch is how many entries a worker has locked at most. When it dies, these wait for its TTL to pass; the others do not.
 	batch = 16
 	// planInterval is how often a worker looks what is left to do, and who is there to do it.
@@ -28,8 +26,10 @@ const (
 
 // Job is what a worker needs to know. A worker process reads it, as JSON, from the first line of its standard input.
 type Job struct {
-	Store   string
-	Dir     string
+	Store string
+	Dir   string
+	// Set is the name of the entries, and of the pool whose partitions they are.
+	Set     string
 	Entries []string
 	// Stale are entries whose results are wrong, with the tokens of those results: they count as absent.
 	Stale map[string]uint64
@@ -44,7 +44,7 @@ type Job struct {
 type worker struct {
 	name     string
 	job      Job
-	store    kv.Store
+	results  kv.Store
 	leases   *lease.Client
 	requests *requestCounts
 	emit     func(Event)
@@ -71,8 +71,9 @@ func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *s
 		}
 		w.emit(e)
 	}()
-	w.store = kv.Instrument(store, w.requests.hook)
-	w.leases, err = lease.New(w.store, lease.WithTTL(job.TTL), lease.WithOwner(name), lease.WithLogger(log))
+	store = kv.Instrument(store, w.requests.hook)
+	w.results = resultsOf(store, job.Set)
+	w.leases, err = lease.New(store, lease.WithTTL(job.TTL), lease.WithOwner(name), lease.WithLogger(log))
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *s
 		err = errors.Join(err, w.leases.Close(closing))
 	}()
 	w.emit(Event{Event: workerStarted})
-	pool, err := lease.NewPool(w.leases, poolName, w.handle, lease.WithMaxPartitions(batch), lease.WithPlanInterval(planInterval),
+	pool, err := lease.NewPool(w.leases, job.Set, w.handle, lease.WithMaxPartitions(batch), lease.WithPlanInterval(planInterval),
 		lease.WithDrainTimeout(lease.DefaultDrainTimeout+job.Work), lease.WithOutageLimit(longestOutage))
 	if err != nil {
 		return err
@@ -107,7 +108,7 @@ func (w *worker) handle(ctx context.Context, held *lease.Lease) error {
 	defer cancel()
 	defer context.AfterFunc(w.stop, cancel)() // a stop ends the work, a move to another worker waits for it
 
-	entry := strings.TrimPrefix(held.Key(), poolName+"/")
+	entry := strings.TrimPrefix(held.Key(), w.job.Set+"/")
 	w.emit(Event{
 		Event: entryAcquired, Entry: entry, Token: held.Token(), Takeover: held.TakenOver(),
 		Requests: w.requests.snapshot(),
@@ -128,7 +129,7 @@ func (w *worker) handle(ctx context.Context, held *lease.Lease) error {
 
 // done reports whether entry has a result that is not stale.
 func (w *worker) done(ctx context.Context, entry string) (bool, error) {
-	result, err := findResult(ctx, w.store, entry)
+	result, err := findResult(ctx, w.results, entry)
 	if err != nil || result == nil || result.Token <= w.job.Stale[entry] {
 		return false, err
 	}
@@ -157,7 +158,7 @@ func (w *worker) work(ctx context.Context, held *lease.Lease, entry string) (set
 	if err != nil || !held.Held() {
 		return false, nil // stopped, or the lock was lost: leave says so
 	}
-	accepted, err := publish(ctx, w.store, entry, Result{Worker: w.name, Token: held.Token(), Digest: sum})
+	accepted, err := publish(ctx, w.results, entry, Result{Worker: w.name, Token: held.Token(), Digest: sum})
 	switch {
 	case err != nil:
 		return false, err
