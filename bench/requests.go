@@ -28,6 +28,30 @@ func requests(ctx context.Context, r *rig) (section, error) {
 	if err != nil {
 		return s, err
 	}
+	if err := warmUp(ctx, a); err != nil {
+		return s, err
+	}
+	for _, step := range requestSteps(ctx, a, b) {
+		wire.requests.Store(0)
+		other.requests.Store(0)
+		if err := step.do(); err != nil {
+			return s, fmt.Errorf("%s: %w", step.name, err)
+		}
+		if step.name != "" {
+			s.table = append(s.table, []string{step.name, strconv.FormatInt(wire.requests.Load()+other.requests.Load(), 10)})
+		}
+	}
+	return s, closeNow(b)
+}
+
+// requestStep is an operation to be counted, or without a name what has to come before another.
+type requestStep struct {
+	name string
+	do   func() error
+}
+
+// requestSteps are what two clients do, one after the other. The last closes a.
+func requestSteps(ctx context.Context, a, b *lease.Client) []requestStep {
 	var l *lease.Lease
 	acquire := func(c *lease.Client, key string) func() error {
 		return func() (err error) {
@@ -35,6 +59,7 @@ func requests(ctx context.Context, r *rig) (section, error) {
 			return err
 		}
 	}
+	release := func() error { return l.Release(ctx) }
 	try := func() error {
 		if _, err := b.TryAcquire(ctx, "key"); !errors.Is(err, lease.ErrHeld) {
 			return fmt.Errorf("held, and got %w", err)
@@ -49,40 +74,26 @@ func requests(ctx context.Context, r *rig) (section, error) {
 		}
 		return nil
 	}
-	ended, end := context.WithCancel(ctx)
-	end()
-	if err := warmUp(ctx, a); err != nil {
-		return s, err
+	shut := func() error {
+		ended, end := context.WithCancel(ctx)
+		end()
+		if err := a.Close(ended); !errors.Is(err, context.Canceled) { // their holders never release
+			return fmt.Errorf("close: %w", err)
+		}
+		return nil
 	}
-	for _, step := range []struct {
-		name string
-		do   func() error
-	}{
+	return []requestStep{
 		{"first acquire of a process", acquire(a, "key")},
-		{"release", func() error { return l.Release(ctx) }},
+		{"release", release},
 		{"acquire a key that was released", acquire(a, "key")},
 		{"acquire a key that was never used", acquire(a, "other")},
 		{"", acquire(b, "mine")}, // its session
+		{"", release},
 		{"try a held key", try},
 		{"try it again", try},
 		{"acquire 100 keys", hundred},
-		{"close, with 102 leases", func() error {
-			if err := a.Close(ended); !errors.Is(err, context.Canceled) { // their holders never release
-				return fmt.Errorf("close: %w", err)
-			}
-			return nil
-		}},
-	} {
-		wire.requests.Store(0)
-		other.requests.Store(0)
-		if err := step.do(); err != nil {
-			return s, fmt.Errorf("%s: %w", step.name, err)
-		}
-		if step.name != "" {
-			s.table = append(s.table, []string{step.name, strconv.FormatInt(wire.requests.Load()+other.requests.Load(), 10)})
-		}
+		{"close, with 102 leases", shut},
 	}
-	return s, errors.Join(l.Release(ctx), closeNow(b))
 }
 
 // warmUp makes the emulator's first requests, which may take longer than an attempt, and be repeated.
