@@ -56,6 +56,9 @@ func normalizeField(value any) (any, error) {
 		if !utf8.ValidString(v.String()) {
 			return nil, fmt.Errorf("string %q is not UTF-8, use []byte: %w", v.String(), ErrInvalidOption)
 		}
+		if _, ok := value.(string); ok {
+			return value, nil // as it came, which allocates nothing
+		}
 		return v.String(), nil
 	case reflect.Slice:
 		if v.Type().Elem().Kind() == reflect.Uint8 {
