@@ -76,6 +76,24 @@ func TestTheBootClockCountsSuspensions(t *testing.T) {
 	}
 }
 
+func TestTheBootClockRemembersSeveralMeasurements(t *testing.T) {
+	t.Parallel()
+	k := newKernel()
+	for range 10 {
+		for range 8 {
+			require.Equal(t, k.boot, k.look())
+			k.wall = k.wall.Add(time.Hour)
+		}
+		k.wall = k.wall.Add(-8 * time.Hour)
+	}
+	require.Equal(t, 8, k.calls)
+	k.wall = k.wall.Add(8 * time.Hour) // a ninth takes the place of the first
+	k.look()
+	k.wall = k.wall.Add(-8 * time.Hour)
+	k.look()
+	require.Equal(t, 10, k.calls)
+}
+
 func TestTheBootClockKeepsNoOffsetThatItMeasuredBadly(t *testing.T) {
 	t.Parallel()
 	k := newKernel()
