@@ -81,6 +81,9 @@ var boot = &bootClock{read: boottime, mono: func() time.Duration { return time.S
 func (system) Now() Reading {
 	now := time.Now()
 	mono, wall := now.Sub(start), now.Round(0)
+	if mono < 0 { // a bubble's time, which begins in the year 2000: no kernel's clock goes with it
+		return Reading{Mono: mono, Wall: wall}
+	}
 	return Reading{Mono: mono, Boot: boot.at(mono, wall), Wall: wall}
 }
 
