@@ -10,7 +10,7 @@ import (
 var (
 	// ErrKeyNotFound: the key has no live pair.
 	ErrKeyNotFound = errors.New("kv: key not found")
-	// ErrKeyExists: AtomicPut without a previous pair found a live one. See ConflictError.
+	// ErrKeyExists: AtomicPut without a previous pair found a live one, which the ConflictError carries.
 	ErrKeyExists = errors.New("kv: key exists")
 	// ErrKeyModified: the live pair is not the previous one, or there is none. See ConflictError.
 	ErrKeyModified = errors.New("kv: key modified")
@@ -57,7 +57,8 @@ type ConflictError struct {
 	// Create tells that the write was an AtomicPut without a previous pair, so that the error
 	// matches ErrKeyExists, not ErrKeyModified.
 	Create bool
-	// Current is the live pair that stood in the way, nil if the key has none.
+	// Current is the live pair that stood in the way. It is never nil if Create is
+	// true. Else nil says that the key has no live pair.
 	Current *KVPair
 	// Version is that of the store's row, live or not; 0 if it has none.
 	Version uint64

@@ -73,20 +73,25 @@ func (s *Store) tombstone(op *operation, writer string) item {
 	return put
 }
 
+// maxVersion is the greatest version of a row: decode refuses the next one.
+const maxVersion = math.MaxUint64 - 1
+
 func setNextVersion(op *operation, previous *kv.KVPair) error {
-	if previous.Version >= math.MaxUint64-1 {
+	if previous.Version >= maxVersion {
 		return fmt.Errorf("dynamokv: key %q: version %d has no next: %w", op.key, previous.Version, kv.ErrInvalidOption)
 	}
 	op.version = previous.Version + 1
 	return nil
 }
 
-// create applies an AtomicPut without a previous pair. If a clock ahead of ours freed the key, the dead row's version is
-// not below ours, and one more try begins above it (W2).
+// create applies an AtomicPut without a previous pair. Only a live pair refuses
+// it. A dead row whose version is not below ours does not, nor does a row that
+// was gone before an endpoint without an answer's row was asked for it. Then
+// the create is tried anew, above what was seen, until time is up (W2).
 func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) (*kv.KVPair, error) {
 	op.version = s.createVersion(op.wall())
-	for second := false; ; second = true {
-		put := s.newRow(op, w, op.version)
+	for {
+		put := s.newRow(op, w, op.version) // with a new write id: no attempt of the last one is unknown
 		e := newExpression()
 		ok, r, err := s.conditional(ctx, op, writerOf(put), s.putItem(put, e, e.creatable(s.idName, op.version, op.wall())))
 		switch {
@@ -96,10 +101,17 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 			return s.written(op, w), nil
 		case op.unknown: // until the row's version has reached ours it may be applied (H14, W1)
 			return nil, op.uncertain(r.current(op.wall()), errRaced)
-		case second || r.live(op.wall()) || r.ver() < op.version:
-			return nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.current(op.wall()), Version: r.ver()}
+		case r.live(op.wall()):
+			return nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.pair, Version: r.version}
+		case r == nil: // a create cannot fail on nothing: this endpoint does not return rows
+			s.returnsItems.Store(false)
+		case r.version >= maxVersion:
+			return nil, &kv.FormatError{Key: op.key, Problem: fmt.Sprintf("version %d has no next", r.version)}
 		}
-		op.version = r.version + 1 // and, by newRow, a new write id; no attempt is unknown
+		if err := op.again(ctx); err != nil {
+			return nil, err
+		}
+		op.version = max(op.version, r.ver()+1)
 	}
 }
 

@@ -29,6 +29,9 @@ const (
 // errTooLate: S6 forbids to send this any more. The process was suspended, or attempts failed for a minute.
 var errTooLate = errors.New("dynamokv: more than a minute has passed since the operation began")
 
+// errBusy is why an operation has found no moment to be applied at.
+var errBusy = errors.New("dynamokv: others wrote or freed the key before each try")
+
 // operation is one call of a Store's method: what is the same for all its attempts. It is used by one goroutine.
 type operation struct {
 	store   *Store
@@ -38,6 +41,7 @@ type operation struct {
 	start   clock.Reading
 	timeout time.Duration // of one attempt
 	unknown bool          // an attempt has been made that may have been applied, or may be
+	pauses  *clock.Pauses // between rounds, nil before the second: see again
 }
 
 // sender sends one request.
@@ -88,11 +92,34 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	return op.giveUp(ctx, last)
 }
 
+// budget bounds all attempts of the operation together.
 func (op *operation) budget(ctx context.Context) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
-	return op.store.clock.WithTimeout(ctx, defaultBudget)
+	return op.store.clock.WithTimeout(ctx, defaultBudget-op.store.clock.Now().MonotonicSince(op.start))
+}
+
+// again waits until the next round of an operation may begin, since the row
+// has changed between a look at it and a write. The second round begins at
+// once. An error says that time is up, and that nothing was applied.
+func (op *operation) again(ctx context.Context) error {
+	if op.pauses == nil {
+		op.pauses = op.newBackoff()
+		return nil
+	}
+	budget, cancel := op.budget(ctx)
+	defer cancel()
+	err := clock.Sleep(budget, op.store.clock, op.pauses.NextBackOff())
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("dynamokv: key %q: %w (%w)", op.key, ctx.Err(), errBusy)
+	case err != nil || budget.Err() != nil:
+		return fmt.Errorf("dynamokv: key %q: gave up: %w", op.key, errBusy)
+	case op.late():
+		return fmt.Errorf("dynamokv: key %q: %w (%w)", op.key, errTooLate, errBusy)
+	}
+	return nil
 }
 
 // newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ, maxBackoff at most.
@@ -171,11 +198,6 @@ func (op *operation) giveUp(ctx context.Context, last error) error {
 		return fmt.Errorf("dynamokv: key %q: %w (last attempt: %w)", op.key, ended, last)
 	case classify(last, true) == throttled:
 		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, last)
-	case errors.Is(last, errTooLate):
-		if op.write {
-			return op.uncertain(nil, errTooLate)
-		}
-		return fmt.Errorf("dynamokv: key %q: %w", op.key, errTooLate)
 	default:
 		return fmt.Errorf("dynamokv: key %q: gave up: %w", op.key, last)
 	}

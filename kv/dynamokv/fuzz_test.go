@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
@@ -82,6 +83,7 @@ func FuzzRow(f *testing.F) {
 		require.NoError(t, err)
 		ctx := t.Context()
 		p, err := s.Get(ctx, "key")
+		dead := errors.Is(err, kv.ErrKeyNotFound)
 		if err == nil {
 			require.NotZero(t, p.Version)
 			require.NotNil(t, p.Bytes())
@@ -93,12 +95,28 @@ func FuzzRow(f *testing.F) {
 		requireFormat(t, err)
 		_, err = s.ListPage(ctx, "", kv.WithoutValues())
 		requireFormat(t, err)
-		_, err = s.AtomicPut(ctx, "key")
-		require.Error(t, err)
-		requireFormat(t, err, kv.ErrKeyExists)
+		fuzzCreate(t, s, dead)
 		err = s.AtomicDelete(ctx, "key", kv.NewPair("key", 7, nil, time.Time{}, nil))
 		require.Error(t, err)
 		requireFormat(t, err, kv.ErrKeyModified)
+	})
+}
+
+// fuzzCreate requires that a create, which always fails on the row, is refused
+// only by a live pair. A dead row is tried over until the time is up.
+func fuzzCreate(t *testing.T, s *dynamokv.Store, dead bool) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		_, err := s.AtomicPut(t.Context(), "key")
+		require.Error(t, err)
+		if dead && !errors.Is(err, kv.ErrFormat) {
+			requireOnly(t, err, nil)
+			return
+		}
+		requireFormat(t, err, kv.ErrKeyExists)
+		if conflict, ok := errors.AsType[*kv.ConflictError](err); ok {
+			require.NotNil(t, conflict.Current)
+		}
 	})
 }
 

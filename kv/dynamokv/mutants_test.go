@@ -75,6 +75,32 @@ var mutants = []struct {
 		"o.DisableClockSkewCorrection = true", "o.DisableClockSkewCorrection = false",
 		"TestAnAnswerOfAnotherTimeIsAnAnswer",
 	},
+	{
+		"a dead row refuses a create", "atomic.go",
+		"case r.live(op.wall()):\n\t\t\treturn nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.pair,",
+		"case r != nil && op.pauses != nil || r.live(op.wall()):\n\t\t\treturn nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.current(op.wall()),",
+		"TestACreateOverDeadRowsInARow",
+	},
+	{
+		"a create tried anew at the version of the dead row", "atomic.go",
+		"max(op.version, r.ver()+1)", "max(op.version, r.ver())",
+		"TestACreateOverDeadRowsInARow",
+	},
+	{
+		"tries of a create without pauses", "attempt.go",
+		"op.store.clock, op.pauses.NextBackOff())", "op.store.clock, time.Millisecond)",
+		"TestACreateThatMeetsOnlyDeadRowsIsNotApplied$/^3s",
+	},
+	{
+		"a budget for each try of a create", "attempt.go",
+		"defaultBudget-op.store.clock.Now().MonotonicSince(op.start)", "defaultBudget",
+		"TestACreateThatMeetsOnlyDeadRowsIsNotApplied",
+	},
+	{
+		"an endpoint taken for one that returns rows", "atomic.go",
+		"s.returnsItems.Store(false)", "s.returnsItems.Load()",
+		"TestACreateOnAnEndpointThatReturnsRowsNowAndThen",
+	},
 }
 
 // TestTheTestsFindMutants compiles each mutant in place of the driver, and runs the tests that must fail then.

@@ -12,9 +12,6 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// maxRounds bounds how often a Put starts over because the row went from dead to live and back meanwhile.
-const maxRounds = 10
-
 // Put implements kv.Store. It costs one write; two where the row is an expired one, or the tombstone of a blind Delete,
 // whose fields must not come back, or where WithKeepTTL finds none to keep.
 func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) error {
@@ -28,9 +25,14 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 	op := s.begin(key, true, w.AttemptTimeout)
 	writer := newWriteID()
 	send := s.merge(op, &w, writer)
-	for range maxRounds {
+	for {
 		ok, r, err := s.conditional(ctx, op, writer, send)
 		if ok || err != nil {
+			return err
+		}
+		if err := op.again(ctx); err != nil && op.unknown {
+			return op.uncertain(nil, err)
+		} else if err != nil {
 			return err
 		}
 		if r.live(op.wall()) {
@@ -39,10 +41,6 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 			send = s.overwrite(op, &w, writer, r)
 		}
 	}
-	if op.unknown {
-		return op.uncertain(nil, errRaced)
-	}
-	return fmt.Errorf("dynamokv: Put %q: the pair came and went %d times meanwhile", key, maxRounds)
 }
 
 // merge makes the sender of the UpdateItem of a Put. It leaves alone rows that merging would bring old fields of back to life.

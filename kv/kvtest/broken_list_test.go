@@ -2,6 +2,7 @@ package kvtest_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -80,6 +81,36 @@ func (s *forgiving) AtomicPut(ctx context.Context, key string, options ...kv.Wri
 		}
 	}
 	return s.sound.AtomicPut(ctx, key, options...)
+}
+
+// haunted refuses every tenth create of a key that was freed, and shows the pair
+// that was there before, or none.
+type haunted struct {
+	sound
+	shows bool
+
+	mu    sync.Mutex
+	frees int
+	last  *kv.KVPair
+}
+
+func (s *haunted) AtomicPut(ctx context.Context, key string, options ...kv.WriteOption) (*kv.KVPair, error) {
+	pair, err := s.sound.AtomicPut(ctx, key, options...)
+	if settings, _ := kv.AtomicPutSettings(key, options); err != nil || settings.Previous != nil {
+		return pair, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.last
+	s.last = pair.Clone()
+	if s.frees++; s.frees%10 > 0 {
+		return pair, nil
+	}
+	conflict := &kv.ConflictError{Key: key, Create: true, Version: last.Version}
+	if s.shows {
+		conflict.Current = last
+	}
+	return nil, errors.Join(conflict, s.sound.AtomicDelete(ctx, key, pair))
 }
 
 // circular goes on from the last page with the first one.

@@ -48,6 +48,8 @@ var broken = map[string]struct {
 	"deletes that do nothing":     {func() kv.Store { return &undeleting{sound{memkv.New()}} }, "Concurrency"},
 	"pages without end":           {func() kv.Store { return &circular{sound{memkv.New()}} }, "Functions"},
 	"open for ever":               {func() kv.Store { return &ajar{sound{memkv.New()}} }, "Misuse/CloseDuringUse"},
+	"nothing refuses a create":    {func() kv.Store { return &haunted{sound: sound{memkv.New()}} }, "Concurrency/OnlyALivePairRefusesACreate"},
+	"a dead pair refuses one":     {func() kv.Store { return &haunted{sound: sound{memkv.New()}, shows: true} }, "Concurrency/OnlyALivePairRefusesACreate"},
 	"a lost create is a success":  {func() kv.Store { return &forgiving{sound{memkv.New()}} }, "Concurrency/OneCreateWins"},
 	"watch repeats itself":        {watched(repeating), "Watch/PairsThenSyncedThenChanges"},
 	"watch misses writes":         {watched(deafToPuts), "Watch/TheLatestStateComes"},

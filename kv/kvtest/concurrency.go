@@ -21,6 +21,7 @@ var concurrencyScenarios = []scenario{
 	{"IncrementsSumUp", testIncrementsSumUp},
 	{"UpdatesSumUp", testUpdatesSumUp},
 	{"CreateAndDeleteAlternate", testCreateAndDeleteAlternate},
+	{"OnlyALivePairRefusesACreate", testOnlyALivePairRefusesACreate},
 	{"BlindWritesNeverReuseAVersion", testBlindWritesNeverReuseAVersion},
 }
 
@@ -173,6 +174,77 @@ func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 				return err
 			}
 			done++
+		}
+		return nil
+	})
+}
+
+// freed knows up to which version a key's pairs are surely dead: versions grow,
+// so a pair that was deleted takes all before it along.
+type freed struct {
+	mu         sync.Mutex
+	dead, seen uint64 // seen is the greatest version of which somebody was told
+}
+
+func (f *freed) upTo() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.dead
+}
+
+func (f *freed) see(version uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen = max(f.seen, version)
+}
+
+// by runs a removal of what has been seen when it begins.
+func (f *freed) by(remove func() error) error {
+	f.mu.Lock()
+	seen := f.seen
+	f.mu.Unlock()
+	err := remove()
+	if err == nil {
+		f.mu.Lock()
+		f.dead = max(f.dead, seen)
+		f.mu.Unlock()
+	}
+	return err
+}
+
+// testOnlyALivePairRefusesACreate: all create one key and delete it again. However
+// often it is freed while a create is under way, the create is applied, or the
+// pair that stood in its way is told: one that may have been live then.
+func testOnlyALivePairRefusesACreate(t *testing.T, e *env) {
+	var keys freed
+	e.contend(t, func(ctx context.Context, worker int, store kv.Store) error {
+		for round := range 5 * rounds {
+			dead := keys.upTo()
+			pair, err := store.AtomicPut(ctx, e.key("k"), kv.WithString(fmt.Sprint(worker, " ", round)))
+			if lost, ok := errors.AsType[*kv.ConflictError](err); ok {
+				switch pair = lost.Current; {
+				case !lost.Create || !errors.Is(err, kv.ErrKeyExists):
+					return fmt.Errorf("the conflict is not one of a create: %w", err)
+				case pair == nil:
+					return fmt.Errorf("no live pair refused the create: %w", err)
+				case pair.Key != e.key("k") || pair.Version != lost.Version || pair.String() == "":
+					return fmt.Errorf("pair %+v is not the one of version %d", pair, lost.Version)
+				case pair.Version <= dead:
+					return fmt.Errorf("version %d refused the create, and all up to %d were dead before it", pair.Version, dead)
+				}
+			} else if err != nil {
+				return err
+			}
+			keys.see(pair.Version)
+			err = keys.by(func() error {
+				if round%4 > 0 {
+					return store.Delete(ctx, e.key("k"))
+				}
+				return store.AtomicDelete(ctx, e.key("k"), pair)
+			})
+			if err != nil && !errors.Is(err, kv.ErrKeyModified) {
+				return err
+			}
 		}
 		return nil
 	})
