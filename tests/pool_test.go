@@ -2,12 +2,14 @@ package tests_test
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	crand "crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -60,7 +62,8 @@ func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lea
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	client, err := lease.New(store, lease.WithTTL(lease.MinTTL))
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	client, err := lease.New(store, lease.WithTTL(lease.MinTTL), lease.WithLogger(log))
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -123,6 +126,27 @@ type hold struct {
 type poolProcess struct {
 	*exec.Cmd
 	said chan struct{}
+
+	mu sync.Mutex
+	// words are what it said that is no event: what go test and the logger
+	// print.
+	words bytes.Buffer
+}
+
+// Write notes what the process says on its standard error.
+func (p *poolProcess) Write(words []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.words.Write(words)
+}
+
+// show prints the words if the test has failed.
+func (p *poolProcess) show(t *testing.T) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.Failed() {
+		t.Logf("member %d, %v, said:\n%s", p.Process.Pid, p.ProcessState, p.words.Bytes())
+	}
 }
 
 // end waits for the process.
@@ -133,18 +157,26 @@ func (p *poolProcess) end() error {
 
 func (r *poolRun) start() *poolProcess {
 	cmd := exec.CommandContext(r.t.Context(), os.Args[0], "-test.run=^TestPoolMemberProcess$")
-	cmd.Env, cmd.Stderr = append(os.Environ(), r.env...), os.Stderr
+	p := &poolProcess{Cmd: cmd, said: make(chan struct{})}
+	cmd.Env, cmd.Stderr = append(os.Environ(), r.env...), p
 	out, err := cmd.StdoutPipe()
 	require.NoError(r.t, err)
 	require.NoError(r.t, cmd.Start())
-	p := &poolProcess{cmd, make(chan struct{})}
+	r.t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it has ended unless the test failed
+		<-p.said
+		_ = cmd.Wait()
+		p.show(r.t)
+	})
 	go func() {
 		defer close(p.said)
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			var e poolEvent
-			if json.Unmarshal(lines.Bytes(), &e) == nil { // else it is what go test prints
+			if json.Unmarshal(lines.Bytes(), &e) == nil {
 				r.note(e)
+				continue
 			}
+			_, _ = fmt.Fprintf(p, "%s\n", lines.Bytes())
 		}
 	}()
 	return p
