@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +14,10 @@ import (
 
 	"github.com/dynalock/dynalock/lease"
 )
+
+// long reports whether what takes minutes runs in full: every night, not with
+// every change.
+func long() bool { return os.Getenv("DYNALOCK_TEST_LONG") != "" }
 
 // ledger is what the handlers of all members of a pool write down: who works on what, since when, with which token.
 type ledger struct {
