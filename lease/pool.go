@@ -25,7 +25,8 @@ var (
 // checkpoint that the predecessor left, nil if there is none, l.Update writes a new one, and l.Token is for the resource to check. A handler
 // does not release l.
 //
-// It returns nil to give the partition up: whoever the next plan chooses goes on with it. ErrDone: it is finished for good. Any other error, or a
+// It returns nil to give the partition up: whoever the next plan chooses goes on with it. ErrDone: it is finished for good, which the partition's row
+// then says, also if the client is closing; where that cannot be written, because the lease is lost or the store does not answer, the log says so. Any other error, or a
 // panic, is logged, and the handler is called again with the same lease after a pause of 1 s to 1 min, unless it was asked to stop. Before it has
 // returned, the partition is neither given to anybody else nor worked on again here; only the loss of the lease can let others begin.
 type Handler func(ctx context.Context, l *Lease) error

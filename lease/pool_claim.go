@@ -93,7 +93,9 @@ func (c *claim) live(r *partitionRow) {
 	finished = c.work(l)
 }
 
-// giveBack releases the lease, with the mark that the partition is done if it is. What fails goes on in the background.
+// giveBack releases the lease, with the mark that the partition is done if it
+// is, which Close waits for. What is not known goes on in the background, until
+// Close; a lost lease cannot be marked any more. Then the log is all that tells.
 func (c *claim) giveBack(l *Lease, finished bool) {
 	m := c.member
 	l.mu.Lock()
@@ -105,7 +107,11 @@ func (c *claim) giveBack(l *Lease, finished bool) {
 	m.slots <- struct{}{}
 	defer func() { <-m.slots }()
 	err := l.Release(m.values)
-	if err != nil && !errors.Is(err, ErrLost) {
+	switch {
+	case err == nil:
+	case finished:
+		m.tell(m.values, slog.LevelWarn, "a partition that was done may be worked on again", "partition", c.name, "error", err)
+	case !errors.Is(err, ErrLost):
 		m.report(slog.LevelWarn, "a partition is given back later", "partition", c.name, "error", err)
 	}
 }

@@ -17,8 +17,13 @@ const (
 func (p *Pool) report(level slog.Level, message string, args ...any) {
 	c := p.client
 	if c.log.Enabled(context.Background(), level) {
-		c.start(func(ctx context.Context) { c.log.With("pool", p.name).Log(ctx, level, "lease: "+message, args...) })
+		c.start(func(ctx context.Context) { p.tell(ctx, level, message, args...) })
 	}
+}
+
+// tell logs at once. It is for whoever holds no lock and may outlive Close.
+func (p *Pool) tell(ctx context.Context, level slog.Level, message string, args ...any) {
+	p.client.log.With("pool", p.name).Log(ctx, level, "lease: "+message, args...)
 }
 
 // failed tells the observer and the log of what a handler did.

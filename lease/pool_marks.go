@@ -26,6 +26,9 @@ type partitionMarks struct {
 // idle reports whether nobody is to work on the partition.
 func (m *partitionMarks) idle() bool { return m.Done || m.Paused || m.Removed }
 
+// finished reports whether the row is that of a partition that is done.
+func (r *leaseRecord) finished() bool { return r.Partition != nil && r.Partition.Done }
+
 func (m *partitionMarks) weight() int { return max(1, m.Weight) }
 
 // with returns a changed copy.

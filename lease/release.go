@@ -144,11 +144,12 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 		return l.free(ctx, r, reason)
 	case ReasonClosed:
 		end := l.session.err()
-		if value != nil && end == nil {
+		says := value != nil || r.record.finished()
+		if says && end == nil {
 			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
 		}
 		c.uncover(r.acq)
-		if value == nil && (end == nil || end.Reason == ReasonClosed) {
+		if !says && (end == nil || end.Reason == ReasonClosed) {
 			return nil // Close waits for this call and then frees the row with the session
 		}
 	default:
