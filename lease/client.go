@@ -58,6 +58,8 @@ type Client struct {
 	joined map[string]int
 	// joinings counts the changes of joined.
 	joinings uint64
+	// pools are the names of the pools of which a Run goes on; made by the first.
+	pools map[string]bool
 }
 
 // New makes a client of store. It checks the options and does no I/O.

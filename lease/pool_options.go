@@ -5,12 +5,15 @@ import (
 	"time"
 )
 
-// Defaults of a Pool.
+// Bounds and defaults of a Pool.
 const (
 	// DefaultMaxMoves is how many partitions a member gives to others at the same time without WithMaxMoves.
 	DefaultMaxMoves = 4
 	// DefaultDrainTimeout is how long a handler may take to stop without WithDrainTimeout.
 	DefaultDrainTimeout = 10 * time.Second
+	// MaxPoolDuration is the longest duration that an option of a Pool takes: a
+	// year.
+	MaxPoolDuration = 365 * 24 * time.Hour
 )
 
 type poolSettings struct {
@@ -25,27 +28,32 @@ type poolSettings struct {
 // PoolOption is an option of NewPool.
 type PoolOption func(*poolSettings) error
 
-// WithPlanInterval sets how often a member lists sessions and partitions and makes its plan; each time is up to a tenth earlier or later. At
-// least 100 ms, default two heartbeats. It bounds how soon others notice a member that joins or leaves, and what that costs.
+// checkDuration refuses a duration that is out of the bounds of an option.
+func checkDuration(option string, d, least time.Duration) error {
+	if d < least || d > MaxPoolDuration {
+		return fmt.Errorf("lease: %s(%v): want %v to %v: %w", option, d, least, MaxPoolDuration, ErrInvalid)
+	}
+	return nil
+}
+
+// WithPlanInterval sets how often a member lists sessions and partitions and
+// makes its plan; each time is up to a tenth earlier or later. It bounds how
+// soon others notice a member that joins or leaves, and what that costs. 100 ms
+// to MaxPoolDuration, default two heartbeats.
 func WithPlanInterval(d time.Duration) PoolOption {
 	return func(s *poolSettings) error {
-		if d < 100*time.Millisecond {
-			return fmt.Errorf("lease: WithPlanInterval(%v): want at least 100ms: %w", d, ErrInvalid)
-		}
 		s.interval = d
-		return nil
+		return checkDuration("WithPlanInterval", d, 100*time.Millisecond)
 	}
 }
 
-// WithDrainTimeout bounds how long a handler may go on after Draining has asked it to stop: then its context ends. 0: it ends at
-// once. Default 10 s.
+// WithDrainTimeout bounds how long a handler may go on after Draining has asked
+// it to stop: then its context ends. 0: it ends at once. Up to MaxPoolDuration,
+// default 10 s.
 func WithDrainTimeout(d time.Duration) PoolOption {
 	return func(s *poolSettings) error {
-		if d < 0 {
-			return fmt.Errorf("lease: WithDrainTimeout(%v): want 0 or more: %w", d, ErrInvalid)
-		}
 		s.drain = d
-		return nil
+		return checkDuration("WithDrainTimeout", d, 0)
 	}
 }
 
@@ -73,39 +81,36 @@ func WithMaxPartitions(n int) PoolOption {
 	}
 }
 
-// WithMinResidency sets for how long a member works on a partition before it gives it to another to keep the load even, so that
-// members that come and go do not make partitions do the same. Default one plan interval.
+// WithMinResidency sets for how long a member works on a partition before it
+// gives it to another to keep the load even, so that members that come and go do
+// not make partitions do the same. 0 to MaxPoolDuration, default one plan
+// interval.
 func WithMinResidency(d time.Duration) PoolOption {
 	return func(s *poolSettings) error {
-		if d < 0 {
-			return fmt.Errorf("lease: WithMinResidency(%v): want 0 or more: %w", d, ErrInvalid)
-		}
 		s.residency, s.unrests = d, true
-		return nil
+		return checkDuration("WithMinResidency", d, 0)
 	}
 }
 
-// WithProgressTimeout makes the context of a handler end, with ErrStuck as its cause, when it has neither called Progress nor written a
-// checkpoint for d. That is logged. A handler that ends then has failed; one that does not keeps its partition. At least 1 s, default: no bound.
+// WithProgressTimeout makes the context of a handler end, with ErrStuck as its
+// cause, when it has neither called Progress nor written a checkpoint for d.
+// That is logged. A handler that ends then has failed; one that does not keeps
+// its partition. 1 s to MaxPoolDuration, default: no bound.
 func WithProgressTimeout(d time.Duration) PoolOption {
 	return func(s *poolSettings) error {
-		if d < time.Second {
-			return fmt.Errorf("lease: WithProgressTimeout(%v): want at least 1s: %w", d, ErrInvalid)
-		}
 		s.progress = d
-		return nil
+		return checkDuration("WithProgressTimeout", d, time.Second)
 	}
 }
 
-// WithOutageLimit makes Run return the store's error, having asked the handlers to stop, when the pool cannot be listed for longer than d: a job
-// that somebody waits for ends rather than go on for ever. At least 1 s, default: no bound.
+// WithOutageLimit makes Run return the store's error, having asked the handlers
+// to stop, when the pool cannot be listed for longer than d: a job that somebody
+// waits for ends rather than go on for ever. 1 s to MaxPoolDuration, default: no
+// bound.
 func WithOutageLimit(d time.Duration) PoolOption {
 	return func(s *poolSettings) error {
-		if d < time.Second {
-			return fmt.Errorf("lease: WithOutageLimit(%v): want at least 1s: %w", d, ErrInvalid)
-		}
 		s.outage = d
-		return nil
+		return checkDuration("WithOutageLimit", d, time.Second)
 	}
 }
 
@@ -120,6 +125,9 @@ func WithoutEnd() PoolOption {
 func newPoolSettings(c *Client, options []PoolOption) (poolSettings, error) {
 	s := poolSettings{interval: 2 * c.heartbeat, drain: DefaultDrainTimeout, moves: DefaultMaxMoves}
 	for _, option := range options {
+		if option == nil {
+			return poolSettings{}, fmt.Errorf("lease: NewPool: a nil option: %w", ErrInvalid)
+		}
 		if err := option(&s); err != nil {
 			return poolSettings{}, err
 		}

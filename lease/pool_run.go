@@ -18,11 +18,11 @@ import (
 // (one write), plans, and goes on while the store does not answer: handlers run for as long as their leases last.
 //
 // When ctx ends it leaves the pool, asks the handlers to stop, and returns nil when all have and their partitions are given back, one write
-// each; the client lives on. It returns nil too when there are partitions and all of them are done (see ErrDone and WithoutEnd). An error says
-// that the pool could not be joined, that the client was closed (ErrClosed), that the store will never do, or that it failed for longer than
+// each; the client lives on. It returns nil too when there are partitions and all of them are done (see ErrDone and WithoutEnd); one whose row cannot be
+// read is not known to be, and is logged. An error says that the pool could not be joined, that the client was closed (ErrClosed), that the store will never do, or that it failed for longer than
 // WithOutageLimit allows; the handlers have returned then, too. Run waits for handlers as long as they take: that none overlaps its successor is worth more than an early return.
 //
-// A client can be a member of a pool once: a second Run meanwhile is an error that matches ErrInvalid, as is a Run without a handler.
+// A client can be a member of a pool once: a second Run before the first has returned is an error that matches ErrInvalid, as is a Run without a handler.
 func (p *Pool) Run(ctx context.Context) error {
 	c := p.client
 	if p.handle == nil {
@@ -32,6 +32,11 @@ func (p *Pool) Run(ctx context.Context) error {
 		return err
 	}
 	defer c.leave()
+	end, ok := p.begin()
+	if !ok {
+		return fmt.Errorf("lease: Run: this client is a member of pool %q already: %w", p.name, ErrInvalid)
+	}
+	defer end()
 	leave, err := p.join(ctx)
 	if err != nil {
 		return err
@@ -51,21 +56,31 @@ func (p *Pool) Run(ctx context.Context) error {
 	return err
 }
 
-// join tells the others that this client is a member, and what they have to know of it.
-func (p *Pool) join(ctx context.Context) (leave func(), err error) {
+// begin notes that a Run goes on, unless one of a pool of this name does.
+func (p *Pool) begin() (end func(), ok bool) {
 	c := p.client
 	c.mu.Lock()
-	twice := c.joined[p.group()] > 0
-	c.mu.Unlock()
-	p.mu.Lock()
-	if twice = twice || p.running; !twice {
-		p.running = true
+	defer c.mu.Unlock()
+	if c.pools[p.name] {
+		return nil, false
 	}
+	if c.pools == nil {
+		c.pools = map[string]bool{}
+	}
+	c.pools[p.name] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.pools, p.name)
+	}, true
+}
+
+// join tells the others that this client is a member, and what they have to know of it.
+func (p *Pool) join(ctx context.Context) (leave func(), err error) {
+	p.mu.Lock()
+	p.running = true
 	cordoned := p.cordoned
 	p.mu.Unlock()
-	if twice {
-		return nil, fmt.Errorf("lease: Run: this client is a member of pool %q already: %w", p.name, ErrInvalid)
-	}
 	var leaves []func()
 	leave = func() {
 		p.mu.Lock()
@@ -91,7 +106,7 @@ func (p *Pool) join(ctx context.Context) (leave func(), err error) {
 			break
 		}
 		var one func()
-		if one, err = c.Join(ctx, group); err == nil {
+		if one, err = p.client.Join(ctx, group); err == nil {
 			leaves = append(leaves, one)
 		}
 	}
@@ -212,9 +227,9 @@ func (m *poolMember) plan(ctx context.Context) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if done(v.rows) && !m.endless {
-		rows, err := m.listRows(ctx, v.rows) // one that was just added may not have shown
-		if err != nil || done(rows) {
+	if v.done() && !m.endless {
+		strong, err := m.listRows(ctx, v.rows) // one that was just added may not have shown
+		if err != nil || strong.done() {
 			return err == nil, err
 		}
 	}

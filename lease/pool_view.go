@@ -19,6 +19,14 @@ type partitionRow struct {
 	record *leaseRecord
 }
 
+// listing are the rows of a pool.
+type listing struct {
+	// rows are the partitions, in the order of their names.
+	rows []partitionRow
+	// unread is how many rows could not be read: what they say is not known.
+	unread int
+}
+
 // longestLook bounds a look at the pool, unless the plan interval is longer: a request that hangs must not end the planning.
 const longestLook = 10 * time.Second
 
@@ -28,8 +36,7 @@ type view struct {
 	members []planMember
 	// sessions are the ids of all sessions that were listed and are not known to be dead, of this pool or not.
 	sessions map[string]bool
-	// rows are the partitions, in the order of their names.
-	rows []partitionRow
+	listing
 	// patience is how soon the next session may turn out to be dead, if it is not seen to beat.
 	patience time.Duration
 }
@@ -41,7 +48,7 @@ func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 	defer cancel()
 	v := &view{began: p.client.clock.Now(), sessions: map[string]bool{}, patience: 2 * p.interval}
 	var err error
-	if v.rows, err = p.listRows(ctx, known, kv.EventuallyConsistent()); err != nil {
+	if v.listing, err = p.listRows(ctx, known, kv.EventuallyConsistent()); err != nil {
 		return nil, err
 	}
 	for pair, err := range kv.All(ctx, p.client.store, sessionPrefix, kv.EventuallyConsistent(), p.client.attempts) {
@@ -53,33 +60,34 @@ func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 	return v, nil
 }
 
-// listRows returns the rows of the pool's partitions, in the order of their names. What is not a partition is left out.
-func (p *Pool) listRows(ctx context.Context, known []partitionRow, options ...kv.ReadOption) ([]partitionRow, error) {
+// listRows returns the rows of the pool's partitions. What is not a partition is left out.
+func (p *Pool) listRows(ctx context.Context, known []partitionRow, options ...kv.ReadOption) (listing, error) {
 	c, prefix := p.client, leasePrefix+p.key("")
 	options = append(options, c.attempts)
-	rows := make([]partitionRow, 0, len(known))
+	l := listing{rows: make([]partitionRow, 0, len(known))}
 	for pair, err := range kv.All(ctx, c.store, prefix, options...) {
 		if err != nil {
-			return nil, err
+			return listing{}, err
 		}
 		name := strings.TrimPrefix(pair.Key, prefix)
 		for len(known) > 0 && known[0].name < name {
 			known = known[1:]
 		}
 		if len(known) > 0 && known[0].name == name && known[0].pair.Version == pair.Version {
-			rows = append(rows, known[0])
+			l.rows = append(l.rows, known[0])
 			continue
 		}
 		record, err := decodeLease(pair)
 		if err != nil {
 			p.report(slog.LevelWarn, "a row of the pool cannot be read", "error", err)
+			l.unread++
 			continue
 		}
 		if record.Partition != nil {
-			rows = append(rows, partitionRow{name: name, pair: pair, record: record})
+			l.rows = append(l.rows, partitionRow{name: name, pair: pair, record: record})
 		}
 	}
-	return rows, nil
+	return l, nil
 }
 
 // lookAt adds a listed session to the view, unless it is dead.
@@ -121,14 +129,14 @@ func (p *Pool) lookAt(ctx context.Context, v *view, pair *kv.KVPair) {
 	v.members = append(v.members, member)
 }
 
-// done reports whether there are partitions and all of them are done.
-func done(rows []partitionRow) bool {
-	for _, r := range rows {
+// done reports whether there are partitions and all of them are known to be done.
+func (l *listing) done() bool {
+	for _, r := range l.rows {
 		if !r.record.Partition.Done {
 			return false
 		}
 	}
-	return len(rows) > 0
+	return len(l.rows) > 0 && l.unread == 0
 }
 
 // sessionID is the id of the client's session, "" if it has none now.
