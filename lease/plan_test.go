@@ -60,9 +60,14 @@ func (c planCase) loads(owners []string) (weights, counts map[string]int) {
 	return weights, counts
 }
 
+// forRandomPlans checks 500 plans, and 20,000 every night.
 func forRandomPlans(t *testing.T, plain, weighted bool, check func(t *testing.T, r *rand.Rand, c planCase)) {
 	t.Parallel()
-	for seed := range uint64(3000) {
+	seeds := uint64(500)
+	if long() {
+		seeds = 20_000
+	}
+	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 1))
 		c := randomPlan(r, plain, weighted)
 		check(t, r, c)
@@ -139,7 +144,9 @@ func TestPlanWithWeightsLeavesNothingThatAMoveWouldImprove(t *testing.T) {
 		weights, _ := c.loads(owners)
 		for i, owner := range owners {
 			for other, load := range weights {
-				require.LessOrEqual(t, weights[owner]-load, c.partitions[i].Weight, "%s should give %d to %s", owner, i, other)
+				if weights[owner]-load > c.partitions[i].Weight { // a require of each is slow
+					require.Fail(t, "not level", "%s should give %d to %s", owner, i, other)
+				}
 			}
 		}
 	})
@@ -156,8 +163,8 @@ func TestPlanKeepsToBoundsAndCordons(t *testing.T) {
 			}
 			full = full && (m.Cordoned || m.Most > 0 && counts[m.ID] == m.Most)
 			for i, p := range c.partitions {
-				if m.Cordoned && owners[i] == m.ID {
-					require.Equal(t, m.ID, p.Owner, "a cordoned member got a new one")
+				if m.Cordoned && owners[i] == m.ID && p.Owner != m.ID {
+					require.Fail(t, "a cordoned member got a new one")
 				}
 			}
 		}

@@ -33,11 +33,12 @@ func (w *world) five(b *ledger, n int) []*member {
 	return members
 }
 
-func TestPoolRetakesTenThousandPartitionsOfACrashedMemberWithOneKill(t *testing.T) {
+// A thousand partitions, and ten thousand every night.
+func TestPoolRetakesAllPartitionsOfACrashedMemberWithOneKill(t *testing.T) {
 	t.Parallel()
-	n := 10_000
-	if testing.Short() {
-		n = 1000
+	n := 1000
+	if long() {
+		n = 10_000
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w, b := newWorld(t), newLedger()
