@@ -59,7 +59,9 @@ func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, n
 
 // ReleaseWith is Release that leaves value behind, in the same write, for the next holder of a key that keeps its value (KeepValue). Of any
 // other key it is an error that matches ErrInvalid, and the lease is still held. nil: value is written, also while Close waits for this call.
-// An error that matches ErrLost: it is not. Where the lease was released before, it returns what that returned.
+// An error that matches ErrLost: it is not. Any other: the release goes on in the background until it is known whether value is written, also
+// beyond the end of the session, as long as nobody else has the key and the client is open. Where the lease was released before, it
+// returns what that returned.
 func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 	if err := checkValue("ReleaseWith", value); err != nil {
 		return err
@@ -174,7 +176,7 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 }
 
 // freeOrGoOn frees a row of session s. What it cannot get known before ctx ends it goes on with in the background, until it is
-// known or the session is dead. The acquisition stays covered until then.
+// known or, if no value is to be left, the session is dead. The acquisition stays covered until then.
 func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool, err error) {
 	if gone, err = c.free(ctx, r); err == nil {
 		c.beginRest(r.key)
@@ -186,7 +188,7 @@ func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool,
 		defer c.wake(r.key)
 		defer c.uncover(r.acq)
 		_ = c.untilKnown(ctx, func() error {
-			if s.isGone() {
+			if r.leave == nil && s.isGone() { // a value is left only by a write
 				return nil
 			}
 			_, err := c.free(ctx, r)
