@@ -32,8 +32,8 @@
 //	fn returns an error    released, Do returns it                the slot has failed, or with RetryFailed runs when asked for next
 //	fn panics              released, then the same panic          the slot has failed, then the same panic
 //	an answer is lost      nothing                                nothing; one that records the outcome: Do says so, and goes on in the background
-//	the store is away      Lock waits, TryLock and Do's start     nothing is started; what runs is lost at the TTL
-//	                       return its error
+//	the store is away      Lock waits, TryLock and Do's start     nothing is started, and a claim under way is taken back when the
+//	                       return its error                       store is there again; what runs is lost at the TTL
 //	Close while fn runs    fn's context ends, Close waits for it  the same, and the outcome is recorded
 //
 // # Keys

@@ -27,13 +27,26 @@ const tries = 3
 //	            ├──────▶ failed     fn returned an error or panicked
 //	            └──────▶ abandoned  its process died, lost the lease or closed its client before fn returned
 //
+// The value of the slot's lease is the outcome's. fn must leave it alone: what
+// it writes there with Update is lost when the outcome is recorded, and if
+// that does not come to pass, or fn has released the lease, with ReleaseWith
+// or without, the slot is abandoned.
+//
 // By default each slot's fn is started at most once for as long as outcomes are kept. That depends on no clock, TTL or pause: fn
 // starts only after the store has acknowledged the step to running, a conditional write, and nothing but Forget leads back.
 // The price is that the work of a process that dies is never finished: a slot that was running is known to be begun and not how far
 // it got, and sending a mail again or charging a card again is not for a library to decide. Work that can be repeated says so with
 // TakeOver, and with RetryFailed.
 //
-// A claim that ended before fn was started, by a crash or an outage, uses nothing up: another process starts the slot.
+// What uses a slot up is the step to running. A claim that ended before it,
+// by a crash or an outage, uses nothing up: another process starts the slot.
+// If Do does not start fn after the step, because its answer was lost or ctx
+// has ended, it takes the step back, in the background if it must, for as
+// long as the client is open and nobody else has claimed the slot. Only the
+// claimer can know that fn never ran. So a slot of which it did not is
+// abandoned all the same if just then the process died, closed its client or
+// stood still for longer than its lease lasts, or if others asked for the
+// slot while the store was out of its reach for that long.
 type Once struct {
 	client *lease.Client
 	job    string
@@ -77,7 +90,7 @@ func (o *Once) key(method, slot string) (string, error) {
 //
 // A nil error means that the slot is done, by this call or an earlier one. Without having run fn, an error matches lease.ErrHeld
 // while the slot runs elsewhere, ErrFailed or ErrAbandoned (as a *SettledError) when it is settled otherwise; after any other the
-// slot is as before, or will be when the store is back. Having run fn, it is fn's error, joined to that of recording the outcome: if
+// slot is as before, or will be when the client has reached the store again, as said above. Having run fn, it is fn's error, joined to that of recording the outcome: if
 // that matches lease.ErrLost, the lease ended before fn returned, the slot may be abandoned or taken over, and what fn did last may
 // have been done beside another's run; if kv.ErrUncertain, recording goes on in the background.
 //
@@ -99,7 +112,7 @@ func (o *Once) Do(ctx context.Context, slot string, fn func(ctx context.Context,
 	if settled, err := o.verdict(slot, found); settled {
 		return false, err
 	}
-	l, err := o.claim(ctx, key, lease.WithRetention(o.retention))
+	l, err := o.claim(ctx, key, lease.WithRetention(o.retention), lease.WithValue(Outcome{}.encode()))
 	if err != nil {
 		return false, err
 	}
@@ -131,7 +144,8 @@ func (o *Once) Forget(ctx context.Context, slot string) error {
 	if err != nil {
 		return err
 	}
-	l, err := o.client.TryAcquire(ctx, key, lease.WithRetention(time.Second)) // dynamokv keeps it for as long as versions need
+	// dynamokv keeps the row for as long as versions need.
+	l, err := o.client.TryAcquire(ctx, key, lease.WithRetention(time.Second), lease.WithValue(Outcome{}.encode()))
 	if err != nil {
 		return err
 	}
@@ -144,7 +158,13 @@ func (o *Once) look(ctx context.Context, key string) (*lease.Holder, Outcome, er
 	if err != nil {
 		return nil, Outcome{}, err
 	}
+	if !h.Held() && len(h.Value) == 0 {
+		return h, Outcome{}, nil // no row, or one that was emptied, as its next claimer finds out
+	}
 	found, err := decodeOutcome(key, h.Value)
+	if found == overwritten && h.Held() {
+		found = Outcome{State: StateRunning, Token: h.Token, Owner: h.Owner, Started: h.Acquired}
+	}
 	return h, found, err
 }
 
@@ -202,12 +222,7 @@ func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outco
 	run := Outcome{
 		State: StateRunning, Token: l.Token(), Owner: o.client.Owner(), Attempt: before.Attempt + 1, Started: clock.System.Now().Wall,
 	}
-	var err error
-	for range tries {
-		if err = l.Update(ctx, run.encode()); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
-			break
-		}
-	}
+	err := step(ctx, l, run)
 	if err == nil {
 		err = errors.Join(l.Err(), context.Cause(ctx)) // an acknowledged step is no use to one who must not begin
 	}
@@ -216,6 +231,19 @@ func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outco
 	}
 	_ = l.ReleaseWith(ctx, before.encode()) // undoes the step if it was taken; what fails goes on in the background
 	return Outcome{}, fmt.Errorf("lock: starting %q: %w", l.Key(), err)
+}
+
+// step writes that the slot runs. It gives up while half of the trust is
+// left: the step of a lease that was lost meanwhile could not be taken back.
+func step(ctx context.Context, l *lease.Lease, run Outcome) (err error) {
+	ctx, cancel := clock.System.WithTimeout(ctx, l.Remaining()/2)
+	defer cancel()
+	for range tries {
+		if err = l.Update(ctx, run.encode()); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }
 
 // execute runs fn and records its outcome.

@@ -59,24 +59,6 @@ func TestOnceRefusesMisuse(t *testing.T) {
 	require.ErrorIs(t, err, lease.ErrInvalid)
 }
 
-func TestOnceLeavesAStrangersValueAlone(t *testing.T) {
-	t.Parallel()
-	for _, value := range []string{"text", `{"f":2,"state":"done"}`, `{"f":1,"state":"someday"}`} {
-		client := newClient(t, memkv.New())
-		o := lock.NewOnce(client, "job")
-		l, err := client.TryAcquire(t.Context(), o.Key("slot"), lease.KeepValue(), lease.WithValue([]byte(value)))
-		require.NoError(t, err)
-		require.NoError(t, l.Release(t.Context()))
-		_, err = o.Do(t.Context(), "slot", mustNotRun(t))
-		require.ErrorIs(t, err, lease.ErrFormat)
-		_, err = o.Outcome(t.Context(), "slot")
-		require.ErrorIs(t, err, lease.ErrFormat)
-		h, err := client.Inspect(t.Context(), o.Key("slot"))
-		require.NoError(t, err)
-		require.Equal(t, value, string(h.Value))
-	}
-}
-
 func TestOnceCosts(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -31,7 +31,8 @@ const (
 	StateDone State = "done"
 	// StateFailed: its function returned an error, panicked or ended its goroutine.
 	StateFailed State = "failed"
-	// StateAbandoned: it was running when its process died, lost the lease or closed its client.
+	// StateAbandoned: it was running, or about to, when its process died, lost
+	// the lease or closed its client; or its value is not an outcome.
 	StateAbandoned State = "abandoned"
 )
 
@@ -39,7 +40,8 @@ const (
 type Outcome struct {
 	// State is how far it has come. What follows is about the run that the state is about.
 	State State `json:"state"`
-	// Token is the run's fencing token.
+	// Token is the run's fencing token, 0 if the run is not known any more,
+	// since its function has overwritten the outcome.
 	Token uint64 `json:"token"`
 	// Owner is the name of the client that ran it, for people.
 	Owner string `json:"owner"`
@@ -62,8 +64,10 @@ type SettledError struct {
 
 // Error implements error.
 func (e *SettledError) Error() string {
-	text := fmt.Sprintf("lock: slot %q of %q: %s, begun by %s at %s (token %d)",
-		e.Slot, e.Job, e.Outcome.State, e.Outcome.Owner, e.Outcome.Started.UTC().Format(time.RFC3339), e.Outcome.Token)
+	text := fmt.Sprintf("lock: slot %q of %q: %s", e.Slot, e.Job, e.Outcome.State)
+	if e.Outcome.Token != 0 {
+		text += fmt.Sprintf(", begun by %s at %s (token %d)", e.Outcome.Owner, e.Outcome.Started.UTC().Format(time.RFC3339), e.Outcome.Token)
+	}
 	if e.Outcome.Error != "" {
 		text += ": " + e.Outcome.Error
 	}
@@ -84,15 +88,24 @@ const maxErrorText = 1 << 10
 // outcomeFormat is the only format of an outcome there is so far.
 const outcomeFormat = 1
 
-// outcomeRecord is the value of a slot's row; a slot that was never started has an empty one.
+// outcomeRecord is the value of a slot's row.
 type outcomeRecord struct {
 	Format int `json:"f"`
 	Outcome
 }
 
+// unstarted is the value of a slot that was never started: not an empty one,
+// so that a function that empties its slot does not make it look like this.
+const unstarted = `{"f":1}`
+
+// overwritten is what is known of a slot whose value is no outcome. Only its
+// function can have put one there, with Update or ReleaseWith of the slot's
+// lease, or somebody who has no business there: so it counts as started.
+var overwritten = Outcome{State: StateAbandoned, Error: "its value is not an outcome, its function or somebody else has overwritten it"}
+
 func (o Outcome) encode() []byte {
 	if o.State == StateNone {
-		return []byte{}
+		return []byte(unstarted)
 	}
 	if len(o.Error) > maxErrorText {
 		o.Error = strings.ToValidUTF8(o.Error[:maxErrorText], "")
@@ -101,19 +114,21 @@ func (o Outcome) encode() []byte {
 	return value
 }
 
+// decodeOutcome reads the value of a slot's row. An error matches
+// lease.ErrFormat: another version of this package has written it.
 func decodeOutcome(key string, value []byte) (Outcome, error) {
-	if len(value) == 0 {
-		return Outcome{}, nil
-	}
 	var r outcomeRecord
-	if err := json.Unmarshal(value, &r); err != nil {
+	err := json.Unmarshal(value, &r)
+	switch {
+	case r.Format == 0:
+		return overwritten, nil
+	case r.Format != outcomeFormat:
+		return Outcome{}, formatError(key, fmt.Sprintf("outcome of format %d, this version knows %d", r.Format, outcomeFormat))
+	case err != nil:
 		return Outcome{}, formatError(key, fmt.Sprintf("not an outcome of package lock: %v", err))
 	}
-	if r.Format != outcomeFormat {
-		return Outcome{}, formatError(key, fmt.Sprintf("outcome of format %d, this version knows %d", r.Format, outcomeFormat))
-	}
 	switch r.State {
-	case StateRunning, StateDone, StateFailed, StateAbandoned:
+	case StateNone, StateRunning, StateDone, StateFailed, StateAbandoned:
 		return r.Outcome, nil
 	}
 	return Outcome{}, formatError(key, fmt.Sprintf("unknown state %q", r.State))
