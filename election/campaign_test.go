@@ -257,24 +257,3 @@ func TestCostOfATerm(t *testing.T) {
 		require.Equal(t, map[string]int{"AtomicDelete": 1, "AtomicPut": 1}, a.link.take(), "the lease, and the heartbeat that ends the candidacy")
 	})
 }
-
-func TestBadArgumentsAreRefused(t *testing.T) {
-	t.Parallel()
-	c, err := lease.New(memkv.New())
-	require.NoError(t, err)
-	_, err = election.New(nil, "name")
-	require.ErrorIs(t, err, lease.ErrInvalid)
-	for _, name := range []string{"", "\xff", strings.Repeat("x", election.MaxNameSize+1)} {
-		_, err = election.New(c, name)
-		require.ErrorIs(t, err, lease.ErrInvalid)
-	}
-	_, err = election.New(c, strings.Repeat("x", election.MaxNameSize))
-	require.NoError(t, err)
-	for _, option := range []election.Option{
-		election.WithPoll(0), election.WithPoll(2 * time.Hour), election.WithGrace(-1), election.WithLogger(nil),
-		election.WithClock(nil), election.WithValue(make([]byte, lease.MaxValueSize+1)),
-	} {
-		_, err = election.New(c, "name", option)
-		require.ErrorIs(t, err, lease.ErrInvalid)
-	}
-}

@@ -104,7 +104,11 @@ func (e *Election) begin(l *lease.Lease, leave func()) *Term {
 // Run returns what fn returned, joined with the error of Resign: work under a lost leadership may be done twice, even if fn returned nil. What fn
 // returns after a loss is logged, and Run goes on, unless ctx has ended. If ctx ends during a campaign, Run returns ctx's cause. Campaigns
 // that fail are repeated after 100 ms to 5 s, but for errors that waiting does not mend, such as lease.ErrClosed and lease.ErrFormat.
+// A nil fn is an error that matches lease.ErrInvalid, before anything is sent.
 func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
+	if fn == nil {
+		return fmt.Errorf("election: Run: want a function, not nil: %w", lease.ErrInvalid)
+	}
 	select {
 	case e.running <- struct{}{}:
 		defer func() { <-e.running }()

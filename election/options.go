@@ -91,6 +91,9 @@ func WithClock(c clock.Clock) Option {
 func newSettings(options []Option) (settings, error) {
 	s := settings{poll: DefaultPoll, grace: DefaultGrace, log: slog.New(slog.DiscardHandler), clock: clock.System}
 	for _, option := range options {
+		if option == nil {
+			return settings{}, fmt.Errorf("election: New: a nil option: %w", lease.ErrInvalid)
+		}
 		if err := option(&s); err != nil {
 			return settings{}, err
 		}

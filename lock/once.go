@@ -60,8 +60,12 @@ func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
 	o := &Once{client: client, job: job}
 	o.retention = DefaultRetention
 	for _, option := range options {
-		if err := option(&o.onceSettings); err != nil {
-			o.err = err
+		if option == nil {
+			o.err = fmt.Errorf("lock: NewOnce: a nil option: %w", lease.ErrInvalid)
+		} else {
+			o.err = option(&o.onceSettings)
+		}
+		if o.err != nil {
 			break
 		}
 	}

@@ -7,8 +7,14 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// DefaultRetention is for how long a slot's outcome is kept without WithRetention.
-const DefaultRetention = 7 * 24 * time.Hour
+// Bounds and default of WithRetention.
+const (
+	// DefaultRetention is for how long a slot's outcome is kept without it.
+	DefaultRetention = 7 * 24 * time.Hour
+	// MinRetention and MaxRetention bound it: a minute and ten years.
+	MinRetention = time.Minute
+	MaxRetention = 10 * 365 * 24 * time.Hour
+)
 
 type onceSettings struct {
 	retention                   time.Duration
@@ -18,13 +24,13 @@ type onceSettings struct {
 // OnceOption is an option of NewOnce. All processes that ask for a job should agree on them: each decides by its own.
 type OnceOption func(*onceSettings) error
 
-// WithRetention sets for how long an outcome is kept, at least a minute: longer than anybody may still ask for the slot. Default DefaultRetention, a
-// week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
+// WithRetention sets for how long an outcome is kept, a minute to ten years: longer than anybody may still ask for the slot. Default
+// DefaultRetention, a week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
 // it until Forget. What was claimed and not settled is kept until somebody asks again.
 func WithRetention(d time.Duration) OnceOption {
 	return func(s *onceSettings) error {
-		if d < time.Minute {
-			return fmt.Errorf("lock: WithRetention(%v): want at least 1m: %w", d, lease.ErrInvalid)
+		if d < MinRetention || d > MaxRetention {
+			return fmt.Errorf("lock: WithRetention(%v): want %v to %v: %w", d, MinRetention, MaxRetention, lease.ErrInvalid)
 		}
 		s.retention = d
 		return nil
