@@ -36,7 +36,7 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	r := &request{key: key, row: leasePrefix + key, began: c.clock.Now()}
+	r := &request{key: key, row: leasePrefix + key, began: c.clock.Now(), waits: wait}
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
@@ -68,6 +68,10 @@ type request struct {
 	row   string // its key in the store
 	gate  *gate
 	began clock.Reading
+	// waits: the caller waits until it has the key. blocked: another client was
+	// found to have it.
+	waits, blocked bool
+	pace           pace
 	// taken: the key is, or was about to be, taken over from a dead session, so that the lease says so whatever it takes to get it.
 	taken bool
 }
@@ -159,7 +163,7 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 	if c.localHolder(r.key) != nil {
 		return nil, errHeldHere // who had the slot before has got it
 	}
-	if err := c.rest(ctx, r.gate); err != nil {
+	if err := c.rest(ctx, r); err != nil {
 		return nil, err
 	}
 	for round := 0; ; round++ {
@@ -173,6 +177,7 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		var takeover bool
 		if seen != nil {
 			if takeover, err = c.mayTake(ctx, s, seen); err != nil {
+				r.blocked = true
 				return nil, err
 			}
 			r.taken = r.taken || takeover
@@ -294,6 +299,7 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	if r.maxHold > 0 {
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
+	l.granted, l.stint = c.beginTurn(r)
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	c.cover(record.Acq, l)
 	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {

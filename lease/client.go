@@ -48,6 +48,7 @@ type Client struct {
 	ending map[*session]struct{}
 	gates  map[string]*gate
 	spare  *gate
+	turns  turns
 	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release, with the lease where there
 	// is one. A row that names our session with another id is an orphan of ours (R9.2).
 	covered map[string]*Lease

@@ -5,12 +5,8 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
-
-// maxHandovers is how often in a row a key is handed over in this process before the others get a chance (R15).
-const maxHandovers = 16
 
 // gate is where the acquires of one key by this client meet.
 type gate struct {
@@ -19,12 +15,10 @@ type gate struct {
 	// freed is told when a lease of this client on the key has ended, so that the first waiter looks at once.
 	freed chan struct{}
 
-	// Guarded by Client.mu: how many are here; those who wait, first come first served, of whom the first contends for
-	// the key; and whether other processes are to get their chance, since when if the key is free already.
-	users   int
-	queue   []*waiter
-	pausing bool
-	resting clock.Reading
+	// Guarded by Client.mu: how many are here; and those who wait, first come first served, of whom the first contends for
+	// the key.
+	users int
+	queue []*waiter
 }
 
 // waiter is an Acquire in a gate's queue.
@@ -65,7 +59,6 @@ func (c *Client) leaveGate(key string, g *gate) {
 	case <-g.freed:
 	default:
 	}
-	g.pausing, g.resting = false, clock.Reading{}
 	c.spare = g // for the next key: an uncontended acquire makes no gate
 }
 
@@ -131,43 +124,11 @@ func (c *Client) heir(l *Lease) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g, ok := c.gates[l.key]
-	switch {
-	case !ok || len(g.queue) == 0:
-		return nil
-	case l.handed >= maxHandovers:
-		g.pausing, g.resting = true, clock.Reading{}
+	if rests := c.endTurn(l); rests || !ok || len(g.queue) == 0 {
 		return nil
 	}
 	g.users++
 	return g.queue[0]
-}
-
-// beginRest lets the time begin that others have for a key that is free now, if they are to have it.
-func (c *Client) beginRest(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if g, ok := c.gates[key]; ok && g.pausing && g.resting.IsZero() {
-		g.resting = c.clock.Now()
-	}
-}
-
-// rest waits until the others have had their chance: one minimum poll.
-func (c *Client) rest(ctx context.Context, g *gate) error {
-	c.mu.Lock()
-	pausing, resting := g.pausing, g.resting
-	c.mu.Unlock()
-	if !pausing {
-		return nil
-	}
-	if pause := c.pollMin - c.clock.Now().MonotonicSince(resting); !resting.IsZero() && pause > 0 {
-		if err := clock.Sleep(ctx, c.clock, pause); err != nil {
-			return err // the next one rests in its turn
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g.pausing = false
-	return nil
 }
 
 // handOver gives the key of a latched lease to a local waiter with one write, an acquiring write like any other (R15). It reports whether the
@@ -219,10 +180,7 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 		return nil, false
 	}
 	c.uncover(r.acq)
-	if next = c.grant(ctx, s, w.request, pair, record, began); next != nil {
-		next.handed = l.handed + 1
-	}
-	return next, true
+	return c.grant(ctx, s, w.request, pair, record, began), true
 }
 
 // deliver hands a lease to a waiter, unless it has given up.

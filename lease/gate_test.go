@@ -80,48 +80,6 @@ func TestR15KeyIsNotHandedOverToAWaiterThatNeedsMoreTimeThanIsLeft(t *testing.T)
 	})
 }
 
-func TestR15SixteenHandoversAndThenAReleaseAndARest(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const rounds, slow = 2, 300 * time.Millisecond
-		w := newWorld(t)
-		a, link := w.client("a", lease.WithPoll(time.Second, time.Second))
-		l := w.acquire(a, "key")
-		var got []<-chan grant
-		for range rounds * 17 {
-			got = append(got, waitFor(t.Context(), a, "key"))
-			synctest.Wait()
-		}
-		var record writes
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			record.add(call)
-			if call.Op == "AtomicDelete" {
-				time.Sleep(slow) // the rest counts from where the key is free
-			}
-			return next(ctx)
-		})
-		for round := range rounds {
-			for i := range 16 {
-				require.NoError(t, l.Release(t.Context()))
-				g := <-got[round*17+i]
-				require.NoError(t, g.err)
-				l = g.Lease
-				require.Equal(t, []string{"AtomicPut"}, record.take(), "handover %d", i+1)
-			}
-			began := time.Now()
-			require.NoError(t, l.Release(t.Context()))
-			require.Equal(t, slow, time.Since(began))
-			require.Equal(t, []string{"AtomicDelete"}, record.take(), "the seventeenth")
-			g := <-got[round*17+16]
-			require.NoError(t, g.err)
-			require.Equal(t, slow+time.Second, g.at.Sub(began), "one minimum poll for the others")
-			require.Equal(t, []string{"AtomicPut"}, record.take())
-			l = g.Lease
-		}
-		require.NoError(t, l.Release(t.Context()))
-	})
-}
-
 func TestR15HandoverDoesNotDependOnTheContextOfWhoReleases(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

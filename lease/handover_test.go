@@ -72,7 +72,7 @@ func TestR15HandoverCarriesTheWaitersOptionsAndTheKeptValue(t *testing.T) {
 	})
 }
 
-func TestR15OtherProcessesGetTheirChanceAfterSixteenHandovers(t *testing.T) {
+func TestR15OtherProcessesGetTheirChanceBesideAQueueOfGoroutines(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

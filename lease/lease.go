@@ -38,8 +38,9 @@ type Lease struct {
 	releasing, done bool
 	released        chan struct{}
 	outcome         error
-	// handed is how often in a row the key was handed over to get here (R15).
-	handed int
+	// granted is when the lease was granted, stint since when this client has
+	// the key in one go (R15), both by the monotonic clock.
+	granted, stint time.Duration
 }
 
 // hold is the bound that WithMaxHold sets.

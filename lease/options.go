@@ -101,8 +101,8 @@ func WithOwner(owner string) Option {
 	}
 }
 
-// WithPoll bounds how often a waiter reads the key: after a tenth of the time it waited, but not more often
-// than least nor more seldom than most. Default 50 ms and 1 s.
+// WithPoll bounds how often a waiter reads the key: after a tenth of the time since it last changed hands, but not more often
+// than least nor more seldom than most. While the store fails the pauses grow to 5 s, or to most if that is longer. Default 50 ms and 1 s.
 func WithPoll(least, most time.Duration) Option {
 	return func(s *settings) error {
 		if least < time.Millisecond || most < least {

@@ -48,6 +48,7 @@ func (p *Pool) contend(ctx context.Context, r *request, pair *kv.KVPair, wait bo
 		case !wait:
 			return nil, b.held(r.key)
 		}
+		r.pace.note(p.client, b)
 		watch.start(ctx)
 		if pair, err = p.awaitPair(ctx, r, b, watch); err != nil {
 			return nil, err
@@ -107,7 +108,7 @@ func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease
 func (p *Pool) awaitPair(ctx context.Context, r *request, b *busy, watch *watch) (*kv.KVPair, error) {
 	c, looked := p.client, p.client.clock.Now()
 	for {
-		if err := p.pause(ctx, r, c.pollPause(b, r.began, looked, watch), watch); err != nil {
+		if err := p.pause(ctx, r, r.pace.pause(c, b, looked, watch), watch); err != nil {
 			return nil, err
 		}
 		lookDue := c.clock.Now().MonotonicSince(looked) >= b.look
@@ -119,8 +120,12 @@ func (p *Pool) awaitPair(ctx context.Context, r *request, b *busy, watch *watch)
 			return nil, context.Cause(ctx)
 		case permanent(err):
 			return nil, fmt.Errorf("lease: waiting for %q: %w", r.key, err)
-		case err == nil && (lookDue || pair.Version != b.pair.Version):
+		case err != nil:
+			r.pace.failed(c)
+		case lookDue || pair.Version != b.pair.Version:
 			return pair, nil
+		default:
+			r.pace.failures = nil
 		}
 	}
 }

@@ -179,7 +179,7 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 // known or, if no value is to be left, the session is dead. The acquisition stays covered until then.
 func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool, err error) {
 	if gone, err = c.free(ctx, r); err == nil {
-		c.beginRest(r.key)
+		c.turnEnded(r.key)
 		c.uncover(r.acq)
 		c.wake(r.key)
 		return gone, nil

@@ -257,49 +257,6 @@ func TestLocalWaitIsTold(t *testing.T) {
 	})
 }
 
-func TestR15RestIsNotSkippedWhenAWaiterGivesUp(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a, link := w.client("a", lease.WithPoll(time.Second, time.Second))
-		l := w.acquire(a, "key")
-		var quits []context.CancelFunc
-		var got []<-chan grant
-		for range 19 {
-			ctx, quit := context.WithCancel(t.Context())
-			quits = append(quits, quit)
-			got = append(got, waitFor(ctx, a, "key"))
-			synctest.Wait()
-		}
-		for i := range 16 {
-			require.NoError(t, l.Release(t.Context()))
-			l = (<-got[i]).Lease
-		}
-		var freed, wrote time.Time
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			err := next(ctx)
-			if call.Op == "AtomicDelete" && freed.IsZero() {
-				freed = time.Now()
-			} else if call.Op == "AtomicPut" && call.Key == "lease/key" && wrote.IsZero() {
-				wrote = time.Now()
-			}
-			return err
-		})
-		require.NoError(t, l.Release(t.Context()))
-		require.False(t, freed.IsZero())
-		time.Sleep(100 * time.Millisecond)
-		quits[16]()
-		require.Error(t, (<-got[16]).err)
-		g := <-got[17]
-		_ = g.Release(t.Context())
-		quits[18]()
-		if g := <-got[18]; g.err == nil {
-			_ = g.Release(t.Context())
-		}
-		require.GreaterOrEqual(t, wrote.Sub(freed), time.Second)
-	})
-}
-
 func TestR15TwoLocalGoroutinesStarveNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

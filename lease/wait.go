@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -113,6 +112,7 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 		}
 		var b *busy
 		errors.As(err, &b)
+		w.pace.note(c, b)
 		w.tellWaiting(b, err)
 		watch.start(ctx)
 		if seen, err = c.poll(ctx, w, b, watch); err != nil {
@@ -165,7 +165,7 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*kv.KVPair, error) {
 	looked := c.clock.Now()
 	for {
-		t := c.clock.NewTimer(c.pollPause(b, w.began, looked, watch))
+		t := c.clock.NewTimer(w.pace.pause(c, b, looked, watch))
 		select {
 		case <-t.C():
 		case _, ok := <-watch.changed:
@@ -197,27 +197,17 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*k
 				return nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 			}
 			w.tellWaiting(nil, err) // an outage is waited out
+			w.pace.failed(c)
 		case lookDue || b == nil || pair.Version != b.pair.Version:
 			return pair, nil
+		default:
+			w.pace.failures = nil
 		}
 	}
 }
 
-// pollPause is how long to wait for the next read: a tenth of the time waited, within the bounds of WithPoll, but never longer than
-// until the holder's session wants a look. With a watch only the latter counts.
-func (c *Client) pollPause(b *busy, began, looked clock.Reading, watch *watch) time.Duration {
-	now := c.clock.Now()
-	pause := min(max(now.MonotonicSince(began)/10, c.pollMin), c.pollMax)
-	pause = clock.Spread(c.clock, pause*9/10, 1.0/9)
-	if b == nil {
-		return pause
-	}
-	look := max(b.look-now.MonotonicSince(looked), time.Millisecond)
-	if watch.changed != nil {
-		return look
-	}
-	return min(pause, look)
-}
+// minWatchInterval is the shortest that kv.WithWatchInterval takes.
+const minWatchInterval = 10 * time.Millisecond
 
 // watch tells of changes of one row where the store does so by itself, instead of polls (R9.3).
 type watch struct {
@@ -251,7 +241,8 @@ func (w *watch) stop() {
 func (w *watch) run(ctx context.Context, changed chan<- struct{}) {
 	defer close(w.ended)
 	defer close(changed)
-	for event, err := range kv.Watch(ctx, w.client.store, w.key) {
+	often := kv.WithWatchInterval(max(w.client.pollMin, minWatchInterval)) // where the driver asks by itself
+	for event, err := range kv.Watch(ctx, w.client.store, w.key, often) {
 		if err != nil {
 			return
 		}

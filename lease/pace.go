@@ -1,0 +1,71 @@
+package lease
+
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/dynalock/dynalock/internal/clock"
+)
+
+// maxFailurePause is the longest pause of a waiter while the store fails (I13).
+const maxFailurePause = 5 * time.Second
+
+// pace keeps the rounds of one waiting acquire apart. A round is a read or a
+// write of the key's row and, when it is due, a read of its holder's session.
+type pace struct {
+	// version is that of the row as it was last seen held, since when.
+	version uint64
+	since   clock.Reading
+	// failures are the pauses while rounds fail, nil while they succeed.
+	failures *clock.Pauses
+}
+
+// note takes what a round has found: who holds the key, or nothing if it
+// failed.
+func (p *pace) note(c *Client, b *busy) {
+	switch {
+	case b == nil || b.err != nil:
+		p.failed(c)
+	default:
+		p.failures = nil
+	}
+	if b != nil && (b.pair.Version != p.version || p.since.IsZero()) {
+		p.version, p.since = b.pair.Version, c.clock.Now()
+	}
+}
+
+// failed notes that a round failed: the pauses double until one succeeds.
+func (p *pace) failed(c *Client) {
+	if p.failures == nil {
+		p.failures = clock.Jitter(c.clock, backoff.NewExponentialBackOff(
+			backoff.WithInitialInterval(c.pollMin), backoff.WithMultiplier(2),
+			backoff.WithMaxInterval(max(maxFailurePause, c.pollMax)), backoff.WithMaxElapsedTime(0)))
+	}
+}
+
+// pause is how long to wait for the next round: a tenth of the time since the
+// row was last seen to change, within the bounds of WithPoll, but not longer
+// than until the holder's session is worth a look. looked is when the last
+// round ended. With a watch only the session counts; while rounds fail,
+// neither does.
+func (p *pace) pause(c *Client, b *busy, looked clock.Reading, watch *watch) time.Duration {
+	if p.failures != nil {
+		return max(p.failures.NextBackOff(), c.pollMin)
+	}
+	now := c.clock.Now()
+	var unchanged time.Duration
+	if !p.since.IsZero() {
+		unchanged = now.MonotonicSince(p.since)
+	}
+	pause := min(max(unchanged/10, c.pollMin), c.pollMax)
+	pause = clock.Spread(c.clock, pause*9/10, 1.0/9)
+	if b == nil {
+		return pause
+	}
+	look := b.look - now.MonotonicSince(looked)
+	if watch.changed == nil {
+		look = min(look, pause)
+	}
+	return max(look, c.pollMin)
+}

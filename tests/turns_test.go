@@ -1,0 +1,110 @@
+package tests_test
+
+import (
+	"context"
+	crand "crypto/rand"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// turnsFor is how long two clients compete: ten seconds, or what
+// DYNALOCK_TEST_TURNS says.
+func turnsFor(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("DYNALOCK_TEST_TURNS")
+	if text == "" {
+		return 10 * time.Second
+	}
+	d, err := time.ParseDuration(text)
+	require.NoError(t, err)
+	return d
+}
+
+// takeTurns has each client acquire one key, hold it and release it, again
+// and again without a pause, and returns how often each has had it and the
+// longest wait.
+func takeTurns(t *testing.T, clients []*lease.Client, hold, lasts time.Duration) (turns []int, longest time.Duration) {
+	t.Helper()
+	turns = make([]int, len(clients))
+	ctx, cancel := context.WithTimeout(t.Context(), lasts)
+	defer cancel()
+	waits := make([]time.Duration, len(clients))
+	var group sync.WaitGroup
+	for i, c := range clients {
+		group.Go(func() {
+			for {
+				asked := time.Now()
+				l, err := c.Acquire(ctx, "turns")
+				waits[i] = max(waits[i], time.Since(asked))
+				if err != nil {
+					return
+				}
+				turns[i]++
+				time.Sleep(hold)
+				if err := l.Release(ctx); err != nil {
+					t.Errorf("releasing: %v", err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	for _, wait := range waits {
+		longest = max(longest, wait)
+	}
+	return turns, longest
+}
+
+// Two processes that lock, work and unlock in a loop both get on.
+func TestTwoClientsInALoopShareAKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes real time: left out by -short")
+	}
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "turns.db")
+	memory := memkv.New()
+	for name, open := range map[string]func(t *testing.T) kv.Store{
+		"memkv": func(*testing.T) kv.Store { return memory },
+		"sqlkv": func(t *testing.T) kv.Store { return openFile(t, file) },
+		"dynamokv": func(t *testing.T) kv.Store {
+			client := localClient(dynamolocal.Endpoint(t))
+			require.NoError(t, dynamokv.EnsureTable(t.Context(), client, turnsTable))
+			store, err := dynamokv.New(client, turnsTable)
+			require.NoError(t, err)
+			return store
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			clients := make([]*lease.Client, 2)
+			for i := range clients {
+				c, err := lease.New(open(t))
+				require.NoError(t, err)
+				t.Cleanup(func() {
+					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+					defer cancel()
+					require.NoError(t, c.Close(ctx))
+				})
+				clients[i] = c
+			}
+			turns, longest := takeTurns(t, clients, 200*time.Millisecond, turnsFor(t))
+			t.Logf("turns %v, longest wait %v", turns, longest)
+			for i, n := range turns {
+				require.Greater(t, 5*n, turns[0]+turns[1], "client %d of %v", i, turns)
+			}
+		})
+	}
+}
+
+// turnsTable is the table that both clients of the test have.
+var turnsTable = "turns-" + crand.Text()
