@@ -1,0 +1,41 @@
+// Jobs shares out jobs among the processes that run it, and each job is done
+// once. Start it in two terminals. When all jobs are done it ends, and started
+// again it finds nothing to do.
+//
+//	go run ./examples/recipes/jobs
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dynalock/dynalock/examples/internal/stores"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func main() { stores.Main(share) }
+
+func share(ctx context.Context, store kv.Store) error {
+	client, err := lease.New(store) // one client per process
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_ = client.Close(ctx)
+	}()
+	pool, err := lease.NewPool(client, "invoices", func(_ context.Context, l *lease.Lease) error {
+		fmt.Println("does", l.Key())
+		return lease.ErrDone
+	}, lease.WithMaxPartitions(2), lease.WithPlanInterval(time.Second))
+	if err == nil {
+		err = pool.Sync(ctx, "anna", "bob", "carla", "dave", "eve", "frank")
+	}
+	if err == nil {
+		err = pool.Run(ctx) // until all are done
+	}
+	return err
+}
