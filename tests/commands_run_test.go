@@ -55,7 +55,7 @@ func sharesOut(t *testing.T, s *shell, command string) {
 	folder := t.TempDir()
 	binary := filepath.Join(t.TempDir(), "program")
 	s.start("go build -o " + binary + " " + words[2]).ends()
-	require.NoError(t, os.CopyFS(folder, os.DirFS("../docs")))
+	require.NoError(t, os.CopyFS(folder, os.DirFS(repository+"/docs")))
 	s.folder = folder
 	command = strings.Join(append([]string{binary}, words[3:]...), " ")
 	var terminals []*process
@@ -174,14 +174,14 @@ func newModule(t *testing.T, program string) *shell {
 	require.NoError(t, os.WriteFile(filepath.Join(s.folder, "main.go"), []byte(program), 0o600))
 	s.start("go mod init example.com/mine").ends()
 	edit := "go mod edit"
-	versions, err := os.ReadFile("../examples/go.mod")
+	versions, err := os.ReadFile(repository + "/examples/go.mod")
 	require.NoError(t, err)
 	requirement := regexp.MustCompile(`(?m)^\t(\S+) (v[1-9]\S*|v0\.[1-9]\S*)`)
 	for _, r := range requirement.FindAllStringSubmatch(string(versions), -1) {
 		edit += " -require=" + r[1] + "@" + r[2]
 	}
 	s.start(edit).ends()
-	sums, err := os.ReadFile("../examples/go.sum")
+	sums, err := os.ReadFile(repository + "/examples/go.sum")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(s.folder, "go.sum"), sums, 0o600))
 	s.start(strings.ReplaceAll("go mod edit -replace github.com/dynalock/dynalock=../dynalock", "../dynalock", root)).ends()

@@ -162,7 +162,7 @@ func commandsOf(t *testing.T, page, text string) (found []string) {
 func requireStep(t *testing.T, step string) {
 	t.Helper()
 	file, line, _ := strings.Cut(step, ": ")
-	text, err := os.ReadFile(filepath.Join("..", file))
+	text, err := os.ReadFile(filepath.Join(repository, file))
 	require.NoError(t, err)
 	runs := regexp.MustCompile(`(?m)^\s*(?:step |- run: |- )` + regexp.QuoteMeta(line) + `$`)
 	require.True(t, runs.Match(text), "%s does not run: %s", file, line)
@@ -172,7 +172,7 @@ func requireStep(t *testing.T, step string) {
 func testsIn(t *testing.T, folder string) (names []string) {
 	t.Helper()
 	root, all := strings.CutSuffix(folder, "/...")
-	root = filepath.Join("..", root)
+	root = filepath.Join(repository, root)
 	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	require.NoError(t, filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
 		switch {

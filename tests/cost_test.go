@@ -86,7 +86,7 @@ func pooling(members, partitions float64) units {
 
 func TestTheFiguresOfTheCostPage(t *testing.T) {
 	t.Parallel()
-	const page = "../docs/cost.md"
+	const page = repository + "/docs/cost.md"
 	text, err := os.ReadFile(page)
 	require.NoError(t, err)
 	document := string(text)

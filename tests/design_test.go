@@ -15,7 +15,7 @@ import (
 // TestTheDesignPageExplainsEveryRuleThatCommentsQuote also requires that no rule of a series is missing.
 func TestTheDesignPageExplainsEveryRuleThatCommentsQuote(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/design.md")
+	page, err := os.ReadFile(repository + "/docs/design.md")
 	require.NoError(t, err)
 	explained := map[string]bool{}
 	for _, item := range regexp.MustCompile(`(?m)^- \*\*([RSIHW]\d+(?:, [RSIHW]\d+)*)\b`).FindAllStringSubmatch(string(page), -1) {
@@ -29,7 +29,7 @@ func TestTheDesignPageExplainsEveryRuleThatCommentsQuote(t *testing.T) {
 		}
 	}
 	quoted := regexp.MustCompile(`\b[RSIHW][1-9]\d?\b`)
-	require.NoError(t, filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+	require.NoError(t, filepath.WalkDir(repository+"/", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".go" || filepath.Base(path) == "design_test.go" {
 			return err
 		}

@@ -200,7 +200,7 @@ func TestConformance(t *testing.T) {
 
 func TestTheDriverOfTheDriversPageIsThisOne(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/drivers.md")
+	page, err := os.ReadFile(repository + "/docs/drivers.md")
 	require.NoError(t, err)
 	source, err := os.ReadFile("driver_test.go")
 	require.NoError(t, err)

@@ -192,7 +192,7 @@ func properties(template object, name string) object {
 
 func readTemplate(t *testing.T) object {
 	t.Helper()
-	text, err := os.ReadFile("../infra/table.yaml")
+	text, err := os.ReadFile(repository + "/infra/table.yaml")
 	require.NoError(t, err)
 	var document yaml.Node
 	require.NoError(t, yaml.Unmarshal(text, &document))
