@@ -1,5 +1,7 @@
-// Command mutants plants bugs in the library, one at a time, and requires that the tests find each of them. What it prints is the ledger of
-// docs/verification.md. `make mutants` runs it.
+// Command mutants plants bugs in the library, one at a time, and requires that
+// the tests find each of them. It prints what found each. When it has run all
+// of them, and each was found, it writes that to LEDGER.md. `make mutants` runs
+// it.
 //
 // A bug is a text of the source and another that takes its place, in a *.mutant file beside this one:
 //
@@ -68,6 +70,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	all := len(mutants)
 	mutants = slices.DeleteFunc(mutants, func(m *mutant) bool {
 		return !pattern.MatchString(m.name) || *only != "" && m.layer != *only
 	})
@@ -84,39 +87,40 @@ func run(ctx context.Context) error {
 		}
 		return nil
 	}
-	return hunt(ctx, dir, mutants, *parallel)
+	table, err := hunt(ctx, dir, mutants, *parallel)
+	if err != nil || len(mutants) < all || *through != "" {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ledgerFile), []byte(ledgerHead+table), 0o644)
 }
 
-// hunt checks that the tests pass as they are, then runs the mutants and prints the ledger.
-func hunt(ctx context.Context, dir string, mutants []*mutant, parallel int) error {
+// hunt checks that the tests pass as they are, then runs the mutants, and
+// prints and returns the table of the ledger. It is an error if one was not
+// found.
+func hunt(ctx context.Context, dir string, mutants []*mutant, parallel int) (table string, err error) {
 	began := time.Now()
 	if err := healthy(ctx, dir, mutants, parallel); err != nil {
-		return err
+		return "", err
 	}
 	results := make([]result, len(mutants))
 	each(len(mutants), parallel, func(i int) {
 		results[i] = mutants[i].run(ctx, dir)
-		fmt.Fprintf(os.Stderr, "%3d/%d %-8s %s\n", i+1, len(mutants), results[i].verdict(), mutants[i].name)
+		fmt.Fprintf(os.Stderr, "%3d/%d %-8s %3.0fs %s\n", i+1, len(mutants), results[i].verdict(), results[i].took.Seconds(), mutants[i].name)
 	})
-	fmt.Println("| mutant | rule | layer | found by | s |\n|---|---|---|---|---|")
+	table = ledger(mutants, results)
+	fmt.Print(table)
 	missed := 0
 	for i, r := range results {
-		m := mutants[i]
-		fmt.Printf("| %s | %s | %s | %s | %.0f |\n", m.name, m.rule, m.layer, r.foundBy(), r.took.Seconds())
 		if r.found == "" {
 			missed++
-		}
-	}
-	for i, r := range results {
-		if r.found == "" {
 			fmt.Fprintf(os.Stderr, "\n== not found: %s (%s): %v\n%s\n", mutants[i].name, mutants[i].rule, r.err, r.output)
 		}
 	}
 	fmt.Fprintf(os.Stderr, "%d mutants, %d found, in %v\n", len(mutants), len(mutants)-missed, time.Since(began).Round(time.Second))
 	if missed > 0 {
-		return fmt.Errorf("%d of %d mutants were not found", missed, len(mutants))
+		return "", fmt.Errorf("%d of %d mutants were not found", missed, len(mutants))
 	}
-	return ctx.Err()
+	return table, ctx.Err()
 }
 
 // each calls do for 0 to n-1, so many at a time.

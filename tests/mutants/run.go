@@ -42,9 +42,9 @@ func (r result) foundBy() string {
 	case r.found == "":
 		return "**nothing**"
 	case r.more > 0:
-		return fmt.Sprintf("%s and %d more", r.found, r.more)
+		return fmt.Sprintf("`%s` and %d more", r.found, r.more)
 	}
-	return r.found
+	return "`" + r.found + "`"
 }
 
 // run compiles the mutant in place of the library and runs the tests that must find it.
