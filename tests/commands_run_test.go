@@ -119,13 +119,13 @@ func documents(_ *testing.T, s *shell, command string) {
 func lists(_ *testing.T, s *shell, command string) { s.start(command + " -list").says("sim +R") }
 
 // What the README says: start DynamoDB Local, paste the line that it prints into another terminal, run the program.
-func TestTheQuickStartOfTheReadme(t *testing.T) {
+func TestTheLockOnDynamoDBOfTheReadme(t *testing.T) {
 	t.Parallel()
 	dynamolocal.Endpoint(t) // is there, or this test is left out
 	s := newShell(t)
 	local := s.start("go run ./examples/dynamodb-local")
 	s.env = append(s.env, strings.Fields(local.says("(?m)^export (AWS_ENDPOINT_URL_DYNAMODB=.*)$")[1])...)
-	require.Contains(t, s.start("go run ./examples/quickstart").ends(), "locked, with fencing token ")
+	require.Contains(t, s.start("go run ./examples/dynamodb").ends(), "locked, with fencing token ")
 	local.stops()
 }
 
@@ -133,8 +133,6 @@ func TestTheQuickStartOfTheReadme(t *testing.T) {
 func TestAModuleOfOnesOwn(t *testing.T) {
 	t.Parallel()
 	s := newModule(t, packageOf(t, "README.md"))
-	s.start("go build .").ends()
-	s.onDynamoDB()
 	require.Contains(t, s.start("go run .").ends(), "locked, with fencing token ")
 }
 

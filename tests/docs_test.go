@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 )
@@ -23,7 +26,7 @@ const repository = "testdata/repository"
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
-	for _, pattern := range []string{"*.md", "docs/*.md", "infra/*.md", "examples/*.md", ".github/*.md", ".github/*/*.md"} {
+	for _, pattern := range []string{"*.md", "*/*.md", "*/*/*.md", ".github/*.md", ".github/*/*.md"} {
 		files, err := filepath.Glob(filepath.Join(repository, pattern))
 		require.NoError(t, err)
 		for _, file := range files {
@@ -34,6 +37,7 @@ func pages(t *testing.T) map[string]string {
 	}
 	require.Contains(t, texts, "README.md")
 	require.Contains(t, texts, "docs/operations.md")
+	require.Contains(t, texts, "examples/competing-consumers/README.md")
 	return texts
 }
 
@@ -74,19 +78,62 @@ func TestTheQuickStartIsTheProgramThatIsTested(t *testing.T) {
 	require.Contains(t, pages(t)["README.md"], "```go\npackage main\n"+string(program)+"```\n")
 }
 
+func TestTheFrontPageStaysShort(t *testing.T) {
+	t.Parallel()
+	readme := pages(t)["README.md"]
+	require.LessOrEqual(t, len(strings.Fields(readme)), 1500, "words: move what is too much to a page of docs")
+	rows := regexp.MustCompile(`(?m)^\|`).FindAllString(readme, -1)
+	require.LessOrEqual(t, len(rows), 15, "rows of tables")
+	requireNarrow(t, "README.md", readme)
+	screen := strings.SplitAfterN(readme, "\n", 21)
+	for _, command := range []string{"go run ./examples/competing-consumers", "make test"} {
+		require.Contains(t, strings.Join(screen[:20], ""), command, "the first screen says what to run")
+	}
+}
+
+func TestTheVerificationPageStaysShort(t *testing.T) {
+	t.Parallel()
+	page := pages(t)["docs/verification.md"]
+	require.LessOrEqual(t, len(strings.Fields(page)), 1500, "words")
+}
+
+// Prose that wraps can be reviewed line by line. Tables cannot.
+func TestTheProseOfThePagesWraps(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"docs/guarantees.md", "docs/choosing.md", "docs/faq.md", "docs/comparison.md", "docs/verification.md",
+		"examples/competing-consumers/README.md", "tests/model/README.md", "tests/mutants/README.md",
+	} {
+		requireNarrow(t, name, regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(pages(t)[name], ""))
+	}
+}
+
+// requireNarrow requires that no line is wider than 120 columns.
+func requireNarrow(t *testing.T, page, text string) {
+	t.Helper()
+	for i, line := range strings.Split(text, "\n") {
+		require.LessOrEqual(t, utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")), 120, "%s:%d: %s", page, i+1, line)
+	}
+}
+
 // preamble is what the fragments of the pages take for granted.
 const preamble = `package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"log"
 	"log/slog"
 	"os"
+	"time"
 
+	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/kv/sqlkv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/lock"
 )
@@ -97,11 +144,19 @@ var (
 	store  kv.Store
 	client *lease.Client
 	events metric
+	report func(context.Context, *lease.Lease) error
+	err    error
+	ran    bool
 	_      = errors.Is
 	_      = log.Println
 	_      = os.Getenv
 	_      = slog.Default
 	_      = dynamokv.New
+	_      = memkv.New
+	_      = sqlkv.Open
+	_      = sql.Open
+	_      = config.LoadDefaultConfig
+	_      = time.Now
 	_      = lock.NewMutex
 )
 
@@ -123,11 +178,14 @@ func TestTheGoOfThePagesCompiles(t *testing.T) {
 	var packages []string
 	block := regexp.MustCompile("(?s)```go\n(.*?)```")
 	texts := pages(t)
-	for _, name := range []string{"README.md", "docs/operations.md"} {
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if name == "docs/drivers.md" { // driver_test.go has its text
+			continue
+		}
 		for i, b := range block.FindAllStringSubmatch(texts[name], -1) {
 			source := b[1]
 			if !strings.HasPrefix(source, "package ") {
-				source = preamble + "func _() error {\n" + source + "\t_ = client\n\treturn nil\n}\n"
+				source = preamble + "func _() error {\n" + source + "\t_, _, _ = client, ran, err\n\treturn nil\n}\n"
 			}
 			file := filepath.Join(t.TempDir(), "main.go")
 			require.NoError(t, os.WriteFile(file, []byte(source), 0o600))

@@ -1,4 +1,7 @@
-// Quickstart takes a lock on DynamoDB: the program of the README.
+// Dynamodb takes a lock on DynamoDB: the program of the README, for processes
+// anywhere. It makes the table if there is none.
+//
+//	go run ./examples/dynamodb
 package main
 
 import (
@@ -29,17 +32,17 @@ func run(ctx context.Context) error {
 	if err := dynamokv.EnsureTable(ctx, db, "locks"); err != nil { // once; or make it with infra/table.yaml
 		return err
 	}
-	store, err := dynamokv.New(db, "locks") // or memkv.New(), or sqlkv.Open
+	store, err := dynamokv.New(db, "locks")
 	if err != nil {
 		return err
 	}
-	client, err := lease.New(store) // one for the whole process
+	client, err := lease.New(store) // one client per process
 	if err != nil {
 		return err
 	}
 	defer func() { _ = client.Close(ctx) }()
 
-	return lock.NewMutex(client, "nightly-report").Do(ctx, func(ctx context.Context, l *lease.Lease) error {
+	return lock.NewMutex(client, "schema-migration").Do(ctx, func(ctx context.Context, l *lease.Lease) error {
 		fmt.Println("locked, with fencing token", l.Token()) // ctx ends if the lock is lost
 		return nil
 	})

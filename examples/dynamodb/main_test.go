@@ -14,7 +14,7 @@ import (
 )
 
 // What the README says: start DynamoDB Local, paste the line it prints, run the program.
-func TestTheWayOfTheReadme(t *testing.T) {
+func TestItRunsOnDynamoDBLocal(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs DynamoDB Local: left out by -short")
 	}
