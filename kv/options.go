@@ -59,15 +59,21 @@ func WithJSON(v any) WriteOption {
 	})
 }
 
-// WithTTL lets the pair expire ttl after the operation's start, by this machine's wall clock. ttl is at least 1 ms and is
-// cut to whole milliseconds. Without it the pair does not expire.
+// within refuses a duration outside its option's bounds.
+func within(option string, d, least, most time.Duration) error {
+	if d < least || d > most {
+		return fmt.Errorf("%s(%v): want %v to %v: %w", option, d, least, most, ErrInvalidOption)
+	}
+	return nil
+}
+
+// WithTTL lets the pair expire ttl after the operation's start, by this
+// machine's wall clock. ttl is 1 ms to [MaxTTL] and is cut to whole
+// milliseconds. Without it the pair does not expire.
 func WithTTL(ttl time.Duration) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
-		if ttl < time.Millisecond {
-			return fmt.Errorf("WithTTL(%v): want at least 1ms: %w", ttl, ErrInvalidOption)
-		}
 		s.TTL = ttl
-		return nil
+		return within("WithTTL", ttl, time.Millisecond, MaxTTL)
 	})
 }
 
@@ -97,15 +103,13 @@ func WithFields(fields Fields) WriteOption {
 	})
 }
 
-// WithSweepAfter allows the driver to remove the pair any time later than d after this write, to save room. It
-// is a hint, not an expiry: the pair may as well stay, and nothing should depend on it. d is at least one second.
+// WithSweepAfter allows the driver to remove the pair any time later than d
+// after this write, to save room. It is a hint, not an expiry: the pair may as
+// well stay, and nothing should depend on it. d is 1 s to [MaxTTL].
 func WithSweepAfter(d time.Duration) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
-		if d < time.Second {
-			return fmt.Errorf("WithSweepAfter(%v): want at least 1s: %w", d, ErrInvalidOption)
-		}
 		s.SweepAfter = d
-		return nil
+		return within("WithSweepAfter", d, time.Second, MaxTTL)
 	})
 }
 
@@ -118,15 +122,13 @@ type CallOption interface {
 
 type attemptTimeout time.Duration
 
-// WithAttemptTimeout bounds each attempt of the operation, on drivers that make several: d is at
-// least 10 ms, and more than the driver's own bound (dynamokv: 1 s) has no effect.
+// WithAttemptTimeout bounds each attempt of the operation, on drivers that make
+// several. d is 10 ms to 1 min, and more than the driver's own bound (dynamokv:
+// 1 s) has no effect.
 func WithAttemptTimeout(d time.Duration) CallOption { return attemptTimeout(d) }
 
 func (d attemptTimeout) check() (time.Duration, error) {
-	if d := time.Duration(d); d < 10*time.Millisecond {
-		return 0, fmt.Errorf("WithAttemptTimeout(%v): want at least 10ms: %w", d, ErrInvalidOption)
-	}
-	return time.Duration(d), nil
+	return time.Duration(d), within("WithAttemptTimeout", time.Duration(d), 10*time.Millisecond, time.Minute)
 }
 
 func (d attemptTimeout) applyWrite(s *WriteSettings) (err error) {

@@ -86,8 +86,20 @@ func AtomicPutSettings(key string, options []WriteOption) (WriteSettings, error)
 			return WriteSettings{}, err
 		}
 	}
+	if s.KeepTTL && !isTime(s.Previous.Expires) {
+		return WriteSettings{}, fmt.Errorf("kv: AtomicPut %q: WithKeepTTL: the previous pair expires at %v, want none or the years 1970 to 9999: %w",
+			key, s.Previous.Expires, ErrInvalidOption)
+	}
 	return s, nil
 }
+
+// isTime reports whether t is none, or an expiry that every driver can store.
+func isTime(t time.Time) bool {
+	return t.IsZero() || t.Unix() >= 0 && t.Unix() <= maxExpiry
+}
+
+// maxExpiry is the end of the year 9999, in seconds of the Unix epoch.
+const maxExpiry = 253402300799
 
 func writeSettings(verb, key string, options []WriteOption) (WriteSettings, error) {
 	if err := CheckKey(key); err != nil {

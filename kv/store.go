@@ -12,6 +12,9 @@ const (
 	MaxPairSize = 396 << 10
 )
 
+// MaxTTL is the longest time of [WithTTL] and [WithSweepAfter], on every driver: 100 years of 365 days.
+const MaxTTL = 100 * 365 * 24 * time.Hour
+
 // Store holds pairs. The package comment says what its methods have in common (S1 to S6).
 //
 // A Store is safe for concurrent use. Pairs that it returns are the caller's to keep and change;

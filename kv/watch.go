@@ -94,11 +94,8 @@ const (
 // default is 1 s, sqlkv's 100 ms. On memkv it has no effect.
 func WithWatchInterval(d time.Duration) WatchOption {
 	return func(s *WatchSettings) error {
-		if d < minWatchInterval || d > maxWatchInterval {
-			return fmt.Errorf("WithWatchInterval(%v): want %v to %v: %w", d, minWatchInterval, maxWatchInterval, ErrInvalidOption)
-		}
 		s.Interval = d
-		return nil
+		return within("WithWatchInterval", d, minWatchInterval, maxWatchInterval)
 	}
 }
 

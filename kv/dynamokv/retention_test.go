@@ -1,6 +1,8 @@
 package dynamokv_test
 
 import (
+	"fmt"
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,13 +112,17 @@ func TestWithoutRetentionNoLiveRowIsSwept(t *testing.T) {
 func TestWhatRetentionIsAllowed(t *testing.T) {
 	t.Parallel()
 	client := newMem().Client()
-	for _, d := range []time.Duration{-1, 1, time.Hour - 1} {
+	const most = 10 * 365 * 24 * time.Hour
+	for _, d := range []time.Duration{math.MinInt64, -1, 1, time.Hour - 1, most + 1, math.MaxInt64} {
 		_, err := dynamokv.New(client, "table", dynamokv.WithRetention(d))
 		require.ErrorIs(t, err, kv.ErrInvalidOption)
+		require.ErrorContains(t, err, fmt.Sprintf("WithRetention(%v): want 0, or %v to %v", d, time.Hour, most))
 	}
-	_, err := dynamokv.New(client, "table", dynamokv.WithRetention(time.Hour))
-	require.NoError(t, err)
-	_, err = dynamokv.New(deafClient{}, "table", dynamokv.WithRetention(0))
+	for _, d := range []time.Duration{time.Hour, most} {
+		_, err := dynamokv.New(client, "table", dynamokv.WithRetention(d))
+		require.NoError(t, err)
+	}
+	_, err := dynamokv.New(deafClient{}, "table", dynamokv.WithRetention(0))
 	require.ErrorIs(t, err, kv.ErrInvalidOption)
 	require.ErrorContains(t, err, "DeleteItem")
 }

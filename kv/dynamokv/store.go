@@ -53,10 +53,13 @@ const (
 	defaultRetention = 24 * time.Hour
 	// minRetention exceeds MaxWriteDelay, the minute of S6 and a generous difference of clocks.
 	minRetention = time.Hour
+	maxRetention = 10 * 365 * 24 * time.Hour
 	// maxWriteDelay is for how long DynamoDB takes a signed request.
 	maxWriteDelay = 15 * time.Minute
 
+	// maxPartitionSize and maxKeyName are DynamoDB's.
 	maxPartitionSize = 2048
+	maxKeyName       = 255
 )
 
 // Names of the attributes that the driver uses, other than those of the key.
@@ -95,8 +98,10 @@ func WithPartition(id string) Option {
 	}
 }
 
-// WithRetention sets how long tombstones and expired rows stay before DynamoDB may sweep them: 24 h by default, at least
-// 1 h. Clocks of machines that share the table must agree to within it, less 16 minutes.
+// WithRetention sets how long tombstones and expired rows stay before DynamoDB
+// may sweep them: 24 h by default, 1 h to 87,600 h (ten years of 365 days).
+// Clocks of machines that share the table must agree to within it, less 16
+// minutes.
 //
 // 0 makes Delete and AtomicDelete remove the row at once, and expired rows go when DynamoDB sweeps them. With the tombstone goes
 // the promise that rests on it (S3): a create whose outcome was unknown, or one that the network doubled, may land after the key was
@@ -105,21 +110,24 @@ func WithPartition(id string) Option {
 // leases in such a Store. The client must be a [Deleter] then. All Stores of a partition should have the same retention.
 func WithRetention(d time.Duration) Option {
 	return func(c *config) error {
-		if d != 0 && d < minRetention {
-			return fmt.Errorf("WithRetention(%v): want 0 or at least %v: %w", d, minRetention, kv.ErrInvalidOption)
+		if d != 0 && (d < minRetention || d > maxRetention) {
+			return fmt.Errorf("WithRetention(%v): want 0, or %v to %v: %w", d, minRetention, maxRetention, kv.ErrInvalidOption)
 		}
 		c.retention = d
 		return nil
 	}
 }
 
-// WithKeyNames sets the names of the table's partition and sort key, "id" and "name" by default.
-// No field can have these names.
+// WithKeyNames sets the names of the table's partition and sort key, "id" and
+// "name" by default: 1 to 255 bytes each. No field can have these names.
 func WithKeyNames(partitionKey, sortKey string) Option {
 	return func(c *config) error {
 		own := []string{attrVersion, attrPayload, attrWriter, attrDeadline, attrExpires, attrDeleted}
-		if partitionKey == "" || sortKey == "" || partitionKey == sortKey || slices.Contains(own, partitionKey) || slices.Contains(own, sortKey) {
-			return fmt.Errorf("WithKeyNames(%q, %q): want two names, none of %v: %w", partitionKey, sortKey, own, kv.ErrInvalidOption)
+		for _, name := range []string{partitionKey, sortKey} {
+			if name == "" || len(name) > maxKeyName || partitionKey == sortKey || slices.Contains(own, name) {
+				return fmt.Errorf("WithKeyNames(%q, %q): want two names of 1 to %d bytes, none of %v: %w",
+					partitionKey, sortKey, maxKeyName, own, kv.ErrInvalidOption)
+			}
 		}
 		c.idName, c.nameName = partitionKey, sortKey
 		return nil

@@ -3,6 +3,7 @@ package dynamokv_test
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,5 +195,16 @@ func TestATableOfProvisionedCapacity(t *testing.T) {
 	for _, units := range [][2]int64{{0, 1}, {1, 0}, {-1, 1}} {
 		err := dynamokv.EnsureTable(t.Context(), client, table, dynamokv.WithProvisionedCapacity(units[0], units[1]))
 		require.ErrorIs(t, err, kv.ErrInvalidOption)
+	}
+}
+
+func TestWhatKeyNamesAreAllowed(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("n", 255)
+	_, err := dynamokv.New(newMem().Client(), "table", dynamokv.WithKeyNames(long, "sk"))
+	require.NoError(t, err)
+	for _, names := range [][2]string{{"", "sk"}, {"pk", ""}, {"pk", "pk"}, {"pk", "version"}, {"payload", "sk"}, {long + "n", "sk"}, {"pk", long + "n"}} {
+		_, err := dynamokv.New(newMem().Client(), "table", dynamokv.WithKeyNames(names[0], names[1]))
+		require.ErrorIs(t, err, kv.ErrInvalidOption, "%q", names)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -188,9 +189,9 @@ func testReadOptionsOfGet(t *testing.T, e *env) {
 		require.Equal(t, "v", pair.String())
 		return true
 	})
-	pair, err := e.store.Get(e.ctx, e.key("k"), kv.WithAttemptTimeout(1<<40))
+	pair, err := e.store.Get(e.ctx, e.key("k"), kv.WithAttemptTimeout(time.Minute))
 	require.NoError(t, err)
 	require.Equal(t, "v", pair.String())
-	require.NoError(t, e.store.Put(e.ctx, e.key("k"), kv.WithAttemptTimeout(1<<40), kv.WithSweepAfter(1<<40)))
-	require.NoError(t, e.store.Delete(e.ctx, e.key("k"), kv.WithAttemptTimeout(1<<40)))
+	require.NoError(t, e.store.Put(e.ctx, e.key("k"), kv.WithAttemptTimeout(time.Minute), kv.WithSweepAfter(time.Hour)))
+	require.NoError(t, e.store.Delete(e.ctx, e.key("k"), kv.WithAttemptTimeout(time.Minute)))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -85,10 +86,13 @@ func testInvalidWriteOptions(t *testing.T, e *env) {
 		"ttl 0":             {kv.WithTTL(0)},
 		"ttl negative":      {kv.WithTTL(-time.Second)},
 		"ttl too short":     {kv.WithTTL(time.Millisecond - 1)},
+		"ttl too long":      {kv.WithTTL(math.MaxInt64)},
 		"ttl and keep":      {kv.WithTTL(long), kv.WithKeepTTL()},
 		"json":              {kv.WithJSON(func() {})},
 		"sweep":             {kv.WithSweepAfter(time.Millisecond)},
+		"sweep too late":    {kv.WithSweepAfter(math.MaxInt64)},
 		"attempt too short": {kv.WithAttemptTimeout(time.Millisecond)},
+		"attempt too long":  {kv.WithAttemptTimeout(math.MaxInt64)},
 	} {
 		err := e.store.Put(e.ctx, e.key("k"), options...)
 		require.Error(t, err, name)

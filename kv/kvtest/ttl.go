@@ -1,6 +1,7 @@
 package kvtest
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 var ttlScenarios = []scenario{
 	{"ExpiresIsWhenItGoes", testExpires},
 	{"SubSecondTTLIsAliveAtOnce", testSubSecondTTL},
+	{"TheLongestTTLIsKept", testLongestTTL},
 	{"AnExpiredPairIsAbsentEverywhere", testExpiredPairIsAbsent},
 	{"PutClearsIt", testPutClearsTTL},
 	{"KeepTTLKeepsIt", testKeepTTL},
@@ -51,6 +53,21 @@ func testSubSecondTTL(t *testing.T, e *env) {
 		}
 		require.Less(t, ttl, 20*time.Second, "the store is too slow to tell")
 	}
+}
+
+func testLongestTTL(t *testing.T, e *env) {
+	start := clock.System.Now().Wall
+	e.put(t, "put", kv.WithTTL(kv.MaxTTL), kv.WithSweepAfter(kv.MaxTTL))
+	e.put(t, "put", kv.WithKeepTTL())
+	first := e.create(t, "swapped", kv.WithTTL(kv.MaxTTL), kv.WithSweepAfter(kv.MaxTTL))
+	_, err := e.store.AtomicPut(e.ctx, e.key("swapped"), kv.WithPrevious(first), kv.WithKeepTTL(), kv.WithSweepAfter(kv.MaxTTL))
+	require.NoError(t, err)
+	for _, name := range []string{"put", "swapped"} {
+		require.WithinDuration(t, start.Add(kv.MaxTTL), e.get(t, name).Expires, scenarioBound*e.patience)
+	}
+	pairs, err := e.other.List(e.ctx, e.prefix, kv.WithLimit(math.MaxInt))
+	require.NoError(t, err)
+	require.Len(t, pairs, 2)
 }
 
 func testExpiredPairIsAbsent(t *testing.T, e *env) {
