@@ -186,10 +186,11 @@ func testRollingRestarts(t *testing.T, env ...string) {
 	began := time.Now()
 	leader := r.next(&log, "leads")
 	for range restarts {
-		exited := r.stop(leader.PID)
+		stopped := leader.PID
+		exited := r.stop(stopped)
 		r.start()
 		leader = r.next(&log, "leads")
-		require.NoError(t, <-exited, "it resigned and closed its client")
+		require.NoError(t, <-exited, "process %d: it resigned and closed its client", stopped)
 	}
 	took := time.Since(began)
 	for pid := range r.running {

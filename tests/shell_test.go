@@ -3,14 +3,12 @@
 package tests_test
 
 import (
-	"bytes"
 	"crypto/rand"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // patience is how long a command may take, on a machine that does much else.
@@ -53,26 +52,8 @@ type process struct {
 	t       *testing.T
 	command string
 	cmd     *exec.Cmd
-	output  output
+	words   *proctest.Words
 	ended   chan error
-}
-
-// output is what a process has said so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 // start starts a command in a process group of its own, which ends with the test.
@@ -81,7 +62,7 @@ func (s *shell) start(command string) *process {
 	p := &process{t: s.t, command: command, ended: make(chan error, 1)}
 	p.cmd = exec.Command("sh", "-c", "exec "+strings.ReplaceAll(command, "/tmp/demo.db", s.demo))
 	p.cmd.Dir, p.cmd.Env = s.folder, s.env
-	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
+	p.words = proctest.Watch(s.t, p.cmd, command)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(s.t, p.cmd.Start(), command)
 	stopped := make(chan struct{})
@@ -102,22 +83,22 @@ func (p *process) says(pattern string) []string {
 	expression := regexp.MustCompile(pattern)
 	var found []string
 	said := func() bool {
-		found = expression.FindStringSubmatch(p.output.String())
+		found = expression.FindStringSubmatch(p.words.String())
 		return found != nil
 	}
 	deadline := time.Now().Add(patience)
 	for !said() && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}
-	require.NotNil(p.t, found, "%s does not say %s:\n%s", p.command, pattern, &p.output)
+	require.NotNil(p.t, found, "%s does not say %s", p.command, pattern)
 	return found
 }
 
 // ends waits for the end, requires that all went well, and returns what the process has said.
 func (p *process) ends() string {
 	p.t.Helper()
-	require.NoError(p.t, p.wait(), "%s\n%s", p.command, &p.output)
-	return p.output.String()
+	require.NoError(p.t, p.wait(), p.command)
+	return p.words.String()
 }
 
 // stops is ^C. The status of go run is that of an interrupt then, whatever its program's was: it says so if that was not 0.
@@ -125,7 +106,7 @@ func (p *process) stops() {
 	p.t.Helper()
 	require.NoError(p.t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT), p.command)
 	_ = p.wait()
-	require.NotContains(p.t, p.output.String(), "exit status", p.command)
+	require.NotContains(p.t, p.words.String(), "exit status", p.command)
 }
 
 func (p *process) wait() (err error) {
@@ -133,7 +114,7 @@ func (p *process) wait() (err error) {
 	select {
 	case err = <-p.ended:
 	case <-time.After(patience):
-		require.Fail(p.t, "it does not end", "%s\n%s", p.command, &p.output)
+		require.Fail(p.t, "it does not end", p.command)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/proctest"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/kvtest"
 	"github.com/dynalock/dynalock/kv/sqlkv"
@@ -132,8 +133,7 @@ func child(t *testing.T, mode, file string, environment ...string) (*exec.Cmd, i
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), childMode+"="+mode, childFile+"="+file)
 	cmd.Env = append(cmd.Env, environment...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
+	out, _, err := proctest.Pipe(t, cmd, mode)
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	return cmd, out

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // binary is the built program: statuses and signals are promises of that, not of go run.
@@ -72,9 +75,9 @@ func start(t *testing.T, env []string, args ...string) *program {
 	p.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
 	p.Env = append(p.Env, "HOME="+t.TempDir())
 	p.Env = append(p.Env, env...)
-	p.Stderr = &p.stderr
-	stdout, err := p.StdoutPipe()
+	stdout, words, err := proctest.Pipe(t, p.Cmd, "competing-consumers "+strings.Join(args, " "))
 	require.NoError(t, err)
+	p.Stderr = io.MultiWriter(&p.stderr, words)
 	p.stdout = bufio.NewScanner(stdout)
 	p.stdout.Buffer(nil, 1<<20)
 	require.NoError(t, p.Start())
@@ -98,7 +101,7 @@ func (p *program) await(t *testing.T, event string) line {
 	t.Helper()
 	for {
 		l, ok := p.next(t)
-		require.True(t, ok, "no event %q: %s", event, &p.stderr)
+		require.True(t, ok, "no event %q", event)
 		if l.Event == event {
 			return l
 		}
@@ -127,7 +130,7 @@ func (p *program) end(t *testing.T) (last line, status int) {
 func (p *program) complete(t *testing.T, entries int) line {
 	t.Helper()
 	last, status := p.end(t)
-	require.Zero(t, status, p.stderr.String())
+	require.Zero(t, status)
 	require.Empty(t, p.stderr.String())
 	require.Equal(t, "summary", last.Event)
 	require.True(t, last.Complete)

@@ -128,7 +128,7 @@ func TestWithoutJSONATableIsShown(t *testing.T) {
 	for p.stdout.Scan() {
 		text.WriteString(p.stdout.Text() + "\n")
 	}
-	require.NoError(t, p.Wait(), p.stderr.String())
+	require.NoError(t, p.Wait())
 	for _, want := range []string{"5 of 5", "duplicates", "takeovers", "worker-1@", "requests: AtomicPut", "seconds"} {
 		require.Contains(t, text.String(), want)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/examples/internal/stores"
+	"github.com/dynalock/dynalock/internal/proctest"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -62,7 +63,7 @@ func TestASignalStopsCleanly(t *testing.T) {
 			p := startAtWork(t, temporary, "sqlite")
 			require.NoError(t, p.Process.Signal(sig))
 			summary, status := p.end(t)
-			require.Equal(t, 128+int(sig), status, p.stderr.String())
+			require.Equal(t, 128+int(sig), status)
 			require.Equal(t, "summary", summary.Event)
 			require.False(t, summary.Complete)
 			require.Equal(t, 1, strings.Count(p.stderr.String(), "\n"), p.stderr.String())
@@ -79,7 +80,7 @@ func TestASignalWhileWorkersStartStopsCleanly(t *testing.T) {
 	p.await(t, "started") // and the others are about to
 	require.NoError(t, p.Process.Signal(syscall.SIGTERM))
 	_, status := p.end(t)
-	require.Equal(t, 128+int(syscall.SIGTERM), status, p.stderr.String())
+	require.Equal(t, 128+int(syscall.SIGTERM), status)
 	require.Equal(t, 1, strings.Count(p.stderr.String(), "\n"), p.stderr.String())
 	require.Empty(t, workersOf(t, p.Process.Pid))
 	requireEmpty(t, temporary)
@@ -92,9 +93,9 @@ func TestAReaderThatGoesAwayStopsTheRun(t *testing.T) {
 	defer cancel()
 	shell := exec.CommandContext(ctx, "sh", "-c", `"$0" -json -input "$1" -work 1s | head -n 1`, binary, files(t, 30))
 	shell.Env = append(os.Environ(), "TMPDIR="+temporary)
-	out, err := shell.Output()
-	require.NoError(t, err)
-	require.Contains(t, string(out), "started")
+	words := proctest.Watch(t, shell, "sh")
+	require.NoError(t, shell.Run())
+	require.Contains(t, words.String(), "started")
 	require.Eventually(t, func() bool {
 		left, err := os.ReadDir(temporary)
 		return err == nil && len(left) == 0

@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -15,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // binary is the built program: statuses and signals are promises of that, not of go run.
@@ -41,10 +41,9 @@ func cron(t *testing.T, args ...string) (said string, status int) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	words := proctest.Watch(t, cmd, "cron "+strings.Join(args, " "))
 	_ = cmd.Run() // the status says it
-	return out.String(), cmd.ProcessState.ExitCode()
+	return words.String(), cmd.ProcessState.ExitCode()
 }
 
 // A period so long that no test runs over its end.
@@ -100,6 +99,7 @@ func TestWhatWasLeftByACrashIsRunAgainOnlyIfThatWasAskedFor(t *testing.T) {
 			}
 			begun := filepath.Join(folder, "begun")
 			victim := exec.Command(binary, append(args[:len(args):len(args)], "--", "sh", "-c", "echo >"+begun+"; exec sleep 2")...)
+			proctest.Watch(t, victim, "the victim")
 			require.NoError(t, victim.Start())
 			require.Eventually(t, func() bool {
 				_, err := os.Stat(begun)

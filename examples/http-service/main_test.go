@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // binary is the built program.
@@ -45,9 +47,8 @@ func start(t *testing.T, args ...string) *instance {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, binary, args...)
-	out, err := cmd.StdoutPipe()
+	out, _, err := proctest.Pipe(t, cmd, "http-service "+strings.Join(args, " "))
 	require.NoError(t, err)
-	cmd.Stderr = os.Stderr
 	require.NoError(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	require.True(t, lines.Scan())

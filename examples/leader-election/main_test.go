@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // binary is the built program: statuses and signals are promises of that, not of go run.
@@ -57,29 +59,27 @@ func start(t *testing.T, env []string, args ...string) *program {
 	out, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	cmd.Stderr = cmd.Stdout
+	words := proctest.Watch(t, cmd, "leader-election "+strings.Join(args, " "))
 	require.NoError(t, cmd.Start())
-	return &program{cmd, bufio.NewScanner(out)}
+	return &program{cmd, bufio.NewScanner(io.TeeReader(out, words))}
 }
 
 // await reads on to a line that matches pattern, and returns its groups.
 func (p *program) await(t *testing.T, pattern string) []string {
 	t.Helper()
-	var read []string
 	for p.lines.Scan() {
 		if groups := regexp.MustCompile(pattern).FindStringSubmatch(p.lines.Text()); groups != nil {
 			return groups[1:]
 		}
-		read = append(read, p.lines.Text())
 	}
-	require.Fail(t, "the program ended without "+pattern, strings.Join(read, "\n"))
+	require.Fail(t, "the program ended without "+pattern)
 	return nil
 }
 
 // end reads the rest and returns the exit status.
 func (p *program) end(t *testing.T) int {
 	t.Helper()
-	for p.lines.Scan() {
-		t.Log(p.lines.Text())
+	for p.lines.Scan() { //nolint:revive // what it says is logged if the test fails
 	}
 	_ = p.Wait() // the status says it
 	return p.ProcessState.ExitCode()

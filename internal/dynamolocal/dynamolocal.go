@@ -20,6 +20,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // EndpointVariable is the environment variable that names a running emulator, such as http://127.0.0.1:8000.
@@ -33,8 +35,9 @@ const (
 )
 
 const (
-	advice       = "install it, or start a DynamoDB Local yourself and set " + EndpointVariable + " to its URL"
-	startTimeout = time.Minute
+	advice = "install it, or start a DynamoDB Local yourself and set " + EndpointVariable + " to its URL"
+	// startTimeout is long for a machine on which many do the same at once: 20 s were measured at a load of 10 per processor.
+	startTimeout = 4 * time.Minute
 )
 
 // Start returns the URL of an emulator, and a function that stops it if Start started it. ctx bounds the start only.
@@ -52,13 +55,17 @@ func Start(ctx context.Context) (endpoint string, stop func(), err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for { // another process may take the port between its choice and its use
+	for range launches {
 		endpoint, stop, err = launch(ctx, java, dir)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, errExited) {
-			return endpoint, stop, err
+		if !errors.Is(err, errExited) {
+			break
 		}
 	}
+	return endpoint, stop, err
 }
+
+// launches is how often Start starts java that exits at once: another process may take the port between its choice and its use.
+const launches = 5
 
 var errExited = errors.New("dynamolocal: java exited at once")
 
@@ -71,6 +78,8 @@ func launch(ctx context.Context, java, dir string) (string, func(), error) {
 	cmd := exec.Command(java, "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
 		"-jar", "DynamoDBLocal.jar", "-inMemory", "-disableTelemetry", "-port", strconv.Itoa(port))
 	cmd.Dir = dir
+	words := &proctest.Words{}
+	cmd.Stdout, cmd.Stderr = words, words
 	exited, err := startBound(cmd)
 	if err != nil {
 		return "", nil, fmt.Errorf("dynamolocal: %w", err)
@@ -82,7 +91,7 @@ func launch(ctx context.Context, java, dir string) (string, func(), error) {
 	endpoint := fmt.Sprintf("http://127.0.0.1:%d", port)
 	if err := await(ctx, endpoint, exited); err != nil {
 		stop()
-		return "", nil, err
+		return "", nil, fmt.Errorf("%w; it said: %q", err, words)
 	}
 	return endpoint, stop, nil
 }

@@ -25,7 +25,8 @@ var (
 )
 
 // Peer is the second process's part of the suite: the program that Harness.Process starts calls it, with the prefix that Process got, on a
-// store of its own on the same data. An error is what the store did wrong.
+// store of its own on the same data. An error is what the store did wrong. The program says it and exits with a status that is not 0; the
+// harness logs what it said, which the suite cannot see.
 func Peer(ctx context.Context, store kv.Store, prefix string) error {
 	pair, err := store.Get(ctx, prefix+"mine")
 	if err != nil {
@@ -83,7 +84,7 @@ func testTwoProcesses(t *testing.T, e *env) {
 	mine := e.create(t, "mine", kv.WithBytes(peerValue), kv.WithFields(peerFields))
 	wait := e.harness.Process(t, e.store, e.prefix)
 	require.NoError(t, increment(e.ctx, e.store, e.key("n")))
-	require.NoError(t, wait())
+	require.NoError(t, wait(), "how the other process ended; what it said is in the log if the harness keeps it")
 	require.Equal(t, strconv.Itoa(2*peerIncrements), e.get(t, "n").String())
 	samePair(t, mine, e.get(t, "mine"))
 	yours := e.get(t, "yours")

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // workers is how many processes contend. The first is never harmed, so that every key always has a contender that is well.
@@ -52,7 +54,7 @@ func (f *fleet) start(s *slot) {
 	if s.proxy != nil {
 		cmd.Env = append(cmd.Env, envEndpoint+"=http://"+s.proxy.listener.Addr().String())
 	}
-	cmd.Stderr = os.Stderr
+	proctest.Watch(f.t, cmd, "worker")
 	stdin, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
