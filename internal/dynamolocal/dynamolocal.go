@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -108,15 +109,20 @@ func freePort() (int, error) {
 	return port, nil
 }
 
-// await returns when endpoint answers anything at all.
+// await returns when endpoint answers a request for its tables, in any way. The first such request takes seconds on a busy machine, while the
+// emulator loads its database: those are not to be some test's.
 func await(ctx context.Context, endpoint string, exited <-chan struct{}) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("{}"))
 		if err != nil {
 			return fmt.Errorf("dynamolocal: %w", err)
 		}
+		request.Header.Set("Content-Type", "application/x-amz-json-1.0")
+		request.Header.Set("X-Amz-Target", "DynamoDB_20120810.ListTables")
+		request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+AccessKey+"/20260101/"+Region+
+			"/dynamodb/aws4_request, SignedHeaders=host, Signature=0") // which it does not check
 		if response, err := http.DefaultClient.Do(request); err == nil {
 			return response.Body.Close()
 		}

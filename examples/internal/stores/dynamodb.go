@@ -17,8 +17,11 @@ import (
 
 const (
 	credentialsTimeout = 2 * time.Second
+	// probeTimeout is short, since it is the answer to a mistake. Whoever lets
+	// a table be created has patience, and then a slow store is no mistake.
 	probeTimeout       = 2500 * time.Millisecond
 	createTimeout      = 2 * time.Minute
+	createProbeTimeout = time.Minute
 )
 
 // openDynamoDB checks Region, credentials and table, in this order, so that what is missing is said before any work begins.
@@ -27,7 +30,9 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 	if err != nil {
 		return nil, nil, err
 	}
+	patience := probeTimeout
 	if create {
+		patience = createProbeTimeout
 		if err := createTable(ctx, client, table); err != nil {
 			return nil, nil, err
 		}
@@ -36,7 +41,7 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 	if err != nil {
 		return nil, nil, fmt.Errorf("store dynamodb:%s: %w", table, err)
 	}
-	if err := probe(ctx, store, table); err != nil {
+	if err := probe(ctx, store, table, patience); err != nil {
 		return nil, nil, err
 	}
 	return store, func() error { return nil }, nil
@@ -69,8 +74,8 @@ func createTable(ctx context.Context, client *dynamodb.Client, table string) err
 }
 
 // probe reads one key, to see that the table is there and may be read.
-func probe(ctx context.Context, store kv.Store, table string) error {
-	ctx, cancel := clock.System.WithTimeout(ctx, probeTimeout)
+func probe(ctx context.Context, store kv.Store, table string, patience time.Duration) error {
+	ctx, cancel := clock.System.WithTimeout(ctx, patience)
 	defer cancel()
 	_, err := store.Exists(ctx, "probe", kv.WithAttemptTimeout(time.Second))
 	switch {
