@@ -212,3 +212,46 @@ func TestMutexIsNotReentrant(t *testing.T) {
 		require.NoError(t, l.Release(t.Context()))
 	})
 }
+
+func TestTheOptionsOfAMutexAreACopy(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		options := []lease.AcquireOption{lease.WithValue([]byte("mine"))}
+		m := lock.NewMutex(newClient(t, memkv.New()), "job", options...)
+		options[0] = lease.WithValue([]byte("the caller's"))
+		l, err := m.Lock(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "mine", string(l.Value()))
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestDoTellsWhatItsFunctionSaidAndThatTheLockWasLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := lock.NewMutex(newClient(t, memkv.New()), "job", lease.WithMaxHold(time.Second))
+		err := m.Do(t.Context(), func(ctx context.Context, _ *lease.Lease) error {
+			<-ctx.Done()
+			return errLost
+		})
+		require.ErrorIs(t, err, errLost)
+		require.ErrorIs(t, err, lease.ErrLost)
+	})
+}
+
+func TestTheContextOfAFunctionThatReturnedHasEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		client := newClient(t, memkv.New())
+		var under context.Context
+		fn := func(ctx context.Context, _ *lease.Lease) error {
+			under = ctx
+			return ctx.Err()
+		}
+		require.NoError(t, lock.NewMutex(client, "job").Do(t.Context(), fn))
+		require.Error(t, under.Err(), "what fn has begun and not waited for is told to stop")
+		_, err := lock.NewOnce(client, "job").Do(t.Context(), "slot", fn)
+		require.NoError(t, err)
+		require.Error(t, under.Err())
+	})
+}
