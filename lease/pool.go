@@ -55,8 +55,7 @@ type Pool struct {
 	client *Client
 	name   string
 	handle Handler
-	// slots bounds how many requests about single partitions are on the wire at once.
-	slots chan struct{}
+	slots  *slots
 
 	mu       sync.Mutex
 	cordoned bool
@@ -64,9 +63,6 @@ type Pool struct {
 	uncordon func()
 	running  bool
 }
-
-// maxRequests is how many partitions a member asks the store about at once.
-const maxRequests = 32
 
 // NewPool makes a Pool on a client, which it shares with whatever else the client is used for. The name is 1 to 128 bytes of
 // UTF-8 without a slash; the partitions' keys are name/partition, where they can be inspected and broken like any. It does no I/O. A
@@ -82,7 +78,7 @@ func NewPool(c *Client, name string, handle Handler, options ...PoolOption) (*Po
 	if err != nil {
 		return nil, err
 	}
-	return &Pool{poolSettings: s, client: c, name: name, handle: handle, slots: make(chan struct{}, maxRequests)}, nil
+	return &Pool{poolSettings: s, client: c, name: name, handle: handle, slots: newSlots(c)}, nil
 }
 
 // Groups that a member joins, so that the others know.

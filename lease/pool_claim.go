@@ -104,9 +104,12 @@ func (c *claim) giveBack(l *Lease, finished bool) {
 	}
 	c.last = l.version
 	l.mu.Unlock()
-	m.slots <- struct{}{}
-	defer func() { <-m.slots }()
-	err := l.Release(m.values)
+	done, err := m.slots.take(m.values)
+	if err != nil {
+		return // never: these values have no end
+	}
+	defer done()
+	err = l.Release(m.values)
 	switch {
 	case err == nil:
 	case finished:

@@ -60,12 +60,11 @@ func (p *Pool) contend(ctx context.Context, r *request, pair *kv.KVPair, wait bo
 // row that is there; after a dozen conflicts patience makes that an error, having slowed them down.
 func (p *Pool) tryPair(ctx context.Context, r *request, pair *kv.KVPair) (*Lease, error) {
 	c := p.client
-	select {
-	case p.slots <- struct{}{}:
-		defer func() { <-p.slots }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	done, err := p.slots.take(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	select {
 	case r.gate.writing <- struct{}{}:
 		defer func() { <-r.gate.writing }()
