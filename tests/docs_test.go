@@ -102,7 +102,7 @@ func TestTheProseOfThePagesWraps(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"docs/guarantees.md", "docs/choosing.md", "docs/faq.md", "docs/comparison.md", "docs/verification.md",
-		"examples/competing-consumers/README.md", "tests/model/README.md", "tests/mutants/README.md",
+		"examples/README.md", "examples/competing-consumers/README.md", "tests/model/README.md", "tests/mutants/README.md",
 	} {
 		requireNarrow(t, name, regexp.MustCompile(`(?m)^\|.*$`).ReplaceAllString(pages(t)[name], ""))
 	}

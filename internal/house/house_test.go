@@ -85,14 +85,6 @@ func TestTheRootModuleHasNoOtherDirectDependency(t *testing.T) {
 	}
 }
 
-func TestTheReadmeStartsWithWhatToRun(t *testing.T) {
-	t.Parallel()
-	lines := strings.SplitAfterN(read(t, "README.md"), "\n", 61)
-	firstScreen := strings.Join(lines[:min(60, len(lines))], "")
-	require.Contains(t, firstScreen, "go run ./examples/competing-consumers")
-	require.Contains(t, firstScreen, "make test")
-}
-
 func TestNoFileNamesAPathOfOneMachine(t *testing.T) {
 	t.Parallel()
 	path := regexp.MustCompile(`(^|[^\w.~})-])/(work|root)/`)
