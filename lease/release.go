@@ -34,9 +34,11 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 			version, record.Partition = current.Version, record.Partition.merge(current)
 			continue
 		}
-		if conflict {
+		if conflict || (current != nil && current.Version != version) {
 			l.lose(ReasonBroken)
 			l.client.wake(l.key)
+		}
+		if conflict {
 			return l.Err()
 		}
 		return fmt.Errorf("lease: updating %q: %w", l.key, err)
@@ -52,16 +54,25 @@ func ours(pair *kv.KVPair, acq string) bool {
 // Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
 // which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
 //
-// nil: the key is free, or another goroutine of this client has it, or it will be free when Close, which has begun, succeeds. An error that matches ErrLost: the lease had ended before, by loss, and others
-// may hold the key. Any other error: the outcome is not known yet, and the release goes on in the background until it is. Releasing
-// again returns what the first call returned.
+// nil: the key is free or another has it by now, or it will be free when Close,
+// which has begun, succeeds. An error that matches ErrLost: the lease had ended
+// before, by loss, and others may hold the key. Any other error: the outcome is
+// not known yet, and the release goes on in the background until it is. Where
+// answers are lost it asks twice before it says so. Releasing again returns
+// what the first call returned.
 func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
 
-// ReleaseWith is Release that leaves value behind, in the same write, for the next holder of a key that keeps its value (KeepValue). Of any
-// other key it is an error that matches ErrInvalid, and the lease is still held. nil: value is written, also while Close waits for this call.
-// An error that matches ErrLost: it is not. Any other: the release goes on in the background until it is known whether value is written, also
-// beyond the end of the session, as long as nobody else has the key and the client is open. Where the lease was released before, it
-// returns what that returned.
+// ReleaseWith is Release that leaves value behind, in the same write, for the
+// next holder of a key that keeps its value (KeepValue). Of any other key it is
+// an error that matches ErrInvalid, and the lease is still held.
+//
+// nil: value is written, also while Close waits for this call. An error that
+// matches ErrLost: the lease had ended before; value is written only if
+// WithMaxHold or Break had ended it and the row was still this acquisition's.
+// Any other error: the release goes on in the background until it is known
+// whether value is written, also beyond the end of the session, as long as
+// nobody else has the key and the client is open. Where the lease was released
+// before, it returns what that returned.
 func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 	if err := checkValue("ReleaseWith", value); err != nil {
 		return err
@@ -169,8 +180,10 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
 	case reason != ReasonReleased:
 		return &LostError{Key: l.key, Reason: reason}
-	case gone:
+	case gone && !r.unknown:
 		return &LostError{Key: l.key, Reason: ReasonBroken}
+	case gone && r.leave != nil:
+		return fmt.Errorf("lease: %q was released, perhaps without its value: %w", l.key, kv.ErrUncertain)
 	}
 	return nil
 }
@@ -206,7 +219,7 @@ type row struct {
 	record   leaseRecord
 	// leave is the value to leave behind in a row that keeps one, nil: the one it has.
 	leave []byte
-	// unknown: an earlier attempt may have freed it already.
+	// unknown: an attempt of ours may have freed it.
 	unknown bool
 }
 
@@ -215,29 +228,40 @@ func (r *row) pair() *kv.KVPair {
 	return kv.NewPair(r.row, r.version, nil, time.Time{}, nil)
 }
 
-// free deletes a row of ours, or for a row that keeps its value writes it unowned (R19), whatever version
-// our own updates have given it. gone: the row was no longer ours, and that was not our own doing. An error: not known yet, ask again.
+// free deletes a row of ours, or for a row that keeps its value writes it
+// unowned (R19), whatever version our own updates have given it. gone: the row
+// is not ours any more; if r.unknown that may have been our own doing. An
+// error: not known yet, ask again.
 func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 	for {
 		err := c.freeVersion(ctx, r)
 		if err == nil {
 			return false, nil
 		}
+		asked := r.unknown
+		r.unknown = asked || errors.Is(err, kv.ErrUncertain)
 		current, conflict := currentPair(err)
+		var record *leaseRecord
 		if current != nil {
-			record, decodeErr := decodeLease(current)
-			if decodeErr == nil && record.Acq == r.acq && current.Version > r.version {
-				record.Partition = r.record.Partition.merge(current)
-				r.version, r.record = current.Version, *record
-				continue
-			}
+			record, _ = decodeLease(current) // what cannot be read is not ours
 		}
-		if conflict {
-			return !r.unknown, nil
+		switch {
+		case record != nil && record.Acq == r.acq && current.Version > r.version:
+			record.Partition = r.record.Partition.merge(current)
+			// No attempt before was applied.
+			r.version, r.record, r.unknown = current.Version, *record, false
+		case conflict, current != nil && current.Version != r.version:
+			return !r.left(record), nil // no attempt of ours can be applied any more
+		case asked || !r.unknown || ctx.Err() != nil:
+			return false, err
 		}
-		r.unknown = r.unknown || errors.Is(err, kv.ErrUncertain)
-		return false, err
 	}
+}
+
+// left reports whether the row that was found in the place of ours has the
+// value that an attempt of ours may have left.
+func (r *row) left(found *leaseRecord) bool {
+	return r.unknown && r.leave != nil && found != nil && found.Keep && bytes.Equal(found.Value, r.leave)
 }
 
 func (c *Client) freeVersion(ctx context.Context, r *row) error {

@@ -32,13 +32,17 @@ type resolver struct {
 func (c *Client) resolve(s *session, key, acq string, err error) {
 	uncertain := &kv.UncertainError{}
 	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
+	version, seen := uncertain.Version, uncertain.Current
+	if version != 0 && seen != nil && seen.Version >= version && !ours(seen, acq) {
+		return // it cannot land any more
+	}
 	c.mu.Lock()
 	r, running := c.unresolved[key]
 	if !running {
 		r = &resolver{more: make(chan struct{}, 1)}
 		c.unresolved[key] = r
 	}
-	r.writes = append(r.writes, pending{session: s, acq: acq, version: uncertain.Version, began: c.clock.Now()})
+	r.writes = append(r.writes, pending{session: s, acq: acq, version: version, began: c.clock.Now()})
 	c.mu.Unlock()
 	if running {
 		select {

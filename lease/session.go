@@ -189,7 +189,7 @@ func (s *session) end(ctx context.Context) error {
 			return nil
 		case current != nil && s.adopt(current), s.version() > pair.Version:
 			return errAgain // the other one who ends it may have adopted it meanwhile
-		case conflict:
+		case conflict, current != nil && current.Version != pair.Version:
 			return nil // somebody else's row now
 		}
 		return err
