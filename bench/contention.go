@@ -129,7 +129,7 @@ func handOver(ctx context.Context, r *rig) (section, error) {
 		title: "Hand-over after a release",
 		method: "One holds for the time given, a tenth more or less, another waits for all of it; from the call of Release to the return of the\n" +
 			"other's Acquire, on DynamoDB Local. Inside: two goroutines of a client, which pass the key on with one write. Across: two clients that share nothing but\n" +
-			"the table, as processes would; the waiter polls after a tenth of the time that it has waited, from every 50 ms to every second.",
+			"the table, as processes would; the waiter polls after a tenth of the time since the key last changed hands, from every 50 ms to every second.",
 		table: [][]string{{"Who", "Held for", "Times", "p50", "p99", "50 ms + 5 % of the hold"}},
 	}
 	p := plot{file: "handover.svg", title: "Hand-over after a release, in milliseconds: median, 0 to 99 %"}

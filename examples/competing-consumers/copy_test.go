@@ -54,7 +54,7 @@ func TestWorkerCanBeCopiedIntoAProgramOfOnesOwn(t *testing.T) {
 	t.Parallel()
 	worker, err := os.ReadFile("worker.go")
 	require.NoError(t, err)
-	require.False(t, strings.Contains(string(worker), "/internal/"), "strangers cannot import what is internal")
+	require.NotContains(t, string(worker), "/internal/", "strangers cannot import what is internal")
 	program := filepath.Join(t.TempDir(), "main.go")
 	require.NoError(t, os.WriteFile(program, []byte(aProgramOfOnesOwn), 0o600))
 	examples, err := filepath.Abs("..")

@@ -110,7 +110,7 @@ func (s *haunted) AtomicPut(ctx context.Context, key string, options ...kv.Write
 	if s.shows {
 		conflict.Current = last
 	}
-	return nil, errors.Join(conflict, s.sound.AtomicDelete(ctx, key, pair))
+	return nil, errors.Join(conflict, s.AtomicDelete(ctx, key, pair))
 }
 
 // circular goes on from the last page with the first one.
