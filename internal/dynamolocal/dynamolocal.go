@@ -9,20 +9,17 @@ package dynamolocal
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // EndpointVariable is the environment variable that names a running emulator, such as http://127.0.0.1:8000.
@@ -37,11 +34,15 @@ const (
 
 const (
 	advice = "install it, or start a DynamoDB Local yourself and set " + EndpointVariable + " to its URL"
-	// startTimeout is long for a machine on which many do the same at once: 20 s were measured at a load of 10 per processor.
-	startTimeout = 4 * time.Minute
+	// startTimeout is for a busy machine on which many tests start one at once.
+	startTimeout = 5 * time.Minute
 )
 
-// Start returns the URL of an emulator, and a function that stops it if Start started it. ctx bounds the start only.
+// Start returns the URL of an emulator, and a function that stops it if Start
+// started it. The emulator has served some requests then: its first ones take
+// seconds on a busy machine, longer than an attempt of a driver. ctx bounds the
+// start only, and so do five minutes. The error of a start that fails has what
+// java printed.
 func Start(ctx context.Context) (endpoint string, stop func(), err error) {
 	if endpoint = os.Getenv(EndpointVariable); endpoint != "" {
 		return endpoint, func() {}, nil
@@ -56,45 +57,43 @@ func Start(ctx context.Context) (endpoint string, stop func(), err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for range launches {
-		endpoint, stop, err = launch(ctx, java, dir)
-		if !errors.Is(err, errExited) {
-			break
+	for {
+		port, err := freePort()
+		if err != nil {
+			return "", nil, err
+		}
+		endpoint, stop, err = launch(ctx, java, dir, port)
+		if !errors.Is(err, errPortTaken) {
+			return endpoint, stop, err
 		}
 	}
-	return endpoint, stop, err
 }
 
-// launches is how often Start starts java that exits at once: another process may take the port between its choice and its use.
-const launches = 5
-
-var errExited = errors.New("dynamolocal: java exited at once")
-
-// launch starts the emulator and waits until it answers.
-func launch(ctx context.Context, java, dir string) (string, func(), error) {
-	port, err := freePort()
-	if err != nil {
-		return "", nil, err
-	}
-	cmd := exec.Command(java, "-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
+// launch starts the emulator on port and waits until it has served requests.
+func launch(ctx context.Context, java, dir string, port int) (string, func(), error) {
+	cmd := exec.Command(java,
+		"-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", // half of the processor's time until it is up
+		"-Djava.library.path="+filepath.Join(dir, "DynamoDBLocal_lib"),
 		"-jar", "DynamoDBLocal.jar", "-inMemory", "-disableTelemetry", "-port", strconv.Itoa(port))
-	cmd.Dir = dir
-	words := &proctest.Words{}
-	cmd.Stdout, cmd.Stderr = words, words
-	exited, err := startBound(cmd)
-	if err != nil {
+	e := &emulator{endpoint: fmt.Sprintf("http://127.0.0.1:%d", port), name: rand.Text() + ".invalid"}
+	cmd.Args = append(cmd.Args, "-cors", e.name)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &e.printed, &e.printed
+	var err error
+	if e.exited, err = startBound(cmd); err != nil {
 		return "", nil, fmt.Errorf("dynamolocal: %w", err)
 	}
 	stop := func() {
 		_ = cmd.Process.Kill() // an error means that it has exited
-		<-exited
+		<-e.exited
 	}
-	endpoint := fmt.Sprintf("http://127.0.0.1:%d", port)
-	if err := await(ctx, endpoint, exited); err != nil {
+	if err = e.await(ctx); err == nil {
+		err = e.warmUp(ctx)
+	}
+	if err != nil {
 		stop()
-		return "", nil, fmt.Errorf("%w; it said: %q", err, words)
+		return "", nil, fmt.Errorf("%w; it printed:\n%s", err, e.printed.String())
 	}
-	return endpoint, stop, nil
+	return e.endpoint, stop, nil
 }
 
 func freePort() (int, error) {
@@ -107,33 +106,6 @@ func freePort() (int, error) {
 		return 0, fmt.Errorf("dynamolocal: %w", err)
 	}
 	return port, nil
-}
-
-// await returns when endpoint answers a request for its tables, in any way. The first such request takes seconds on a busy machine, while the
-// emulator loads its database: those are not to be some test's.
-func await(ctx context.Context, endpoint string, exited <-chan struct{}) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader("{}"))
-		if err != nil {
-			return fmt.Errorf("dynamolocal: %w", err)
-		}
-		request.Header.Set("Content-Type", "application/x-amz-json-1.0")
-		request.Header.Set("X-Amz-Target", "DynamoDB_20120810.ListTables")
-		request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+AccessKey+"/20260101/"+Region+
-			"/dynamodb/aws4_request, SignedHeaders=host, Signature=0") // which it does not check
-		if response, err := http.DefaultClient.Do(request); err == nil {
-			return response.Body.Close()
-		}
-		select {
-		case <-exited:
-			return errExited
-		case <-ctx.Done():
-			return fmt.Errorf("dynamolocal: DynamoDB Local does not answer: %w", ctx.Err())
-		case <-tick.C:
-		}
-	}
 }
 
 // shared is the emulator of a test process. Main stops it.

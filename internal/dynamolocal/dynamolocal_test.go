@@ -1,13 +1,20 @@
 package dynamolocal_test
 
 import (
+	"context"
+	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/dynamolocal"
 )
 
@@ -22,16 +29,68 @@ func TestEndpointAnswersAndIsShared(t *testing.T) {
 	require.Equal(t, endpoint, dynamolocal.Endpoint(t))
 }
 
-// Not parallel, since it changes the environment.
-func TestWhatJavaSaidIsInTheError(t *testing.T) {
-	if os.Getenv(dynamolocal.EndpointVariable) != "" || testing.Short() {
-		t.Skip("it starts nothing")
+// The first requests of an emulator load most of it, and are slow.
+func TestAnEmulatorHasServedRequestsBeforeItIsUsed(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(dynamolocal.EndpointVariable) != "" {
+		t.Skip("the emulator is not one that was started here")
 	}
-	folder := t.TempDir()
-	script := "#!/bin/sh\necho no memory left >&2\nexit 1\n"
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "java"), []byte(script), 0o700))
-	t.Setenv("PATH", folder+string(os.PathListSeparator)+os.Getenv("PATH"))
-	_, _, err := dynamolocal.Start(t.Context())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, dynamolocal.Endpoint(t), strings.NewReader("{}"))
+	require.NoError(t, err)
+	request.Header.Set("X-Amz-Target", "DynamoDB_20120810.ListTables")
+	request.Header.Set("Content-Type", "application/x-amz-json-1.0")
+	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=dynalockwarm/20200101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0")
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.JSONEq(t, `{"TableNames":["warm"]}`, string(body))
+}
+
+// An emulator whose port another one has goes on without it, and the other one
+// answers in its place until its own tests end.
+func TestAnotherEmulatorOnThePortIsNotTakenForOurs(t *testing.T) {
+	t.Parallel()
+	other, err := url.Parse(dynamolocal.Endpoint(t))
+	require.NoError(t, err)
+	port, err := strconv.Atoi(other.Port())
+	require.NoError(t, err)
+	_, err = dynamolocal.LaunchOn(t.Context(), "java", port)
+	require.ErrorIs(t, err, dynamolocal.ErrPortTaken)
+}
+
+// fakeJava is a program of the shell in place of java.
+func fakeJava(t *testing.T, script string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "java")
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o700)) //nolint:gosec // it is to be run
+	return path
+}
+
+func TestAnEmulatorThatExitsSaysWhy(t *testing.T) {
+	t.Parallel()
+	dynamolocal.Endpoint(t) // is there, or this test is left out
+	_, err := dynamolocal.LaunchOn(t.Context(), fakeJava(t, "echo no room for the heap; echo at all >&2; exit 1"), 1)
 	require.ErrorContains(t, err, "exited at once")
-	require.ErrorContains(t, err, "no memory left")
+	require.ErrorContains(t, err, "no room for the heap\nat all\n")
+}
+
+func TestAnEmulatorThatDoesNotAnswerSaysWhatItPrinted(t *testing.T) {
+	t.Parallel()
+	dynamolocal.Endpoint(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	printed := filepath.Join(t.TempDir(), "printed")
+	go func() {
+		defer cancel()
+		for clock.Sleep(t.Context(), clock.System, 10*time.Millisecond) == nil {
+			if _, err := os.Stat(printed); err == nil {
+				return
+			}
+		}
+	}()
+	_, err := dynamolocal.LaunchOn(ctx, fakeJava(t, "echo waiting for Godot; : > "+printed+"; exec sleep 600"), 1)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "does not answer")
+	require.ErrorContains(t, err, "waiting for Godot")
 }

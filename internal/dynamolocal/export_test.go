@@ -1,0 +1,16 @@
+package dynamolocal
+
+import "context"
+
+// ErrPortTaken is what LaunchOn fails with where another process has the port.
+var ErrPortTaken = errPortTaken
+
+// LaunchOn starts an emulator on this port.
+func LaunchOn(ctx context.Context, java string, port int) (stop func(), err error) {
+	dir, err := fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	_, stop, err = launch(ctx, java, dir, port)
+	return stop, err
+}
