@@ -200,9 +200,9 @@ func TestAnIndexThatHoldsAPart(t *testing.T) {
 // TestIndexesInMemoryAndEmulatorAgree does for indexes what TestInMemoryAndEmulatorAgree does for the rest.
 func TestIndexesInMemoryAndEmulatorAgree(t *testing.T) {
 	t.Parallel()
-	clk := &movedClock{Clock: clock.System, now: time.UnixMilli(1_800_000_000_000)}
+	clk := newMovedClock()
 	stores := []kv.Store{indexedRig(t, true, dynamokv.WithClock(clk)), indexedRig(t, false, dynamokv.WithClock(clk))}
-	for i := range 120 {
+	for i := range steps(80) {
 		clk.now = clk.now.Add(time.Second)
 		var results []string
 		for _, s := range stores {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
@@ -52,16 +53,26 @@ func TestAMissingTableInMemory(t *testing.T) {
 	require.ErrorIs(t, s.Put(t.Context(), "key"), dynamokv.ErrTableNotFound)
 }
 
+// steps is how many random operations a comparison of the server in memory with
+// the emulator makes: n, or ten times as many with DYNALOCK_TEST_LONG=1, as CI
+// does every night.
+func steps(n int) int {
+	if os.Getenv("DYNALOCK_TEST_LONG") != "" {
+		return 10 * n
+	}
+	return n
+}
+
 // TestInMemoryAndEmulatorAgree sends the same operations to both, under one clock that only the test moves.
 func TestInMemoryAndEmulatorAgree(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			clk := &movedClock{Clock: clock.System, now: time.UnixMilli(1_800_000_000_000)}
+			clk := newMovedClock()
 			want := &script{store: newRig(t, dynamokv.WithClock(clk)), random: rand.New(rand.NewPCG(seed, 1))}
 			got := &script{store: newMemRig(t, dynamokv.WithClock(clk)), random: rand.New(rand.NewPCG(seed, 1))}
-			for i := range 250 {
+			for i := range steps(250) {
 				clk.now = clk.now.Add(time.Second)
 				require.Equal(t, want.step(t), got.step(t), "step %d", i)
 			}
@@ -69,10 +80,16 @@ func TestInMemoryAndEmulatorAgree(t *testing.T) {
 	}
 }
 
-// movedClock has a wall clock that stands still. It is moved while nobody reads it.
+// movedClock has a wall clock that stands still. It is moved while nobody reads
+// it. Its attempts are patient: a blind write that a slow machine answers late
+// would be sent again, and count twice.
 type movedClock struct {
-	clock.Clock
+	patientClock
 	now time.Time
+}
+
+func newMovedClock() *movedClock {
+	return &movedClock{patientClock{clock.System}, time.UnixMilli(1_800_000_000_000)}
 }
 
 func (c *movedClock) Now() clock.Reading {

@@ -102,7 +102,7 @@ func newEitherRig(t *testing.T, emulator bool) *rig {
 func TestTransactionsInMemoryAndEmulatorAgree(t *testing.T) {
 	t.Parallel()
 	emulator, memory := newRig(t), newMemRig(t)
-	for i := range uint64(60) {
+	for i := range uint64(steps(60)) {
 		want := emulator.transactionStep(t, rand.New(rand.NewPCG(i, 3)))
 		require.Equal(t, want, memory.transactionStep(t, rand.New(rand.NewPCG(i, 3))), "step %d", i)
 	}
