@@ -23,7 +23,8 @@ func Main(recipe func(ctx context.Context, store kv.Store) error) {
 	if err == nil {
 		err = errors.Join(recipe(ctx, store), closeStore())
 	}
-	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
+	stopped := ctx.Err() != nil && errors.Is(err, context.Canceled)
+	if err != nil && !stopped {
 		log.Fatal(err)
 	}
 }
