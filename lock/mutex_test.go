@@ -255,3 +255,38 @@ func TestTheContextOfAFunctionThatReturnedHasEnded(t *testing.T) {
 		require.Error(t, under.Err())
 	})
 }
+
+func TestTheContextOfAFunctionEndsWithItsCallersAndWithItsLease(t *testing.T) {
+	t.Parallel()
+	ends := map[string]func(client *lease.Client, cancel context.CancelFunc){
+		"the caller's": func(_ *lease.Client, cancel context.CancelFunc) { cancel() },
+		"its lease":    func(client *lease.Client, _ context.CancelFunc) { go closeSoon(client) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				for _, once := range []bool{false, true} {
+					client := newClient(t, memkv.New())
+					ctx, cancel := context.WithCancel(t.Context())
+					fn := func(ctx context.Context, _ *lease.Lease) error {
+						end(client, cancel)
+						select {
+						case <-ctx.Done():
+							return nil
+						case <-time.After(ttl):
+							return errLost
+						}
+					}
+					var err error
+					if once {
+						_, err = lock.NewOnce(client, "job").Do(ctx, "slot", fn)
+					} else {
+						err = lock.NewMutex(client, "job").Do(ctx, fn)
+					}
+					require.NotErrorIs(t, err, errLost, "it was not told")
+				}
+			})
+		})
+	}
+}

@@ -34,6 +34,9 @@ const (
 	restarts = 100
 	// electionPoll is the longest poll of a candidate.
 	electionPoll = 250 * time.Millisecond
+	// electionTTL leaves a resignation 10 s, which is long enough on a machine
+	// at a load of 10 per processor. No vacancy may have to do with it.
+	electionTTL = 30 * time.Second
 	// What a child on DynamoDB Local needs to know.
 	electionTable    = "DYNALOCK_TEST_ELECTION_TABLE"
 	electionEndpoint = "DYNALOCK_TEST_ELECTION_ENDPOINT"
@@ -66,7 +69,7 @@ func elect(ctx context.Context, store kv.Store) error {
 			return err
 		}
 	}
-	client, err := lease.New(store, lease.WithTTL(lease.MinTTL), lease.WithPoll(50*time.Millisecond, electionPoll))
+	client, err := lease.New(store, lease.WithTTL(electionTTL), lease.WithPoll(50*time.Millisecond, electionPoll))
 	if err != nil {
 		return err
 	}
@@ -135,7 +138,7 @@ func (r *roll) start() {
 // next returns the next event of this kind; others come out of order, since each child has a pipe of its own.
 func (r *roll) next(log *[]leadership, event string) leadership {
 	r.t.Helper()
-	for limit := time.After(time.Minute); ; {
+	for limit := time.After(2 * electionTTL); ; {
 		select {
 		case l := <-r.events:
 			*log = append(*log, l)
@@ -143,7 +146,7 @@ func (r *roll) next(log *[]leadership, event string) leadership {
 				return l
 			}
 		case <-limit:
-			require.Fail(r.t, "nobody "+event+" for a minute")
+			require.Fail(r.t, "nobody "+event+" any more")
 		}
 	}
 }
@@ -230,5 +233,6 @@ func requireNoOverlap(t *testing.T, log []leadership, took time.Duration) {
 	median, most := vacancies[len(vacancies)/2], vacancies[len(vacancies)-1]
 	t.Logf("%d restarts in %v; vacancies after a resignation: least %v, median %v, 95th percentile %v, most %v",
 		restarts, took.Round(time.Millisecond), vacancies[0], median, vacancies[len(vacancies)*95/100], most)
-	require.Less(t, median, 2*electionPoll, fmt.Sprint(vacancies))
+	require.Less(t, median, 4*electionPoll, fmt.Sprint(vacancies))
+	require.Less(t, most, electionTTL/2, fmt.Sprint(vacancies))
 }

@@ -41,7 +41,7 @@ func TestTheOthersTakeUpTheSlackOfAKilledWorker(t *testing.T) {
 	passed := time.Duration(takenOver.At - killed.At)
 	t.Logf("the lock passed on %v after the kill, with a TTL of %v", passed, ttl)
 	require.Greater(t, passed, ttl/2)
-	require.Less(t, passed, 2*ttl)
+	require.Less(t, passed, 2*ttl+5*time.Second, "and what a loaded machine takes")
 
 	summary := p.complete(t, 20)
 	require.Positive(t, summary.Takeovers)

@@ -99,7 +99,7 @@ func TestAReaderThatGoesAwayStopsTheRun(t *testing.T) {
 	require.Eventually(t, func() bool {
 		left, err := os.ReadDir(temporary)
 		return err == nil && len(left) == 0
-	}, 20*time.Second, 10*time.Millisecond)
+	}, limit, 10*time.Millisecond)
 }
 
 // leftover returns the sessions and the held locks in a store file.
@@ -137,7 +137,7 @@ func TestWorkersEndWhenTheirParentIsKilled(t *testing.T) {
 	p := startAtWork(t, t.TempDir(), "sqlite:"+file)
 	require.NoError(t, p.Process.Kill())
 	p.end(t)
-	require.Eventually(t, func() bool { return len(workersOf(t, p.Process.Pid)) == 0 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(workersOf(t, p.Process.Pid)) == 0 }, limit, 10*time.Millisecond)
 	require.Empty(t, leftover(t, file))
 }
 

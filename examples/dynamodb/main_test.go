@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // What the README says: start DynamoDB Local, paste the line it prints, run the program.
@@ -24,7 +26,7 @@ func TestItRunsOnDynamoDBLocal(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	local := exec.CommandContext(ctx, binary)
-	stdout, err := local.StdoutPipe()
+	stdout, _, err := proctest.Pipe(t, local, "dynamodb-local")
 	require.NoError(t, err)
 	require.NoError(t, local.Start())
 	defer func() {

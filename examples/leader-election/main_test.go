@@ -41,6 +41,9 @@ func TestMain(m *testing.M) {
 	}())
 }
 
+// limit is far more than any run takes, on a machine that does much else.
+const limit = 3 * time.Minute
+
 // program is a running one.
 type program struct {
 	*exec.Cmd
@@ -50,7 +53,7 @@ type program struct {
 // start runs the program, in an environment without AWS settings but for env.
 func start(t *testing.T, env []string, args ...string) *program {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })

@@ -3,7 +3,6 @@
 package recipes_test
 
 import (
-	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -12,12 +11,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // patience is how long a recipe may take, on a machine that does much else.
@@ -53,29 +53,16 @@ func newMachine(t *testing.T) *machine { return &machine{t, t.TempDir()} }
 
 // program is a recipe that runs, and what it has said so far.
 type program struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	mu   sync.Mutex
-	said bytes.Buffer
-}
-
-func (p *program) Write(text []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.said.Write(text)
-}
-
-func (p *program) String() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.said.String()
+	*proctest.Words
+	t   *testing.T
+	cmd *exec.Cmd
 }
 
 func (m *machine) start(recipe string) *program {
 	m.t.Helper()
 	p := &program{t: m.t, cmd: exec.CommandContext(m.t.Context(), filepath.Join(binaries, recipe))}
 	p.cmd.Env = append(os.Environ(), "TMPDIR="+m.temporary)
-	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.Words = proctest.Watch(m.t, p.cmd, recipe)
 	require.NoError(m.t, p.cmd.Start())
 	return p
 }
@@ -94,9 +81,9 @@ func (p *program) ends() string {
 	go func() { ended <- p.cmd.Wait() }()
 	select {
 	case err := <-ended:
-		require.NoError(p.t, err, p.String())
+		require.NoError(p.t, err)
 	case <-time.After(patience):
-		require.Fail(p.t, "it does not end", p.String())
+		require.Fail(p.t, "it does not end")
 	}
 	return p.String()
 }
