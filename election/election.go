@@ -70,6 +70,9 @@ func (e *Election) key() string { return prefix + e.name }
 // A store that fails at the first attempt is an error; an outage that comes later is waited out. It costs one write to become a
 // candidate, unless the client opens its session for it, and what lease.Client.Acquire costs.
 func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
+	if err := checkValue("Campaign", value); err != nil {
+		return nil, err
+	}
 	leave, err := e.client.Join(ctx, e.key())
 	if err != nil {
 		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)

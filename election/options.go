@@ -34,12 +34,16 @@ type Option func(*settings) error
 // proclaims something else, such as its address. Default: none.
 func WithValue(value []byte) Option {
 	return func(s *settings) error {
-		if len(value) > lease.MaxValueSize {
-			return fmt.Errorf("election: WithValue: %d bytes, want at most %d: %w", len(value), lease.MaxValueSize, lease.ErrInvalid)
-		}
 		s.value = bytes.Clone(value)
-		return nil
+		return checkValue("WithValue", value)
 	}
+}
+
+func checkValue(what string, value []byte) error {
+	if len(value) > lease.MaxValueSize {
+		return fmt.Errorf("election: %s: a value of %d bytes, want at most %d: %w", what, len(value), lease.MaxValueSize, lease.ErrInvalid)
+	}
+	return nil
 }
 
 // WithPoll sets how often Observe looks: 10 ms to 1 h, default 1 s. How often a candidate does is lease.WithPoll's business.

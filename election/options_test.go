@@ -70,3 +70,18 @@ func TestRunWithoutAFunctionIsRefusedBeforeItSendsAnything(t *testing.T) {
 		require.Empty(t, a.link.take())
 	})
 }
+
+func TestCampaignRefusesAValueThatIsTooLongBeforeItSendsAnything(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, a, _ := two(t)
+		_, err := a.Campaign(t.Context(), make([]byte, lease.MaxValueSize+1))
+		require.ErrorIs(t, err, lease.ErrInvalid)
+		require.ErrorContains(t, err, "262145 bytes")
+		require.Empty(t, a.link.take())
+		term, err := a.Campaign(t.Context(), make([]byte, lease.MaxValueSize))
+		require.NoError(t, err)
+		require.ErrorIs(t, term.Proclaim(t.Context(), make([]byte, lease.MaxValueSize+1)), lease.ErrInvalid)
+		require.NoError(t, term.Resign(t.Context()))
+	})
+}
