@@ -1,7 +1,8 @@
 package kv
 
-// Condition says that the live pair of a key has a field with a certain value. It guards writes outside
-// this API: dynamokv turns it into the ConditionCheck of a DynamoDB transaction, sqlkv into a check inside an SQL transaction.
+// Condition says that the live pair of a key has a field with a certain value.
+// It guards writes outside this API: dynamokv turns it into the ConditionCheck
+// of a DynamoDB transaction. The other drivers here have no such method.
 type Condition struct {
 	// Key is the pair's key, as the driver's store sees it.
 	Key string

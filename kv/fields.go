@@ -26,26 +26,41 @@ var reservedFields = []string{"id", "name", "version", "payload", "writer", "dea
 // ReservedFields returns the names that no field may have.
 func ReservedFields() []string { return slices.Clone(reservedFields) }
 
-// normalize returns a copy of f that holds only the types a store returns.
+// normalize returns a copy of f that holds only the types a store returns. Its
+// error is that of the first bad field, in the order of their names.
 func (f Fields) normalize() (Fields, error) {
 	if len(f) == 0 {
 		return nil, nil
 	}
 	out := make(Fields, len(f))
+	var first string
+	var problem error
 	for name, value := range f {
-		if name == "" || len(name) > maxFieldName || !utf8.ValidString(name) {
-			return nil, fmt.Errorf("field name %q is not 1 to %d bytes of UTF-8: %w", name, maxFieldName, ErrInvalidOption)
-		}
-		if slices.Contains(reservedFields, name) {
-			return nil, fmt.Errorf("field %q: %w (reserved: %v)", name, ErrReservedField, reservedFields)
-		}
-		v, err := normalizeField(value)
-		if err != nil {
-			return nil, fmt.Errorf("field %q: %w", name, err)
+		v, err := checkField(name, value)
+		if err != nil && (problem == nil || name < first) {
+			first, problem = name, err
 		}
 		out[name] = v
 	}
+	if problem != nil {
+		return nil, problem
+	}
 	return out, nil
+}
+
+// checkField returns a field's value as a store returns it.
+func checkField(name string, value any) (any, error) {
+	if name == "" || len(name) > maxFieldName || !utf8.ValidString(name) {
+		return nil, fmt.Errorf("field name %q is not 1 to %d bytes of UTF-8: %w", name, maxFieldName, ErrInvalidOption)
+	}
+	if slices.Contains(reservedFields, name) {
+		return nil, fmt.Errorf("field %q: %w (reserved: %v)", name, ErrReservedField, reservedFields)
+	}
+	v, err := normalizeField(value)
+	if err != nil {
+		return nil, fmt.Errorf("field %q: %w", name, err)
+	}
+	return v, nil
 }
 
 // normalizeField turns a field's value into a string, []byte, int64 or float64.

@@ -20,3 +20,16 @@ func TestParseNumberTakesDecimalsOnly(t *testing.T) {
 		require.ErrorIs(t, err, kv.ErrFormat, text)
 	}
 }
+
+// Of several bad fields the one whose name comes first is told of, whatever the order of the map.
+func TestTheFirstOfTheBadFieldsIsTold(t *testing.T) {
+	t.Parallel()
+	for range 50 {
+		_, err := kv.PutSettings("k", []kv.WriteOption{kv.WithFields(kv.Fields{"good": 1, "id": 1, "zoo": struct{}{}})})
+		require.ErrorIs(t, err, kv.ErrReservedField)
+		_, err = kv.PutSettings("k", []kv.WriteOption{kv.WithFields(kv.Fields{"good": 1, "id": 1, "animal": struct{}{}})})
+		require.ErrorIs(t, err, kv.ErrInvalidOption)
+		_, err = kv.PutSettings("k", []kv.WriteOption{kv.WithFields(kv.Fields{"": 1, "id": 1})})
+		require.ErrorIs(t, err, kv.ErrInvalidOption)
+	}
+}

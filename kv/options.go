@@ -78,7 +78,8 @@ func WithTTL(ttl time.Duration) WriteOption {
 }
 
 // WithKeepTTL keeps the expiry that the pair has. AtomicPut takes it only together with
-// WithPrevious. Put costs a second write when the key has no live pair.
+// WithPrevious. Put costs a second write when the key has no live pair, or one
+// that does not expire and was given to WithSweepAfter.
 func WithKeepTTL() WriteOption {
 	return writeOption(func(s *WriteSettings) error {
 		s.KeepTTL = true

@@ -97,6 +97,11 @@ var mutants = []struct {
 		"TestACreateThatMeetsOnlyDeadRowsIsNotApplied",
 	},
 	{
+		"an old hint sweeps a pair without expiry", "write.go",
+		"e.notDead(op.wall()), stays)", `e.notDead(op.wall()), stays+" OR attribute_exists("+e.attr(s.idName)+")")`,
+		"TestPutWithKeepTTLLeavesNoOlderHint",
+	},
+	{
 		"an endpoint taken for one that returns rows", "atomic.go",
 		"s.returnsItems.Store(false)", "s.returnsItems.Load()",
 		"TestACreateOnAnEndpointThatReturnsRowsNowAndThen",

@@ -12,8 +12,10 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Put implements kv.Store. It costs one write; two where the row is an expired one, or the tombstone of a blind Delete,
-// whose fields must not come back, or where WithKeepTTL finds none to keep.
+// Put implements kv.Store. It costs one write. It costs two where the row is an
+// expired one, or the tombstone of a blind Delete, whose fields must not come
+// back; and with WithKeepTTL where there is no live pair, or one without an
+// expiry and an older or new hint to sweep it.
 func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) error {
 	w, err := kv.PutSettings(key, options)
 	if err != nil {
@@ -24,7 +26,7 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 	}
 	op := s.begin(key, true, w.AttemptTimeout)
 	writer := newWriteID()
-	send := s.merge(op, &w, writer)
+	send := s.merge(op, &w, writer, nil)
 	for {
 		ok, r, err := s.conditional(ctx, op, writer, send)
 		if ok || err != nil {
@@ -36,15 +38,17 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 			return err
 		}
 		if r.live(op.wall()) {
-			send = s.merge(op, &w, writer)
+			send = s.merge(op, &w, writer, r)
 		} else {
 			send = s.overwrite(op, &w, writer, r)
 		}
 	}
 }
 
-// merge makes the sender of the UpdateItem of a Put. It leaves alone rows that merging would bring old fields of back to life.
-func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string) sender {
+// merge makes the sender of the UpdateItem of a Put. r is the live row as it was
+// last seen, nil if it was not. It leaves alone rows that merging would bring
+// old fields of back to life.
+func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string, r *row) sender {
 	e := newExpression()
 	set := []string{
 		s.bumpVersion(op, e),
@@ -55,9 +59,8 @@ func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string) sender 
 		set = append(set, e.attr(name)+" = "+e.value(encodeField(value)))
 	}
 	remove := []string{e.attr(attrDeleted)}
-	if w.KeepTTL {
-		condition := fmt.Sprintf("attribute_exists(%s) AND %s", e.attr(s.idName), e.notDead(op.wall()))
-		return s.updateItem(op.key, e, set, remove, condition)
+	if w.KeepTTL && (r == nil || !r.pair.Expires.IsZero()) {
+		return s.updateItem(op.key, e, set, remove, s.keepsExpiry(op, e, w))
 	}
 	deadline := deadlineOf(w, op.wall())
 	if deadline.IsZero() {
@@ -70,7 +73,20 @@ func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string) sender 
 	} else {
 		set = append(set, e.attr(attrExpires)+" = "+e.value(num(sweep.Unix())))
 	}
+	if w.KeepTTL { // and r had none to keep
+		return s.updateItem(op.key, e, set, remove, fmt.Sprintf("attribute_not_exists(%s)", e.attr(attrDeadline)))
+	}
 	return s.updateItem(op.key, e, set, remove, e.notExpired(op.wall()))
+}
+
+// keepsExpiry is true of live rows whose expiry and sweep time may stay as they
+// are. One that does not expire must not be swept for an older hint.
+func (s *Store) keepsExpiry(op *operation, e *expression, w *kv.WriteSettings) string {
+	stays := fmt.Sprintf("attribute_exists(%s)", e.attr(attrDeadline))
+	if w.SweepAfter == 0 {
+		stays += fmt.Sprintf(" OR attribute_not_exists(%s)", e.attr(attrExpires))
+	}
+	return fmt.Sprintf("attribute_exists(%s) AND %s AND (%s)", e.attr(s.idName), e.notDead(op.wall()), stays)
 }
 
 // overwrite makes the sender of a Put that replaces r, a dead row or none.
