@@ -2,6 +2,7 @@ package kv_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"sync"
@@ -41,7 +42,7 @@ func errorOf(option any) error {
 		_, read := kv.GetSettings("k", []kv.ReadOption{o})
 		_, remove := kv.CheckDelete("k", []kv.DeleteOption{o})
 		if (write == nil) != (read == nil) || (write == nil) != (remove == nil) {
-			return fmt.Errorf("they do not agree: %v, %v, %v", write, read, remove)
+			return fmt.Errorf("they do not agree: %w", errors.Join(write, read, remove))
 		}
 		return write
 	case kv.WriteOption:
