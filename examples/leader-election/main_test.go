@@ -82,7 +82,7 @@ func (p *program) await(t *testing.T, pattern string) []string {
 // end reads the rest and returns the exit status.
 func (p *program) end(t *testing.T) int {
 	t.Helper()
-	for p.lines.Scan() { //nolint:revive // what it says is logged if the test fails
+	for p.lines.Scan() {
 	}
 	_ = p.Wait() // the status says it
 	return p.ProcessState.ExitCode()
