@@ -17,6 +17,10 @@ import (
 // It costs one write when the key is free (and one more the first time, for the session), a strong read of the holder's session
 // in addition when it is not, and nothing when this client itself holds the key. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
 // remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
+//
+// While the store does not answer, calls do not wait in turn: those that need a
+// session share one attempt to open it, which lasts 10 s at most, less with a
+// short TTL, and goes on when their contexts end.
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
 	return c.enterGate(ctx, key, options, false)
 }
@@ -154,12 +158,10 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 
 // tryRow tries to get key once (R9.1, R9.2, R9.4); *busy if it is held. seen is the row if it has just been read, nil if not.
 func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Lease, error) {
-	select {
-	case r.gate.writing <- struct{}{}:
-		defer func() { <-r.gate.writing }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := c.beginWriting(ctx, r); err != nil {
+		return nil, err
 	}
+	defer func() { <-r.gate.writing }()
 	if c.localHolder(r.key) != nil {
 		return nil, errHeldHere // who had the slot before has got it
 	}
@@ -193,6 +195,32 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		case c.open.Err() != nil:
 			return nil, ErrClosed
 		}
+	}
+}
+
+// beginWriting takes the gate's slot for acquiring writes. Who waits for it
+// must not repeat in turn what the store does not answer: it shares the opening
+// of a session, and does not wait for longer than that takes.
+func (c *Client) beginWriting(ctx context.Context, r *request) error {
+	if _, err := c.current(ctx); err != nil {
+		return err
+	}
+	select {
+	case r.gate.writing <- struct{}{}:
+		return nil
+	default:
+	}
+	timeout := c.sessionTimeout()
+	t := c.clock.NewTimer(timeout)
+	defer t.Stop()
+	select {
+	case r.gate.writing <- struct{}{}:
+		return nil
+	case <-t.C():
+		return fmt.Errorf("lease: acquiring %q: another attempt of this client has had no answer for %v: %w",
+			r.key, timeout, kv.ErrUncertain)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

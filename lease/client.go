@@ -25,8 +25,6 @@ type Client struct {
 	writeDelay time.Duration
 	sightings  sightings
 	events     events
-	// opening is held while a session is being opened: a one-slot channel, since no mutex may be held across I/O.
-	opening chan struct{}
 	// open ends, with ErrClosed as its cause, when Close begins; background ends when Close is done.
 	open       context.Context
 	close      context.CancelCauseFunc
@@ -44,6 +42,8 @@ type Client struct {
 	// users counts acquires in flight and leases that were not released.
 	users   int
 	session *session
+	// opening is the attempt to open one that is under way, nil: none.
+	opening *opening
 	// ending holds the sessions that were lost and whose rows may still be there.
 	ending map[*session]struct{}
 	gates  map[string]*gate
@@ -80,7 +80,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	return &Client{
 		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()), writeDelay: kv.MaxWriteDelay(store),
 		sightings: sightings{byID: map[string]*sighting{}},
-		opening:   make(chan struct{}, 1), open: open, close: closing, background: background, stop: stop,
+		open:      open, close: closing, background: background, stop: stop,
 		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
 		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{}, calls: map[uint64]context.CancelCauseFunc{},
 	}, nil
@@ -91,40 +91,6 @@ func (c *Client) Store() kv.Store { return c.store }
 
 // Owner returns the name that WithOwner gave the client, or the one made up for it.
 func (c *Client) Owner() string { return c.owner }
-
-// current returns the client's session, opening one if there is none to trust (R8). It costs one write then.
-func (c *Client) current(ctx context.Context) (*session, error) {
-	select {
-	case c.opening <- struct{}{}:
-		defer func() { <-c.opening }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	if c.open.Err() != nil {
-		return nil, ErrClosed // Close takes the slot once: no session is opened behind its back
-	}
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
-	if s != nil && s.err() == nil {
-		return s, nil
-	}
-	s, err := c.openSession(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("lease: opening a session: %w", err)
-	}
-	if c.open.Err() != nil { // Close may have given up waiting for this
-		s.lose(ReasonClosed, false)
-		ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
-		defer cancel()
-		_ = s.end(ctx) // else its leases, of which there are none, pass on after the TTL
-		return nil, ErrClosed
-	}
-	c.mu.Lock()
-	c.session = s
-	c.mu.Unlock()
-	return s, nil
-}
 
 // sessionLost takes note of a loss: the next acquire opens a new session, and the old one is ended, not
 // before its TTL, so that nobody waits for its corpse (R8).
@@ -198,6 +164,10 @@ func (c *Client) buried(s *session) {
 func (c *Client) start(task func(ctx context.Context)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.startLocked(task)
+}
+
+func (c *Client) startLocked(task func(ctx context.Context)) {
 	if c.background.Err() != nil {
 		return
 	}

@@ -12,7 +12,8 @@ import (
 // Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
 // waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
 // At last it deletes the session, with one write, which frees whatever is left; while the store does not answer it tries that for a third of
-// the TTL, 2 to 10 s, whether or not ctx has ended.
+// the TTL, 2 to 10 s, whether or not ctx has ended. A session that is being
+// opened is waited for as long, and deleted too.
 //
 // On success nothing of this client is held and nothing of it runs. An error means that ctx ended before every lease was released, which are free
 // all the same, or that the session could not be deleted: then they pass on after the TTL. Closing again returns nil.
@@ -49,9 +50,8 @@ func (c *Client) Close(ctx context.Context) error {
 	err := c.waitIdle(ctx)
 	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
 	defer cancel()
-	sessions, openErr := c.lastSessions(detached)
-	err = errors.Join(err, openErr)
-	return errors.Join(err, c.endAll(detached, sessions))
+	sessions, o := c.lastSessions()
+	return errors.Join(err, c.endAll(detached, sessions), o.wait(detached))
 }
 
 // endAll ends sessions, all at once: the corpse of one must not use up the time of another.
@@ -72,22 +72,17 @@ func (c *Client) endAll(ctx context.Context, sessions []*session) error {
 	return errors.Join(errs...)
 }
 
-// lastSessions returns the sessions whose rows may still be there. No other is opened any more: who
-// opens one holds the slot, and who comes for it after this sees that the client is closed.
-func (c *Client) lastSessions(ctx context.Context) ([]*session, error) {
-	select {
-	case c.opening <- struct{}{}:
-		defer func() { <-c.opening }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("lease: a session is still being opened: %w", context.Cause(ctx))
-	}
+// lastSessions returns the sessions whose rows may still be there, and the
+// attempt to open one that is still under way, which ends what it opens by
+// itself. No other begins any more.
+func (c *Client) lastSessions() ([]*session, *opening) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sessions := slices.Collect(maps.Keys(c.ending))
 	if c.session != nil {
 		sessions = append(sessions, c.session)
 	}
-	return sessions, nil
+	return sessions, c.opening
 }
 
 // stopTasks ends the background and waits for its goroutines.

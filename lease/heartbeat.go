@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 func (s *session) beat() {
 	defer close(s.beating)
 	interval := s.client.heartbeat
-	pause := clock.Spread(s.client.clock, interval, 0.1)
+	pause := clock.Spread(s.client.clock, interval, 0.1) - s.age()
 	failing := false
 	for s.rest(pause) {
 		again, err := s.renew()
@@ -24,14 +25,26 @@ func (s *session) beat() {
 			if left := s.remaining(); left > 0 {
 				s.client.emit(Event{Type: EventJeopardy, Session: s.id, Remaining: left, Err: err, quiet: failing})
 			}
+			s.mu.Lock()
+			s.failure = err
+			s.mu.Unlock()
 			failing = true
 			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
 		default:
 			failing = false
 			s.client.emit(Event{Type: EventHeartbeat, Session: s.id, Remaining: s.remaining()})
-			pause = clock.Spread(s.client.clock, interval, 0.1)
+			pause = clock.Spread(s.client.clock, interval, 0.1) - s.age()
 		}
 	}
+}
+
+// age is the time since the session was last renewed. The next heartbeat is
+// due an interval after that, however long the answer took: the trust does not
+// last longer for it.
+func (s *session) age() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.client.clock.Now().MonotonicSince(s.renewed)
 }
 
 // rest waits until the next heartbeat is due, or asked for. It reports whether the session still wants one.
@@ -54,8 +67,12 @@ func (s *session) nudge() {
 	}
 }
 
-// refresh asks for heartbeats until one is acknowledged that satisfies enough, the session is lost or ctx ends.
+// refresh asks for heartbeats until one is acknowledged that satisfies enough,
+// the session is lost, ctx ends, or the time that a call waits for it is over.
 func (s *session) refresh(ctx context.Context, enough func() bool) error {
+	timeout := s.client.sessionTimeout()
+	t := s.client.clock.NewTimer(timeout)
+	defer t.Stop()
 	for {
 		s.mu.Lock()
 		news := s.news
@@ -70,10 +87,23 @@ func (s *session) refresh(ctx context.Context, enough func() bool) error {
 		select {
 		case <-news:
 		case <-s.ctx.Done():
+		case <-t.C():
+			return fmt.Errorf("lease: no heartbeat was acknowledged within %v: %w", timeout, s.trouble())
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// trouble is why the last heartbeat failed. While the first that fails is on
+// its way, its outcome is unknown.
+func (s *session) trouble() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failure == nil {
+		return kv.ErrUncertain
+	}
+	return s.failure
 }
 
 // renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
@@ -121,7 +151,7 @@ func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings ui
 		return // the timer or the next question latches it
 	}
 	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Beat, nil
-	s.record.Revoked, s.joinings = record.Revoked, joinings
+	s.record.Revoked, s.joinings, s.failure = record.Revoked, joinings, nil
 	close(s.news)
 	s.news = make(chan struct{})
 }

@@ -20,6 +20,8 @@ const maxGroups = 100
 // one was lost. Joining twice takes leaving twice.
 //
 // It costs one write: the first heartbeat, or one that is sent at once. On failure the client is not a member. leave does not wait.
+// A store that does not answer makes it fail within 10 s for the session, if
+// there is none, and 10 s for the heartbeat.
 func (c *Client) Join(ctx context.Context, group string) (leave func(), err error) {
 	if group == "" || len(group) > 256 || !utf8.ValidString(group) {
 		return nil, fmt.Errorf("lease: Join(%.40q): want 1 to 256 bytes of UTF-8: %w", group, ErrInvalid)

@@ -26,8 +26,12 @@ type sighting struct {
 	// dead: a strong read found no live row. Ids are random and never reused, so that is for ever.
 	dead bool
 	// version was first seen at first and last at last, by receipt of the answers.
-	version       uint64
-	first, last   clock.Reading
+	version     uint64
+	first, last clock.Reading
+	// failure is why a look failed at failed. Who waited for it shares it, and
+	// does not repeat it in turn.
+	failure       error
+	failed        clock.Reading
 	ttl, patience time.Duration // of the row; patience is ttl + d
 }
 
@@ -52,15 +56,18 @@ func (s *sightings) of(id string) *sighting {
 // isDead decides whether a session that a row just read names is dead (R10), and if it is not, after which time it is worth
 // asking again. It costs a strong read, unless one less than a third of the session's ttl old showed it alive, and a write to kill it.
 func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
-	seen := c.sightings.of(id)
+	seen, asked := c.sightings.of(id), c.clock.Now()
 	select {
 	case seen.slot <- struct{}{}:
 		defer func() { <-seen.slot }()
 	case <-ctx.Done():
 		return false, 0, context.Cause(ctx)
 	}
-	if seen.dead {
+	switch {
+	case seen.dead:
 		return true, 0, nil
+	case seen.failure != nil && seen.failed.MonotonicSince(asked) > 0:
+		return false, 0, seen.failure
 	}
 	if next := seen.due(c.clock.Now()); next > 0 {
 		return false, next, nil
@@ -72,6 +79,9 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 		seen.dead = true
 		return true, 0, nil
 	case err != nil:
+		if ctx.Err() == nil { // else it says something of this caller alone
+			seen.failure, seen.failed = err, now
+		}
 		return false, 0, err
 	}
 	record, err := decodeSession(pair)

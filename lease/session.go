@@ -35,8 +35,10 @@ type session struct {
 	// acked is the beat of that heartbeat, unresolved those sent since whose outcome is unknown.
 	acked      string
 	unresolved []string
-	deadline   clock.Timer
-	lost       *LostError
+	// failure is why the last heartbeat failed, nil if it did not.
+	failure  error
+	deadline clock.Timer
+	lost     *LostError
 	// joinings is how often the client's groups had changed when the last heartbeat acknowledged was made.
 	joinings uint64
 	// news is closed, and replaced, when a heartbeat is acknowledged.

@@ -1,0 +1,249 @@
+package lease_test
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// budget is for how long an attempt to open a session lasts with a TTL of ttl.
+const budget = ttl - margin
+
+// opens counts the session rows that are created.
+func (l *link) opens(outcome func(ctx context.Context, next func(context.Context) error) error) (sent *atomic.Int64) {
+	sent = &atomic.Int64{}
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		if call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "session/") {
+			return next(ctx)
+		}
+		sent.Add(1)
+		return outcome(ctx, next)
+	})
+	return sent
+}
+
+func silent(ctx context.Context, _ func(context.Context) error) error {
+	<-ctx.Done()
+	return &kv.UncertainError{Err: ctx.Err()}
+}
+
+func TestR1CallsShareTheOpeningOfASessionInAnOutage(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		outcome func(ctx context.Context, next func(context.Context) error) error
+		within  time.Duration
+		attempt int64 // 0: at least one
+	}{
+		"silent":        {silent, budget, 1},
+		"fails at once": {func(context.Context, func(context.Context) error) error { return errLost }, 0, 0},
+		"throttles": {func(context.Context, func(context.Context) error) error {
+			time.Sleep(time.Second)
+			return kv.ErrThrottled
+		}, time.Second, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				sent := link.opens(test.outcome)
+				errs, took := tries(t.Context(), a, 20)
+				for _, err := range errs {
+					require.ErrorContains(t, err, "opening a session")
+				}
+				require.Equal(t, test.within, took)
+				require.Positive(t, sent.Load())
+				if test.attempt > 0 {
+					require.Equal(t, test.attempt, sent.Load())
+				}
+				link.setIntercept(nil)
+				w.turn(a, "later") // the error was for those who waited for it
+			})
+		})
+	}
+}
+
+func TestR1SessionIsOpenedWithOneWriteForAllWhoWait(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		sent := link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			time.Sleep(time.Second)
+			return next(ctx)
+		})
+		errs, took := tries(t.Context(), a, 20)
+		for _, err := range errs {
+			require.NoError(t, err)
+		}
+		require.Equal(t, time.Second, took)
+		require.EqualValues(t, 1, sent.Load())
+		require.Len(t, w.rows("session/"), 1)
+	})
+}
+
+func TestR1OpeningOutlivesTheCallThatBeganIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		sent := link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			time.Sleep(time.Second)
+			if ctx.Err() != nil {
+				return &kv.UncertainError{Err: ctx.Err()}
+			}
+			return next(ctx)
+		})
+		for range 50 {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			began := time.Now()
+			_, err := a.TryAcquire(ctx, "key")
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			require.Equal(t, 5*time.Millisecond, time.Since(began), "a call ends with its own context")
+			cancel()
+		}
+		l := w.acquire(a, "key")
+		require.EqualValues(t, 1, sent.Load())
+		require.Len(t, w.rows("session/"), 1, "nothing was thrown away")
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
+func TestR1CallWhoseContextHasEndedOpensNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err := a.TryAcquire(ctx, "key")
+		require.ErrorIs(t, err, context.Canceled)
+		_, err = a.Join(ctx, "group")
+		require.ErrorIs(t, err, context.Canceled)
+		synctest.Wait()
+		require.Empty(t, link.take())
+	})
+}
+
+func TestR1AcquireWaitsOutTheOpeningsThatFail(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		link.opens(silent)
+		got := waitFor(t.Context(), a, "key")
+		time.Sleep(3 * budget)
+		require.Empty(t, got)
+		link.setIntercept(nil)
+		require.NoError(t, (<-got).err)
+	})
+}
+
+func TestR1SessionWhoseOpeningTookLongIsHeartbeatedInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		first := true
+		link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			if first {
+				first = false
+				time.Sleep(budget - time.Second)
+			}
+			return next(ctx)
+		})
+		l := w.acquire(a, "key")
+		time.Sleep(3 * ttl)
+		require.True(t, l.Held())
+	})
+}
+
+func TestR2HeartbeatThatTookLongIsFollowedInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		// 1.1 intervals and two attempts are just less than the trust of 9 s.
+		a, link := w.client("a", lease.WithHeartbeat(6*time.Second))
+		l := w.acquire(a, "key")
+		slow := 2300 * time.Millisecond
+		link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			err := next(ctx)
+			time.Sleep(slow)
+			slow = 1300 * time.Millisecond
+			return err
+		})
+		time.Sleep(3 * ttl)
+		require.True(t, l.Held())
+	})
+}
+
+func TestR16CloseWaitsForTheOpeningOfASessionAndEndsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		sent := link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			time.Sleep(time.Second)
+			return next(ctx)
+		})
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		began := time.Now()
+		require.NoError(t, a.Close(t.Context()))
+		require.Equal(t, time.Second, time.Since(began))
+		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+		require.EqualValues(t, 1, sent.Load())
+		require.Empty(t, w.rows(""), "it was opened, and ended")
+	})
+}
+
+func TestR16CloseCutsTheOpeningOfASessionShort(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		ended := false
+		link.opens(func(ctx context.Context, next func(context.Context) error) error {
+			defer func() { ended = true }()
+			return silent(ctx, next)
+		})
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		began := time.Now()
+		require.ErrorContains(t, a.Close(t.Context()), "being opened")
+		require.Equal(t, ttl/3, time.Since(began))
+		require.True(t, ended, "I10")
+		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+	})
+}
+
+func TestR16CloseEndsACorpseWhileASessionIsBeingOpened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.setCut(true)
+		requireLost(t, l)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		link.setCut(false)
+		link.opens(silent)
+		got := waitFor(t.Context(), a, "key")
+		synctest.Wait()
+		require.Len(t, w.rows("session/"), 1)
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(t.Context()) }()
+		synctest.Wait()
+		require.Empty(t, w.rows("session/"), "at once, not when the other is opened")
+		require.ErrorContains(t, <-closed, "being opened")
+		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+	})
+}
