@@ -137,14 +137,17 @@ func TestOnceTellsThatItCouldNotRecordWhatIsAbandoned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memkv.New()
 		crash(t, store, outcomeWrite)
-		landed := 0
+		claimed, lost := false, 0
 		o := lock.NewOnce(newClient(t, kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			err := next(ctx)
-			if err == nil && call.Op == "AtomicPut" && call.Key == "lease/once/job/slot" {
-				if landed++; landed == 2 { // after the claim
-					return &kv.UncertainError{Key: call.Key, Err: errLost}
-				}
+			if call.Op != "AtomicPut" || call.Key != "lease/once/job/slot" {
+				return next(ctx)
 			}
+			if claimed && lost < 2 { // a release asks twice
+				lost++
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			err := next(ctx)
+			claimed = claimed || err == nil
 			return err
 		})), "job")
 		ran, err := ask(t, o, mustNotRun(t))

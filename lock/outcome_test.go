@@ -110,7 +110,7 @@ func TestAnOutcomeThatIsNotRecordedIsSaidToBe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		mine := newLink(memkv.New())
 		o := lock.NewOnce(newClient(t, mine), "job")
-		mine.setFault(from(outcomeWrite, 1, lostRequest))
+		mine.setFault(from(outcomeWrite, 2, lostRequest)) // a release asks twice
 		_, err := o.Do(t.Context(), "slot", nop)
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		require.ErrorContains(t, err, `recording "once/job/slot" as done`)
