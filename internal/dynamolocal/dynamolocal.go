@@ -18,8 +18,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/dynalock/dynalock/internal/boundprocess"
 )
 
 // EndpointVariable is the environment variable that names a running emulator, such as http://127.0.0.1:8000.
@@ -79,7 +82,7 @@ func launch(ctx context.Context, java, dir string, port int) (string, func(), er
 	cmd.Args = append(cmd.Args, "-cors", e.name)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &e.printed, &e.printed
 	var err error
-	if e.exited, err = startBound(cmd); err != nil {
+	if e.exited, err = boundprocess.Start(cmd, syscall.SIGKILL); err != nil {
 		return "", nil, fmt.Errorf("dynamolocal: %w", err)
 	}
 	stop := func() {
@@ -137,8 +140,13 @@ func Endpoint(t testing.TB) string {
 //	func TestMain(m *testing.M) { dynamolocal.Main(m) }
 func Main(m *testing.M) {
 	code := m.Run()
+	Stop()
+	os.Exit(code)
+}
+
+// Stop is for a TestMain that has more to stop than the emulator: it stops the one that Endpoint started, if it did.
+func Stop() {
 	if shared.stop != nil {
 		shared.stop()
 	}
-	os.Exit(code)
 }
