@@ -23,6 +23,7 @@ import (
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/kv/kvtest"
 	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 )
 
 // register is a key's state in the model. A blind write's version is not known until somebody reads it.
@@ -182,6 +183,10 @@ var openers = map[string]func(t *testing.T) [2]kv.Store{
 		second, _ := open(t)
 		return [2]kv.Store{first, second}
 	},
+	"pgkv": func(t *testing.T) [2]kv.Store {
+		dsn, namespace, patient := sharedPostgres(t), crand.Text(), pgkv.WithClock(patientClock{clock.System})
+		return [2]kv.Store{openPg(t, dsn, namespace, patient), openPg(t, dsn, namespace, patient)}
+	},
 	"DynamoDB Local": func(t *testing.T) [2]kv.Store {
 		return openLocal(t)
 	},
@@ -219,7 +224,7 @@ func injected(err error) bool {
 
 func TestHistoriesWithLostRequestsAndAnswersAreLinearizable(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"memkv", "sqlkv", "dynamokv"} {
+	for _, name := range []string{"memkv", "sqlkv", "dynamokv", "pgkv"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			stores := openers[name](t)

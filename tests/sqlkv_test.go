@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/postgreslocal"
 	"github.com/dynalock/dynalock/internal/proctest"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/kvtest"
@@ -32,13 +34,18 @@ const (
 	// childPrefix is that of the keys of peer, childRound of those of writeForEver.
 	childPrefix = "DYNALOCK_TEST_PREFIX"
 	childRound  = "DYNALOCK_TEST_ROUND"
+	// childNamespace is that of a store in PostgreSQL, whose connection string stands for the file.
+	childNamespace = "DYNALOCK_TEST_NAMESPACE"
 )
 
 func TestMain(m *testing.M) {
 	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver, "peer": peer, "elect": elect}
 	child, ok := children[os.Getenv(childMode)]
 	if !ok {
-		dynamolocal.Main(m)
+		code := m.Run()
+		dynamolocal.Stop()
+		postgreslocal.Stop()
+		os.Exit(code)
 	}
 	if err := runChild(child); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,6 +55,9 @@ func TestMain(m *testing.M) {
 
 func runChild(child func(context.Context, kv.Store) error) error {
 	ctx := context.Background()
+	if dsn := os.Getenv(childFile); strings.HasPrefix(dsn, "postgres://") {
+		return runPostgresChild(ctx, dsn, child)
+	}
 	db, err := sql.Open("sqlite", os.Getenv(childFile))
 	if err != nil {
 		return err

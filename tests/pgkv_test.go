@@ -1,0 +1,89 @@
+package tests_test
+
+import (
+	"context"
+	crand "crypto/rand"
+	"database/sql"
+	"os"
+	"sync"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/postgreslocal"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/kvtest"
+	"github.com/dynalock/dynalock/kv/pgkv"
+)
+
+// pgTimeout is the parameter without which a Store refuses to work.
+const pgTimeout = "statement_timeout=30s"
+
+// openPostgres opens the database at dsn, and closes it at the test's end.
+func openPostgres(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// sharedPostgres returns the shared server's connection string, its table being there.
+func sharedPostgres(t *testing.T) string {
+	t.Helper()
+	dsn := postgreslocal.Shared(t).DSN(postgreslocal.Superuser, "", pgTimeout)
+	require.NoError(t, pgkv.EnsureTable(t.Context(), openPostgres(t, dsn)))
+	return dsn
+}
+
+// openPg opens a store in a namespace, and closes it at the test's end.
+func openPg(t *testing.T, dsn, namespace string, options ...pgkv.Option) *pgkv.Store {
+	t.Helper()
+	store, err := pgkv.New(openPostgres(t, dsn), append([]pgkv.Option{pgkv.WithNamespace(namespace)}, options...)...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, store.Close()) })
+	return store
+}
+
+// runPostgresChild runs child on the namespace that the environment names.
+func runPostgresChild(ctx context.Context, dsn string, child func(context.Context, kv.Store) error) error {
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = db.Close() }()
+	store, err := pgkv.New(db, pgkv.WithNamespace(os.Getenv(childNamespace)))
+	if err != nil {
+		return err
+	}
+	return child(ctx, store)
+}
+
+func TestPostgresConformance(t *testing.T) {
+	t.Parallel()
+	dsn := sharedPostgres(t)
+	var namespaces sync.Map // *pgkv.Store: its namespace
+	patient := pgkv.WithClock(patientClock{clock.System})
+	kvtest.Run(t, kvtest.Harness{
+		Open: func(t *testing.T) kv.Store {
+			namespace := crand.Text()
+			store := openPg(t, dsn, namespace, patient)
+			namespaces.Store(store, namespace)
+			return store
+		},
+		Second: func(t *testing.T, store kv.Store) kv.Store {
+			namespace, ok := namespaces.Load(store)
+			require.True(t, ok)
+			return openPg(t, dsn, namespace.(string), patient)
+		},
+		CheckHistory: requireLinearizable,
+		Process: func(t *testing.T, store kv.Store, prefix string) func() error {
+			namespace, ok := namespaces.Load(store)
+			require.True(t, ok)
+			cmd, _ := child(t, "peer", dsn, childPrefix+"="+prefix, childNamespace+"="+namespace.(string))
+			return cmd.Wait
+		},
+	})
+}
