@@ -5,8 +5,10 @@ import (
 	crand "crypto/rand"
 	"database/sql"
 	"os"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
@@ -86,4 +88,21 @@ func TestPostgresConformance(t *testing.T) {
 			return cmd.Wait
 		},
 	})
+}
+
+// pairExpiry is that of a pair that does not expire.
+var pairExpiry time.Time
+
+// postgresGrants returns the statements that docs/operations.md gives for the role "app", for the role "least".
+func postgresGrants(t *testing.T) (grants []string) {
+	t.Helper()
+	page, err := os.ReadFile("../docs/operations.md")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, "GRANT ") {
+			grants = append(grants, strings.ReplaceAll(strings.TrimSuffix(strings.TrimSpace(line), ";"), "TO app", "TO least"))
+		}
+	}
+	require.NotEmpty(t, grants)
+	return grants
 }

@@ -211,7 +211,7 @@ func (s *Server) DSN(role, address string, parameters ...string) string {
 		name, value, _ := strings.Cut(parameter, "=")
 		query.Set(name, value)
 	}
-	u := url.URL{Scheme: "postgres", User: url.User(role), Host: address, Path: Database, RawQuery: query.Encode()}
+	u := url.URL{Scheme: "postgres", User: url.User(role), Host: address, Path: Database, RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20")}
 	return u.String()
 }
 
@@ -274,10 +274,13 @@ var shared struct {
 	err    error
 }
 
+// ShortVariable is the environment variable that, set to 1, lets tests have a server under -short too.
+const ShortVariable = "DYNALOCK_TEST_POSTGRES"
+
 // Need leaves t out where it cannot run: under -short, and without PostgreSQL.
 func Need(t testing.TB) {
 	t.Helper()
-	if testing.Short() {
+	if testing.Short() && os.Getenv(ShortVariable) != "1" {
 		t.Skip("needs PostgreSQL: left out by -short")
 	}
 	if _, err := Programs(); errors.Is(err, ErrNotInstalled) {

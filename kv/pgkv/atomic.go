@@ -100,7 +100,7 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings, 
 		case applied || err != nil:
 			return false, err
 		case r.current() == nil && r.ver() < op.version:
-			return false, op.overdue()
+			return false, op.missed()
 		case op.unknown: // until the row's version has reached ours it may be applied (H14, W1)
 			return false, op.uncertain(errRaced)
 		case r.live:
@@ -129,7 +129,7 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 		case applied || err != nil:
 			return false, err
 		case r.ver() == previous && r.live:
-			return false, op.overdue()
+			return false, op.missed()
 		// Ours is not in the row. It cannot have been if the row is still the
 		// previous one, which has expired, or if another writer's took the only
 		// version that ours could have.

@@ -44,12 +44,12 @@ func sqlState(err error) string {
 func judgeConnecting(err error) *failure {
 	code := sqlState(err)
 	switch {
-	case strings.HasPrefix(code, "28"), code == "3D000", code == "42501": // authentication, no such database, not allowed to connect
-		return &failure{refused, err}
-	case code == "53300": // too many connections
+	case strings.HasPrefix(code, "53"): // too many connections
 		return &failure{throttled, err}
-	case errors.Is(err, sql.ErrConnDone), strings.Contains(err.Error(), "sql: database is closed"):
-		return &failure{refused, err}
+	case strings.HasPrefix(code, "57"): // starting, or shutting down
+		return &failure{retry, err}
+	case code != "", errors.Is(err, sql.ErrConnDone), strings.Contains(err.Error(), "sql: database is closed"):
+		return &failure{refused, err} // by the server: password, database, parameter
 	}
 	return &failure{retry, err}
 }

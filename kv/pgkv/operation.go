@@ -27,6 +27,7 @@ const (
 var (
 	// errTooLate: S6 forbids to send this any more.
 	errTooLate = errors.New("pgkv: more than a minute has passed since the operation began")
+	errMissed  = errors.New("pgkv: the key was freed meanwhile")
 	// errRaced is why a conflict after an unknown attempt settles nothing.
 	errRaced = errors.New("pgkv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
 )
@@ -45,7 +46,8 @@ type operation struct {
 	// set by the first attempt.
 	deadline time.Time
 	unknown  bool       // an attempt was made that may have been applied, or may be
-	current  *kv.KVPair // what the last attempt was shown
+	current  *kv.KVPair // the live pair that the last look showed
+	seen     time.Time  // the server's time at the last look
 }
 
 // step is what an attempt does on a connection. nil: the operation is over, and
@@ -175,9 +177,17 @@ func (op *operation) queryRows(
 	return false, f
 }
 
-// overdue is the verdict on an attempt that was not applied though nothing stood
-// in its way: its deadline had passed. The operation is late, or the server's
-// clock is ahead of what we took it for: the next attempt asks for it.
+// missed is the verdict on an attempt that was not applied though, a moment
+// later, nothing stands in its way. If its deadline has passed the operation is
+// late, or the server's clock is ahead of what we took it for: then the next
+// attempt asks for it.
+func (op *operation) missed() error {
+	if op.seen.Before(op.deadline) {
+		return &failure{retry, errMissed}
+	}
+	return op.overdue()
+}
+
 func (op *operation) overdue() error {
 	op.store.server.forget()
 	op.deadline = time.Time{}

@@ -17,7 +17,6 @@ type row struct {
 	live    bool // by the server's clock
 	pair    *kv.KVPair
 	writer  []byte
-	now     time.Time // the server's time
 }
 
 // current returns the live pair, nil if there is none.
@@ -43,20 +42,24 @@ func (r *row) isBy(writer []byte) bool { return r != nil && bytes.Equal(r.writer
 func (op *operation) look(ctx context.Context, conn *sql.Conn) (*row, error) {
 	s := op.store
 	var (
-		version int64
+		version sql.NullInt64
 		live    bool
 		expires sql.NullTime
 		fields  sql.NullString
 		r       row
 		value   []byte
 	)
-	found, err := op.query(ctx, conn, false, s.statements.row, []any{s.namespace, []byte(op.key)},
-		&version, &live, &expires, &fields, &value, &r.writer, &r.now)
-	if err != nil || !found {
+	_, err := op.query(ctx, conn, false, s.statements.row, []any{s.namespace, []byte(op.key)},
+		&version, &live, &expires, &fields, &value, &r.writer, &op.seen)
+	if err != nil {
 		return nil, err
 	}
-	s.server.hear(r.now, s.clock.Now())
-	if r.pair, err = makePair(op.key, version, expires, fields, value); err != nil {
+	s.server.hear(op.seen, s.clock.Now())
+	op.current = nil
+	if !version.Valid {
+		return nil, nil
+	}
+	if r.pair, err = makePair(op.key, version.Int64, expires, fields, value); err != nil {
 		return nil, err
 	}
 	r.version, r.live = r.pair.Version, live

@@ -24,17 +24,19 @@ SELECT $1::text, $2::bytea, $3::bigint, $4::bytea, $5::text::jsonb, n.expires, f
 	GREATEST(n.now + $7::bigint * interval '1 ms', n.expires + ` + retained + `), $8::bytea, n.now
 FROM (SELECT c.now, date_trunc('milliseconds', c.now) + $6::bigint * interval '1 ms' AS expires
 	FROM (SELECT clock_timestamp() AS now) c) n
-WHERE n.now < $9::timestamptz
+WHERE n.now < $9::timestamptz%s
 ON CONFLICT (ns, key) DO UPDATE SET `
 
 func newStatements(table string) statements {
 	return statements{
-		// PostgreSQL locks the row that is in the way, and decides on its
-		// latest version.
+		// A live pair refuses it without any lock, so that whoever tries need not
+		// wait for a transaction that holds one. On a dead row that is in the
+		// way PostgreSQL decides under its lock, by its latest version.
 		create: fmt.Sprintf(insert+`version = excluded.version, value = excluded.value, fields = excluded.fields,
 	expires = excluded.expires, deleted = false, sweep = excluded.sweep, writer = excluded.writer, written = excluded.written
 WHERE NOT (`+isLive+`) AND t.version < excluded.version AND clock_timestamp() < $9::timestamptz
-RETURNING t.expires, clock_timestamp()`, table),
+RETURNING t.expires, clock_timestamp()`, table, fmt.Sprintf(`
+	AND NOT EXISTS (SELECT FROM %s AS t WHERE t.ns = $1::text AND t.key = $2::bytea AND `+isLive+`)`, table)),
 
 		// $10: keep the expiry of a live pair.
 		put: fmt.Sprintf(insert+`version = t.version + 1, value = excluded.value,
@@ -43,7 +45,7 @@ RETURNING t.expires, clock_timestamp()`, table),
 	sweep = CASE WHEN $10::bool AND `+isLive+` THEN GREATEST(excluded.sweep, t.expires + `+retained+`) ELSE excluded.sweep END,
 	deleted = false, writer = excluded.writer, written = excluded.written
 WHERE clock_timestamp() < $9::timestamptz
-RETURNING t.expires, clock_timestamp()`, table),
+RETURNING t.expires, clock_timestamp()`, table, ""),
 
 		// The numbers are those of put; $11 is the previous version.
 		swap: fmt.Sprintf(`UPDATE %s AS t SET version = $3::bigint, value = $4::bytea, fields = $5::text::jsonb,
@@ -65,8 +67,9 @@ RETURNING t.expires, clock_timestamp()`, table),
 SELECT NULL::timestamptz, clock_timestamp() FROM (SELECT count(*) AS rows FROM buried) b
 WHERE b.rows > 0 OR clock_timestamp() < $4::timestamptz`, table),
 
-		row: fmt.Sprintf(`SELECT t.version, `+isLive+`, t.expires, t.fields::text, t.value, t.writer, clock_timestamp()
-FROM %s AS t WHERE t.ns = $1::text AND t.key = $2::bytea`, table),
+		// It returns a row always, for the time. Without a pair it is NULL.
+		row: fmt.Sprintf(`SELECT t.version, COALESCE(`+isLive+`, false), t.expires, t.fields::text, t.value, t.writer, clock_timestamp()
+FROM (SELECT) one LEFT JOIN %s AS t ON t.ns = $1::text AND t.key = $2::bytea`, table),
 
 		// $2: the last key that was swept.
 		sweep: fmt.Sprintf(`WITH page AS (SELECT key FROM %[1]s WHERE ns = $1::text AND key > $2::bytea ORDER BY key LIMIT %[2]d),
