@@ -26,7 +26,11 @@ func TestADeposedHoldersCommitFails(t *testing.T) {
 		store := openPg(t, dsn, namespace)
 		client, err := lease.New(store, lease.WithOwner(name), lease.WithTTL(3*time.Second))
 		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, client.Close(context.WithoutCancel(t.Context()))) })
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+			defer cancel()
+			require.NoError(t, client.Close(ctx))
+		})
 		return client, store
 	}
 	write := func(store *pgkv.Store, condition kv.Condition, owner string, inside func()) error {
@@ -71,6 +75,7 @@ func TestADeposedHoldersCommitFails(t *testing.T) {
 	require.Equal(t, "first", owner())
 	require.NoError(t, write(secondStore, taken.Condition(), "second", func() {}))
 	require.Equal(t, "second", owner())
+	require.NoError(t, taken.Release(t.Context()))
 }
 
 func TestCheckIsOfAFieldOfALivePair(t *testing.T) {

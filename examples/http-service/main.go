@@ -37,8 +37,8 @@ type settings struct {
 
 func main() {
 	var s settings
-	flag.StringVar(&s.store, "store", "memory", "memory, sqlite:PATH or dynamodb:TABLE")
-	flag.BoolVar(&s.createTable, "create-table", false, "make the DynamoDB table if there is none")
+	flag.StringVar(&s.store, "store", "memory", "memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE")
+	flag.BoolVar(&s.createTable, "create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flag.StringVar(&s.listen, "listen", "127.0.0.1:0", "`address` to listen on")
 	flag.DurationVar(&s.ttl, "ttl", lease.DefaultTTL, "time after which a dead leader is succeeded, 3s or more")
 	flag.DurationVar(&s.every, "every", time.Second, "how often the leader's job has a round")

@@ -23,8 +23,8 @@ import (
 )
 
 func main() {
-	spec := flag.String("store", "memory", "memory, sqlite:PATH or dynamodb:TABLE")
-	create := flag.Bool("create-table", false, "make the DynamoDB table if there is none")
+	spec := flag.String("store", "memory", "memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE")
+	create := flag.Bool("create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flag.Parse()
 	if err := invoke(context.Background(), *spec, *create); err != nil {
 		fmt.Fprintln(os.Stderr, "lambda:", err)

@@ -71,8 +71,8 @@ func parse(args []string) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("leader-election", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&s.store, "store", "sqlite", "sqlite (a temporary file), sqlite:PATH, memory or dynamodb:TABLE")
-	flags.BoolVar(&s.createTable, "create-table", false, "make the DynamoDB table if there is none")
+	flags.StringVar(&s.store, "store", "sqlite", "sqlite (a temporary file), sqlite:PATH, memory, postgres://USER@HOST/DATABASE or dynamodb:TABLE")
+	flags.BoolVar(&s.createTable, "create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flags.StringVar(&s.name, "name", "demo", "`name` of the election")
 	flags.IntVar(&s.candidates, "candidates", 3, "`number` of candidates, each a process")
 	flags.DurationVar(&s.ttl, "ttl", 5*time.Second, "time after which a dead leader is succeeded, 3s or more")

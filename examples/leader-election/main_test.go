@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/postgreslocal"
 	"github.com/dynalock/dynalock/internal/proctest"
 )
 
@@ -145,6 +146,14 @@ func TestOnDynamoDB(t *testing.T) {
 		"AWS_REGION=eu-west-1", "AWS_ACCESS_KEY_ID=fake", "AWS_SECRET_ACCESS_KEY=fake",
 	}
 	p := start(t, env, "-store", "dynamodb:leader-election", "-create-table", "-crash", "-ttl", "3s")
+	p.await(t, `leads \S+s after the crash`)
+	require.Zero(t, p.end(t))
+}
+
+func TestOnPostgres(t *testing.T) {
+	t.Parallel()
+	dsn := postgreslocal.Own(t).DSN(postgreslocal.Superuser, "")
+	p := start(t, nil, "-store", dsn, "-create-table", "-crash", "-ttl", "3s")
 	p.await(t, `leads \S+s after the crash`)
 	require.Zero(t, p.end(t))
 }

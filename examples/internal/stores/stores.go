@@ -2,6 +2,7 @@
 //
 //	memory            in this process only
 //	sqlite:PATH       an SQLite file, for processes of one machine; it is made if it is not there
+//	postgres://…      a table of PostgreSQL: postgres://USER@HOST/DATABASE
 //	dynamodb:TABLE    a DynamoDB table, with the standard AWS configuration (environment, profiles, roles)
 package stores
 
@@ -22,7 +23,7 @@ import (
 	"github.com/dynalock/dynalock/kv/sqlkv"
 )
 
-// Open opens the store that spec names. createTable makes a DynamoDB table that is missing; other stores need no such thing.
+// Open opens the store that spec names. createTable makes a table that is missing, of DynamoDB or PostgreSQL; other stores need no such thing.
 //
 // On success the caller closes the store with the returned function. An error is one line that says what to do. Without
 // createTable it comes within 5 seconds.
@@ -33,10 +34,12 @@ func Open(ctx context.Context, spec string, createTable bool) (kv.Store, func() 
 		return memkv.New(), func() error { return nil }, nil
 	case kind == "sqlite" && name != "":
 		return openSQLite(ctx, name)
+	case kind == "postgres" && strings.HasPrefix(name, "//"):
+		return openPostgres(ctx, spec, createTable)
 	case kind == "dynamodb" && name != "":
 		return openDynamoDB(ctx, name, createTable)
 	}
-	return nil, nil, fmt.Errorf("unknown store %q: give memory, sqlite:PATH or dynamodb:TABLE", spec)
+	return nil, nil, fmt.Errorf("unknown store %q: give memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE", spec)
 }
 
 // Files returns the absolute paths of the files in which spec's store keeps its pairs, none if it has no files.
