@@ -38,6 +38,10 @@ var ErrNotInstalled = errors.New("postgreslocal: PostgreSQL is not installed")
 
 // Server is a PostgreSQL server. Its methods are not safe for concurrent use, but for DSN.
 type Server struct {
+	// MaxFile, unless it is 0, is to how many bytes a file of the server's may grow, from its next start on: like a disk that
+	// is full for tables, not for the log, whose segments are of a megabyte.
+	MaxFile int64
+
 	programs, dir string
 	port          int
 	settings      []string
@@ -159,6 +163,9 @@ func (s *Server) launch(ctx context.Context) error {
 	}
 	defer func() { _ = log.Close() }() // the server has its own
 	cmd := exec.Command(filepath.Join(s.programs, "postgres"), args...)
+	if s.MaxFile > 0 { // in a shell's blocks of 512 bytes
+		cmd = exec.Command("sh", append([]string{"-c", `ulimit -S -f "$0" && exec "$@"`, strconv.FormatInt(s.MaxFile/512, 10), cmd.Path}, args...)...)
+	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, s.as.attributes()
 	if s.exited, err = boundprocess.Start(cmd, syscall.SIGQUIT); err != nil {
 		return fmt.Errorf("postgreslocal: %w", err)
