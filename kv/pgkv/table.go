@@ -32,9 +32,9 @@ func quoteTable(name string) (string, error) {
 }
 
 // createTable is the table. key is bytes, as text cannot hold U+0000 and
-// would be sorted by a collation. Half of each page is left free, so that a
-// heartbeat's new row fits beside the old one and no index changes (HOT). For
-// the same reason there is no second index.
+// would be sorted by a collation. Three quarters of each page are left free, so
+// that a heartbeat's new row fits beside the old ones and no index changes
+// (HOT). For the same reason there is no second index.
 const createTable = `CREATE TABLE IF NOT EXISTS %s (
 	ns      text        NOT NULL,
 	key     bytea       NOT NULL,
@@ -47,7 +47,7 @@ const createTable = `CREATE TABLE IF NOT EXISTS %s (
 	writer  bytea       NOT NULL,
 	written timestamptz NOT NULL,
 	PRIMARY KEY (ns, key)
-) WITH (fillfactor = 50)`
+) WITH (fillfactor = 25)`
 
 // EnsureTable creates the table if it is missing. It needs a role that may: the
 // program's own role needs no more than SELECT, INSERT, UPDATE and DELETE on the
