@@ -109,6 +109,9 @@ func work() error {
 
 func openStore(ctx context.Context) (kv.Store, func() error, error) {
 	if endpoint := os.Getenv(envEndpoint); endpoint != "" {
+		if os.Getenv(envPostgres) != "" {
+			return openPostgres(endpoint)
+		}
 		store, err := dynamokv.New(localClient(endpoint), os.Getenv(envTable))
 		return store, func() error { return nil }, err
 	}
