@@ -8,6 +8,7 @@
 // The drivers keep the same contract and pass the same test suite (package kvtest):
 //
 //	kv/dynamokv   one table of AWS DynamoDB: for anything that runs in more than one place
+//	kv/pgkv       one table of PostgreSQL: the same, where there is one
 //	kv/sqlkv      one SQLite file: several processes on one machine, durable
 //	kv/memkv      memory: one process, tests
 //

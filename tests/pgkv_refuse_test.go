@@ -137,15 +137,15 @@ func TestPostgresLeastPrivilege(t *testing.T) {
 		require.NoError(t, err)
 	}
 	run("CREATE ROLE least LOGIN")
-	run("ALTER ROLE least SET statement_timeout = '10s'")
-	dsn := server.DSN("least", "")
+	dsn := server.DSN("least", "", pgTimeout)
 	previous := kv.NewPair("k", 1, nil, pairExpiry, nil)
 	for name, write := range wireWrites {
 		require.ErrorContains(t, write(t.Context(), openPg(t, dsn, "least"), previous), "needs SELECT, INSERT, UPDATE and DELETE", name)
 	}
-	for _, statement := range postgresGrants(t) {
+	for _, statement := range sqlOfThePages(t, "least") {
 		run(statement)
 	}
+	dsn = server.DSN("least", "") // its time limit is the role's now
 	store := openPg(t, dsn, "least")
 	for range 100 { // it sweeps, too
 		pair, err := store.AtomicPut(t.Context(), "k")

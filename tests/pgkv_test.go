@@ -93,16 +93,17 @@ func TestPostgresConformance(t *testing.T) {
 // pairExpiry is that of a pair that does not expire.
 var pairExpiry time.Time
 
-// postgresGrants returns the statements that docs/operations.md gives for the role "app", for the role "least".
-func postgresGrants(t *testing.T) (grants []string) {
+// sqlOfThePages returns the statements that docs/operations.md shows, for another role than "app".
+func sqlOfThePages(t *testing.T, role string) (statements []string) {
 	t.Helper()
 	page, err := os.ReadFile("../docs/operations.md")
 	require.NoError(t, err)
-	for line := range strings.Lines(string(page)) {
-		if strings.HasPrefix(line, "GRANT ") {
-			grants = append(grants, strings.ReplaceAll(strings.TrimSuffix(strings.TrimSpace(line), ";"), "TO app", "TO least"))
+	for _, block := range fence.FindAllStringSubmatch(string(page), -1) {
+		if block[1] == "sql" {
+			text := strings.NewReplacer("TO app", "TO "+role, "ROLE app", "ROLE "+role).Replace(block[2])
+			statements = append(statements, strings.Split(strings.TrimSuffix(strings.TrimSpace(text), ";"), ";\n")...)
 		}
 	}
-	require.NotEmpty(t, grants)
-	return grants
+	require.Len(t, statements, 4)
+	return statements
 }
