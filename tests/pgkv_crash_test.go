@@ -40,6 +40,8 @@ func (c *counter) run(ctx context.Context) error {
 		}
 		read, readErr := c.store.Get(ctx, c.key)
 		switch {
+		case errors.Is(readErr, pgkv.ErrTableNotFound):
+			return readErr
 		case errors.Is(readErr, kv.ErrKeyNotFound) && c.acks.Load() > 0:
 			return fmt.Errorf("%s is gone, after %d acknowledged writes", c.key, c.acks.Load())
 		case readErr == nil && read.Version < c.acked.Load():

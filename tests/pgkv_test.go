@@ -4,6 +4,8 @@ import (
 	"context"
 	crand "crypto/rand"
 	"database/sql"
+	"fmt"
+	"math"
 	"os"
 	"strings"
 	"sync"
@@ -106,4 +108,21 @@ func sqlOfThePages(t *testing.T, role string) (statements []string) {
 	}
 	require.Len(t, statements, 4)
 	return statements
+}
+
+func TestAPostgresPageEndsEarlyWhereItIsLarge(t *testing.T) {
+	t.Parallel()
+	store := openPg(t, sharedPostgres(t), crand.Text())
+	for i := range 8 {
+		require.NoError(t, store.Put(t.Context(), fmt.Sprint(i), kv.WithBytes(make([]byte, 300<<10))))
+	}
+	for _, order := range [][]kv.ReadOption{nil, {kv.Descending()}} {
+		page, err := store.ListPage(t.Context(), "", append(order, kv.WithLimit(math.MaxInt))...)
+		require.NoError(t, err)
+		require.Len(t, page.Pairs, 4)
+		page, err = store.ListPage(t.Context(), "", append(order, kv.WithStartKey(page.Next))...)
+		require.NoError(t, err)
+		require.Len(t, page.Pairs, 4)
+		require.Empty(t, page.Next)
+	}
 }

@@ -14,6 +14,8 @@ const (
 	// pageBytes the sum of their values from which it ends.
 	pageSize  = 1000
 	pageBytes = 1 << 20
+	// maxPageSize is how many it has at most, whatever WithLimit says.
+	maxPageSize = 10_000
 )
 
 // List implements kv.Store. It reads page by page.
@@ -41,8 +43,8 @@ func (s *Store) List(ctx context.Context, prefix string, options ...kv.ReadOptio
 }
 
 // ListPage implements kv.Store. It is one statement. A page has at most 1,000
-// pairs if WithLimit does not say otherwise, and ends with the pair that makes
-// its values exceed 1 MiB.
+// pairs if WithLimit does not say otherwise, 10,000 at most, and ends with the
+// pair that makes its values exceed 1 MiB.
 func (s *Store) ListPage(ctx context.Context, prefix string, options ...kv.ReadOption) (*kv.Page, error) {
 	settings, err := listSettings(prefix, options)
 	if err != nil {
@@ -63,6 +65,7 @@ func (s *Store) page(ctx context.Context, prefix string, settings kv.ReadSetting
 	if settings.Limit == 0 {
 		settings.Limit = pageSize
 	}
+	settings.Limit = min(settings.Limit, maxPageSize)
 	cursor, resumed, err := kv.ParseCursor(prefix, settings)
 	if err != nil {
 		return nil, err
