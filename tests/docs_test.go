@@ -134,6 +134,7 @@ import (
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/kv/sqlkv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/lock"
@@ -154,6 +155,7 @@ var (
 	_      = slog.Default
 	_      = dynamokv.New
 	_      = memkv.New
+	_      = pgkv.New
 	_      = sqlkv.Open
 	_      = sql.Open
 	_      = config.LoadDefaultConfig
