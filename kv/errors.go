@@ -18,7 +18,7 @@ var (
 	ErrUncertain = errors.New("kv: outcome unknown")
 	// ErrClock: this machine's clock is too wrong for the store to work with. Nothing was written.
 	ErrClock = errors.New("kv: local clock is wrong")
-	// ErrThrottled: the store refused for load, on every attempt. Nothing was written.
+	// ErrThrottled: there was too much load on the store, or on the key, for every attempt. Nothing was written.
 	ErrThrottled = errors.New("kv: throttled")
 	// ErrTooLarge: key, value and fields together exceed MaxPairSize. Nothing was sent.
 	ErrTooLarge = errors.New("kv: pair too large")

@@ -55,7 +55,7 @@ type Store interface {
 	// matches ErrKeyExists (without WithPrevious) or ErrKeyModified (with it) and carries the
 	// current pair; nothing was written. Only a live pair makes an ErrKeyExists, and the
 	// error carries it: a key that is deleted and created over and over while the
-	// call looks for a free moment is another error, after which nothing was written.
+	// call looks for a free moment is an ErrThrottled, and nothing was written.
 	// *UncertainError: the pair may have been written, now or later.
 	// It costs one write, also when the race is lost; on DynamoDB another one each time
 	// that the key was deleted meanwhile, or by a machine whose clock is ahead and less

@@ -102,7 +102,8 @@ func (op *operation) budget(ctx context.Context) (context.Context, context.Cance
 
 // again waits until the next round of an operation may begin, since the row
 // has changed between a look at it and a write. The second round begins at
-// once. An error says that time is up, and that nothing was applied.
+// once. An error says that time is up, and is one of an operation of which no
+// attempt is unknown.
 func (op *operation) again(ctx context.Context) error {
 	if op.pauses == nil {
 		op.pauses = op.newBackoff()
@@ -113,11 +114,11 @@ func (op *operation) again(ctx context.Context) error {
 	err := clock.Sleep(budget, op.store.clock, op.pauses.NextBackOff())
 	switch {
 	case ctx.Err() != nil:
-		return fmt.Errorf("dynamokv: key %q: %w (%w)", op.key, ctx.Err(), errBusy)
+		return fmt.Errorf("dynamokv: key %q: %w: %w (%w)", op.key, kv.ErrThrottled, errBusy, ctx.Err())
 	case err != nil || budget.Err() != nil:
-		return fmt.Errorf("dynamokv: key %q: gave up: %w", op.key, errBusy)
+		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, errBusy)
 	case op.late():
-		return fmt.Errorf("dynamokv: key %q: %w (%w)", op.key, errTooLate, errBusy)
+		return fmt.Errorf("dynamokv: key %q: %w: %w (%w)", op.key, kv.ErrThrottled, errBusy, errTooLate)
 	}
 	return nil
 }

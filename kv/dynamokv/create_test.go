@@ -111,7 +111,7 @@ func TestACreateThatMeetsOnlyDeadRowsIsNotApplied(t *testing.T) {
 				}
 				start := time.Now()
 				_, err := s.AtomicPut(ctx, "key", kv.WithString("mine"))
-				requireOnly(t, err, nil)
+				requireOnly(t, err, kv.ErrThrottled)
 				require.ErrorContains(t, err, `"key"`)
 				require.Equal(t, ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), err)
 				took := time.Since(start)
@@ -212,7 +212,7 @@ func TestACreateOnAnEndpointThatReturnsNoRow(t *testing.T) {
 					}))
 					p, err := s.AtomicPut(t.Context(), "key", kv.WithString("mine"))
 					if n == 1<<30 {
-						requireOnly(t, err, nil)
+						requireOnly(t, err, kv.ErrThrottled)
 						require.Less(t, tries, 50)
 						return
 					}
@@ -286,7 +286,7 @@ func TestAPutOverARowThatComesAndGoes(t *testing.T) {
 				start := time.Now()
 				err := s.Put(t.Context(), "key", kv.WithString("mine"))
 				if !c.want {
-					requireOnly(t, err, nil)
+					requireOnly(t, err, kv.ErrThrottled)
 					require.InDelta(t, 10*time.Second, time.Since(start), float64(1100*time.Millisecond))
 					require.Less(t, tries, 50)
 					return
@@ -296,4 +296,26 @@ func TestAPutOverARowThatComesAndGoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Put of which an attempt is unknown stays unknown when its time is up.
+func TestAnUnknownPutOverARowThatComesAndGoes(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		server := newMem()
+		theirs, _ := memStore(t, server)
+		s, client := memStore(t, server)
+		client.Inject(func(ctx context.Context, c dynamomem.Call, apply dynamomem.Apply) (any, error) {
+			if c.Number == 1 {
+				return dynamomem.Lost(dynamomem.ErrCut)(ctx, c, apply)
+			}
+			require.NoError(t, theirs.Delete(t.Context(), "key"))
+			return apply()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		err := s.Put(ctx, "key")
+		requireOnly(t, err, kv.ErrUncertain)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
 }

@@ -110,7 +110,7 @@ func fuzzCreate(t *testing.T, s *dynamokv.Store, dead bool) {
 		_, err := s.AtomicPut(t.Context(), "key")
 		require.Error(t, err)
 		if dead && !errors.Is(err, kv.ErrFormat) {
-			requireOnly(t, err, nil)
+			requireOnly(t, err, kv.ErrThrottled)
 			return
 		}
 		requireFormat(t, err, kv.ErrKeyExists)

@@ -2,6 +2,7 @@ package dynamokv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -33,7 +34,7 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 			return err
 		}
 		if err := op.again(ctx); err != nil && op.unknown {
-			return op.uncertain(nil, err)
+			return op.uncertain(nil, errors.Join(ctx.Err(), errRaced))
 		} else if err != nil {
 			return err
 		}
