@@ -18,8 +18,8 @@
 //
 //	S1  Reads are strongly consistent unless EventuallyConsistent is given.
 //	S2  AtomicPut with a previous pair applies only if the live pair has exactly its version;
-//	    without one, only if the key has no live pair, and only a live pair refuses it.
-//	    AtomicDelete applies only at its version.
+//	    without one, only if the key has no live pair, and only a live pair
+//	    refuses it. AtomicDelete applies only at its version.
 //	S3  Versions of a key only grow: across Delete, AtomicDelete, expiry and re-creation too.
 //	    A conditional write, a create included, is applied at most once, however often and
 //	    however late its attempts arrive. A blind Put or Delete is not: one that arrives late

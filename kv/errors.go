@@ -10,7 +10,8 @@ import (
 var (
 	// ErrKeyNotFound: the key has no live pair.
 	ErrKeyNotFound = errors.New("kv: key not found")
-	// ErrKeyExists: AtomicPut without a previous pair found a live one, which the ConflictError carries.
+	// ErrKeyExists: AtomicPut without a previous pair found a live one, which the
+	// ConflictError carries.
 	ErrKeyExists = errors.New("kv: key exists")
 	// ErrKeyModified: the live pair is not the previous one, or there is none. See ConflictError.
 	ErrKeyModified = errors.New("kv: key modified")
@@ -18,7 +19,8 @@ var (
 	ErrUncertain = errors.New("kv: outcome unknown")
 	// ErrClock: this machine's clock is too wrong for the store to work with. Nothing was written.
 	ErrClock = errors.New("kv: local clock is wrong")
-	// ErrThrottled: there was too much load on the store, or on the key, for every attempt. Nothing was written.
+	// ErrThrottled: there was too much load on the store, or on the key, for every
+	// attempt. Nothing was written.
 	ErrThrottled = errors.New("kv: throttled")
 	// ErrTooLarge: key, value and fields together exceed MaxPairSize. Nothing was sent.
 	ErrTooLarge = errors.New("kv: pair too large")
@@ -57,8 +59,8 @@ type ConflictError struct {
 	// Create tells that the write was an AtomicPut without a previous pair, so that the error
 	// matches ErrKeyExists, not ErrKeyModified.
 	Create bool
-	// Current is the live pair that stood in the way. It is never nil if Create is
-	// true. Else nil says that the key has no live pair.
+	// Current is the live pair that stood in the way. It is never nil if Create
+	// is true. Else nil says that the key has no live pair.
 	Current *KVPair
 	// Version is that of the store's row, live or not; 0 if it has none.
 	Version uint64

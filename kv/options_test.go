@@ -58,6 +58,7 @@ func errorOf(option any) error {
 
 func TestDurationsHaveBounds(t *testing.T) {
 	t.Parallel()
+	const short = 10 * time.Millisecond
 	for _, c := range []struct {
 		name        string
 		option      func(time.Duration) any
@@ -65,8 +66,8 @@ func TestDurationsHaveBounds(t *testing.T) {
 	}{
 		{"WithTTL", func(d time.Duration) any { return kv.WithTTL(d) }, time.Millisecond, kv.MaxTTL},
 		{"WithSweepAfter", func(d time.Duration) any { return kv.WithSweepAfter(d) }, time.Second, kv.MaxTTL},
-		{"WithAttemptTimeout", func(d time.Duration) any { return kv.WithAttemptTimeout(d) }, 10 * time.Millisecond, time.Minute},
-		{"WithWatchInterval", func(d time.Duration) any { return kv.WithWatchInterval(d) }, 10 * time.Millisecond, time.Hour},
+		{"WithAttemptTimeout", func(d time.Duration) any { return kv.WithAttemptTimeout(d) }, short, time.Minute},
+		{"WithWatchInterval", func(d time.Duration) any { return kv.WithWatchInterval(d) }, short, time.Hour},
 	} {
 		for _, d := range []time.Duration{c.least, c.most} {
 			require.NoError(t, errorOf(c.option(d)), "%s(%v)", c.name, d)
@@ -79,7 +80,8 @@ func TestDurationsHaveBounds(t *testing.T) {
 	}
 }
 
-// Who asks to keep the expiry of a pair that was made by hand must not make one that no store can read.
+// Who asks to keep the expiry of a pair that was made by hand must not make one
+// that no store can read.
 func TestAKeptExpiryIsATime(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -87,7 +87,8 @@ func AtomicPutSettings(key string, options []WriteOption) (WriteSettings, error)
 		}
 	}
 	if s.KeepTTL && !isTime(s.Previous.Expires) {
-		return WriteSettings{}, fmt.Errorf("kv: AtomicPut %q: WithKeepTTL: the previous pair expires at %v, want none or the years 1970 to 9999: %w",
+		return WriteSettings{}, fmt.Errorf(
+			"kv: AtomicPut %q: WithKeepTTL: the previous pair expires at %v, want none or the years 1970 to 9999: %w",
 			key, s.Previous.Expires, ErrInvalidOption)
 	}
 	return s, nil

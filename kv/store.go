@@ -12,7 +12,8 @@ const (
 	MaxPairSize = 396 << 10
 )
 
-// MaxTTL is the longest time of [WithTTL] and [WithSweepAfter], on every driver: 100 years of 365 days.
+// MaxTTL is the longest time of [WithTTL] and [WithSweepAfter], on every
+// driver: 100 years of 365 days.
 const MaxTTL = 100 * 365 * 24 * time.Hour
 
 // Store holds pairs. The package comment says what its methods have in common (S1 to S6).
@@ -53,13 +54,13 @@ type Store interface {
 	//
 	// On success it returns the pair as it is now. A lost race is a *ConflictError that
 	// matches ErrKeyExists (without WithPrevious) or ErrKeyModified (with it) and carries the
-	// current pair; nothing was written. Only a live pair makes an ErrKeyExists, and the
-	// error carries it: a key that is deleted and created over and over while the
-	// call looks for a free moment is an ErrThrottled, and nothing was written.
-	// *UncertainError: the pair may have been written, now or later.
-	// It costs one write, also when the race is lost; on DynamoDB another one each time
-	// that the key was deleted meanwhile, or by a machine whose clock is ahead and less
-	// long ago than the clocks differ.
+	// current pair; nothing was written. Only a live pair makes an ErrKeyExists,
+	// and the error carries it: a key that is deleted and created over and over
+	// while the call looks for a free moment is an ErrThrottled, and nothing was
+	// written. *UncertainError: the pair may have been written, now or later.
+	// It costs one write, also when the race is lost; on DynamoDB another one each
+	// time that the key was deleted meanwhile, or by a machine whose clock is
+	// ahead and less long ago than the clocks differ.
 	AtomicPut(ctx context.Context, key string, options ...WriteOption) (*KVPair, error)
 
 	// AtomicDelete removes the pair of key only if its version is that of previous. Its errors

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -35,12 +34,7 @@ func TestAnEmulatorHasServedRequestsBeforeItIsUsed(t *testing.T) {
 	if os.Getenv(dynamolocal.EndpointVariable) != "" {
 		t.Skip("the emulator is not one that was started here")
 	}
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, dynamolocal.Endpoint(t), strings.NewReader("{}"))
-	require.NoError(t, err)
-	request.Header.Set("X-Amz-Target", "DynamoDB_20120810.ListTables")
-	request.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=dynalockwarm/20200101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0")
-	response, err := http.DefaultClient.Do(request)
+	response, err := dynamolocal.Post(t.Context(), dynamolocal.Endpoint(t), "ListTables", "{}")
 	require.NoError(t, err)
 	body, err := io.ReadAll(response.Body)
 	require.NoError(t, err)

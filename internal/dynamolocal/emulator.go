@@ -63,11 +63,14 @@ func (e *emulator) answers(ctx context.Context) bool {
 func (e *emulator) warmUp(ctx context.Context) error {
 	for _, request := range [][2]string{
 		{"CreateTable", `{"TableName":"warm","BillingMode":"PAY_PER_REQUEST",
-			"KeySchema":[{"AttributeName":"k","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"k","AttributeType":"S"}]}`},
+			"KeySchema":[{"AttributeName":"k","KeyType":"HASH"}],
+			"AttributeDefinitions":[{"AttributeName":"k","AttributeType":"S"}]}`},
 		{"PutItem", `{"TableName":"warm","Item":{"k":{"S":"a"}},"ConditionExpression":"attribute_not_exists(k)"}`},
-		{"UpdateItem", `{"TableName":"warm","Key":{"k":{"S":"a"}},"UpdateExpression":"SET v = :v","ExpressionAttributeValues":{":v":{"N":"1"}}}`},
+		{"UpdateItem", `{"TableName":"warm","Key":{"k":{"S":"a"}},
+			"UpdateExpression":"SET v = :v","ExpressionAttributeValues":{":v":{"N":"1"}}}`},
 		{"GetItem", `{"TableName":"warm","Key":{"k":{"S":"a"}}}`},
-		{"Query", `{"TableName":"warm","KeyConditionExpression":"k = :k","ExpressionAttributeValues":{":k":{"S":"a"}}}`},
+		{"Query", `{"TableName":"warm",
+			"KeyConditionExpression":"k = :k","ExpressionAttributeValues":{":k":{"S":"a"}}}`},
 	} {
 		response, err := e.post(ctx, request[0], request[1])
 		if err != nil {
@@ -93,7 +96,8 @@ func (e *emulator) post(ctx context.Context, operation, body string) (*http.Resp
 	request.Header.Set("Origin", e.name)
 	request.Header.Set("X-Amz-Target", "DynamoDB_20120810."+operation)
 	request.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	request.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential="+warmKey+"/20200101/"+Region+"/dynamodb/aws4_request, SignedHeaders=host, Signature=0")
+	request.Header.Set("Authorization", fmt.Sprintf(
+		"AWS4-HMAC-SHA256 Credential=%s/20200101/%s/dynamodb/aws4_request, SignedHeaders=host, Signature=0", warmKey, Region))
 	return http.DefaultClient.Do(request)
 }
 

@@ -254,7 +254,8 @@ func TestACreateOnAnEndpointThatReturnsRowsNowAndThen(t *testing.T) {
 func TestACreateOverADeadRowOfTheGreatestVersion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s, _ := offlineStore(t, always(`"version":{"N":"18446744073709551614"},"writer":{"S":"w"},"deleted":{"BOOL":true}`))
+		const dead = `"version":{"N":"18446744073709551614"},"writer":{"S":"w"},"deleted":{"BOOL":true}`
+		s, _ := offlineStore(t, always(dead))
 		_, err := s.AtomicPut(t.Context(), "key")
 		requireOnly(t, err, kv.ErrFormat)
 	})

@@ -29,9 +29,9 @@
 // write id and the :now of its conditions are fixed when it begins. A condition that fails and returns our own
 // write id was ours (S5); after a lost answer, one that does not prove that ours can no longer land is an ErrUncertain.
 //
-// A create that fails on a dead row is tried anew above that row's version, as an
-// operation with another write id, within the same time. So is a Put whose row
-// changed between a look at it and the write.
+// A create that fails on a dead row is tried anew above that row's version, as
+// an operation with another write id, within the same time. So is a Put whose
+// row changed between a look at it and the write.
 //
 // # What is assumed of clocks
 //

@@ -43,7 +43,8 @@ func TestAPairExpiresToTheMillisecond(t *testing.T) {
 	})
 }
 
-// A pair that does not expire must not be swept for a hint that an older write gave.
+// A pair that does not expire must not be swept for a hint that an older write
+// gave.
 func TestPutWithKeepTTLLeavesNoOlderHint(t *testing.T) {
 	t.Parallel()
 	hint := kv.WithSweepAfter(48 * time.Hour)
@@ -66,7 +67,8 @@ func TestPutWithKeepTTLLeavesNoOlderHint(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server := newMem()
 				s, client := memStore(t, server)
-				require.NoError(t, s.Put(t.Context(), "key", append(c.first, kv.WithString("1"), kv.WithFields(kv.Fields{"f": 1}))...))
+				first := append(c.first, kv.WithString("1"), kv.WithFields(kv.Fields{"f": 1}))
+				require.NoError(t, s.Put(t.Context(), "key", first...))
 				before, err := s.Get(t.Context(), "key")
 				require.NoError(t, err)
 				client.Inject(nil)

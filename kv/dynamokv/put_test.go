@@ -25,7 +25,7 @@ func TestAPutOverARowThatComesAndGoes(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				server := newMem()
 				theirs, _ := memStore(t, server)
-				require.NoError(t, theirs.Delete(t.Context(), "key")) // its fields must not come back, so Put looks first
+				require.NoError(t, theirs.Delete(t.Context(), "key")) // Put looks first: fields must not come back
 				s, client := memStore(t, server)
 				tries := 0
 				client.Inject(func(_ context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {

@@ -111,7 +111,8 @@ func WithPartition(id string) Option {
 func WithRetention(d time.Duration) Option {
 	return func(c *config) error {
 		if d != 0 && (d < minRetention || d > maxRetention) {
-			return fmt.Errorf("WithRetention(%v): want 0, or %v to %v: %w", d, minRetention, maxRetention, kv.ErrInvalidOption)
+			return fmt.Errorf("WithRetention(%v): want 0, or %v to %v: %w",
+				d, minRetention, maxRetention, kv.ErrInvalidOption)
 		}
 		c.retention = d
 		return nil

@@ -203,7 +203,9 @@ func TestWhatKeyNamesAreAllowed(t *testing.T) {
 	long := strings.Repeat("n", 255)
 	_, err := dynamokv.New(newMem().Client(), "table", dynamokv.WithKeyNames(long, "sk"))
 	require.NoError(t, err)
-	for _, names := range [][2]string{{"", "sk"}, {"pk", ""}, {"pk", "pk"}, {"pk", "version"}, {"payload", "sk"}, {long + "n", "sk"}, {"pk", long + "n"}} {
+	for _, names := range [][2]string{
+		{"", "sk"}, {"pk", ""}, {"pk", "pk"}, {"pk", "version"}, {"payload", "sk"}, {long + "n", "sk"}, {"pk", long + "n"},
+	} {
 		_, err := dynamokv.New(newMem().Client(), "table", dynamokv.WithKeyNames(names[0], names[1]))
 		require.ErrorIs(t, err, kv.ErrInvalidOption, "%q", names)
 	}

@@ -46,9 +46,9 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 	}
 }
 
-// merge makes the sender of the UpdateItem of a Put. r is the live row as it was
-// last seen, nil if it was not. It leaves alone rows that merging would bring
-// old fields of back to life.
+// merge makes the sender of the UpdateItem of a Put. r is the live row as it
+// was last seen, nil if it was not. It leaves alone rows that merging would
+// bring old fields of back to life.
 func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string, r *row) sender {
 	e := newExpression()
 	set := []string{

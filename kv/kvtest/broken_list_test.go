@@ -83,8 +83,8 @@ func (s *forgiving) AtomicPut(ctx context.Context, key string, options ...kv.Wri
 	return s.sound.AtomicPut(ctx, key, options...)
 }
 
-// haunted refuses every tenth create of a key that was freed, and shows the pair
-// that was there before, or none.
+// haunted refuses every tenth create of a key that was freed, and shows the
+// pair that was there before, or none.
 type haunted struct {
 	sound
 	shows bool

@@ -212,9 +212,9 @@ func (f *freed) by(remove func() error) error {
 	return err
 }
 
-// testOnlyALivePairRefusesACreate: all create one key and delete it again. However
-// often it is freed while a create is under way, the create is applied, or the
-// pair that stood in its way is told: one that may have been live then.
+// testOnlyALivePairRefusesACreate: all create one key and delete it again.
+// However often it is freed while a create is under way, the create is applied,
+// or the pair that stood in its way is told: one that may have been live then.
 func testOnlyALivePairRefusesACreate(t *testing.T, e *env) {
 	var keys freed
 	e.contend(t, func(ctx context.Context, worker int, store kv.Store) error {
@@ -230,7 +230,7 @@ func testOnlyALivePairRefusesACreate(t *testing.T, e *env) {
 				case pair.Key != e.key("k") || pair.Version != lost.Version || pair.String() == "":
 					return fmt.Errorf("pair %+v is not the one of version %d", pair, lost.Version)
 				case pair.Version <= dead:
-					return fmt.Errorf("version %d refused the create, and all up to %d were dead before it", pair.Version, dead)
+					return fmt.Errorf("version %d refused the create, but all up to %d were dead", pair.Version, dead)
 				}
 			} else if err != nil {
 				return err

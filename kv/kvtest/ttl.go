@@ -60,7 +60,8 @@ func testLongestTTL(t *testing.T, e *env) {
 	e.put(t, "put", kv.WithTTL(kv.MaxTTL), kv.WithSweepAfter(kv.MaxTTL))
 	e.put(t, "put", kv.WithKeepTTL())
 	first := e.create(t, "swapped", kv.WithTTL(kv.MaxTTL), kv.WithSweepAfter(kv.MaxTTL))
-	_, err := e.store.AtomicPut(e.ctx, e.key("swapped"), kv.WithPrevious(first), kv.WithKeepTTL(), kv.WithSweepAfter(kv.MaxTTL))
+	keep := []kv.WriteOption{kv.WithPrevious(first), kv.WithKeepTTL(), kv.WithSweepAfter(kv.MaxTTL)}
+	_, err := e.store.AtomicPut(e.ctx, e.key("swapped"), keep...)
 	require.NoError(t, err)
 	for _, name := range []string{"put", "swapped"} {
 		require.WithinDuration(t, start.Add(kv.MaxTTL), e.get(t, name).Expires, scenarioBound*e.patience)
