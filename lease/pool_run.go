@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -82,15 +83,15 @@ func (p *Pool) join(ctx context.Context) (leave func(), err error) {
 	cordoned := p.cordoned
 	p.mu.Unlock()
 	var leaves []func()
-	leave = func() {
+	leave = func() { // the pool itself goes first
 		p.mu.Lock()
 		p.running = false
 		if p.uncordon != nil {
-			leaves = append(leaves, p.uncordon)
+			leaves = append([]func(){p.uncordon}, leaves...)
 		}
 		p.uncordon = nil
 		p.mu.Unlock()
-		for _, leave := range leaves {
+		for _, leave := range slices.Backward(leaves) {
 			leave()
 		}
 	}
@@ -180,6 +181,9 @@ func (m *poolMember) untilNext(err error) (time.Duration, error) {
 		m.failing = clock.Reading{}
 		if settling := m.settling(); settling > 0 {
 			pause = min(pause, settling)
+		}
+		if m.self == "" { // the session was lost, and may be replaced any time
+			pause = min(pause, m.interval/10)
 		}
 		return min(pause, m.view.patience, m.searching()), nil
 	}
