@@ -48,16 +48,15 @@ func KeepValue() AcquireOption {
 	}
 }
 
-// WithRetention makes the key keep its value, as KeepValue does, but lets the store remove it once nobody has held the key for d, which
-// must be at least a second. It is a hint, for garbage: dynamokv follows it, other drivers may not, and it does not count for a key that its holder left
-// to Close, or to its death, before somebody has taken and released it. Default: it is kept for ever.
+// WithRetention makes the key keep its value, as KeepValue does, but lets the
+// store remove it once nobody has held the key for d, a second to ten years. It
+// is a hint, for garbage: dynamokv follows it, other drivers may not, and it
+// does not count for a key that its holder left to Close, or to its death,
+// before somebody has taken and released it. Default: it is kept for ever.
 func WithRetention(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
-		if d < time.Second {
-			return fmt.Errorf("lease: WithRetention(%v): want at least 1s: %w", d, ErrInvalid)
-		}
 		a.keep, a.retention = true, d
-		return nil
+		return within("WithRetention", d, time.Second, tenYears)
 	}
 }
 
@@ -66,23 +65,19 @@ func WithRetention(d time.Duration) AcquireOption {
 // always has, the TTL less its margin and 1.1 heartbeats: 8 s at the defaults. Default 0.
 func WithMinRemaining(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
-		if d < 0 {
-			return fmt.Errorf("lease: WithMinRemaining(%v): want 0 or more: %w", d, ErrInvalid)
-		}
 		a.minRemaining = d
 		return nil
 	}
 }
 
-// WithMaxHold ends the lease d after it was acquired, however healthy its holder is: its context's cause says ReasonMaxHold, and the
-// client gives the key back when the holder had its margin to stop. At least a second. Default: no bound.
+// WithMaxHold ends the lease d after it was acquired, however healthy its
+// holder is: its context's cause says ReasonMaxHold, and the client gives the
+// key back when the holder had its margin to stop. A second to ten years.
+// Default: no bound.
 func WithMaxHold(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
-		if d < time.Second {
-			return fmt.Errorf("lease: WithMaxHold(%v): want at least 1s: %w", d, ErrInvalid)
-		}
 		a.maxHold = d
-		return nil
+		return within("WithMaxHold", d, time.Second, tenYears)
 	}
 }
 
@@ -96,9 +91,10 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 			return err
 		}
 	}
-	if most := c.ttl - c.margin - c.heartbeat*11/10; a.minRemaining > most {
-		return fmt.Errorf("lease: WithMinRemaining(%v): a TTL of %v with a heartbeat every %v always leaves %v, want no more: %w",
-			a.minRemaining, c.ttl, c.heartbeat, most, ErrInvalid)
+	most := c.ttl - c.margin - c.heartbeat*11/10
+	if a.minRemaining < 0 || a.minRemaining > most {
+		return fmt.Errorf("lease: WithMinRemaining(%v): want 0s to %v, with a TTL of %v and a heartbeat every %v: %w",
+			a.minRemaining, most, c.ttl, c.heartbeat, ErrInvalid)
 	}
 	return nil
 }

@@ -78,9 +78,10 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	background, stop := context.WithCancel(context.Background())
 	open, closing := context.WithCancelCause(background)
 	return &Client{
-		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()), writeDelay: kv.MaxWriteDelay(store),
-		sightings: sightings{byID: map[string]*sighting{}},
-		open:      open, close: closing, background: background, stop: stop,
+		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
+		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
+		sightings:  sightings{byID: map[string]*sighting{}},
+		open:       open, close: closing, background: background, stop: stop,
 		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
 		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{}, calls: map[uint64]context.CancelCauseFunc{},
 	}, nil

@@ -22,6 +22,18 @@ const (
 	MaxKeySize = 1000
 )
 
+// tenYears bounds what a key may ask for: how long it is held, and how long its
+// value is kept.
+const tenYears = 10 * 365 * 24 * time.Hour
+
+// within refuses a duration that is out of its option's bounds.
+func within(option string, d, least, most time.Duration) error {
+	if d < least || d > most {
+		return fmt.Errorf("lease: %s(%v): want %v to %v: %w", option, d, least, most, ErrInvalid)
+	}
+	return nil
+}
+
 // retryPause is what R3 allows for the pause between two attempts of a driver.
 const retryPause = 50 * time.Millisecond
 
@@ -44,36 +56,30 @@ type Option func(*settings) error
 // others take over from a process that died. Between 3 s and 24 h, default 15 s.
 func WithTTL(ttl time.Duration) Option {
 	return func(s *settings) error {
-		if ttl < MinTTL || ttl > MaxTTL {
-			return fmt.Errorf("lease: WithTTL(%v): want %v to %v: %w", ttl, MinTTL, MaxTTL, ErrInvalid)
-		}
 		s.ttl = ttl.Truncate(time.Millisecond)
-		return nil
+		return within("WithTTL", ttl, MinTTL, MaxTTL)
 	}
 }
 
-// WithHeartbeat sets the interval of the session's heartbeats, each one write. Default a third of the TTL. New refuses
-// one that leaves no room for a lost answer before the trust deadline (R3).
+// WithHeartbeat sets the interval of the session's heartbeats, each one write.
+// 100 ms to 24 h, default a third of the TTL. New refuses one that leaves no
+// room for a lost answer before the trust deadline (R3).
 func WithHeartbeat(interval time.Duration) Option {
 	return func(s *settings) error {
-		if interval < 100*time.Millisecond {
-			return fmt.Errorf("lease: WithHeartbeat(%v): want at least 100ms: %w", interval, ErrInvalid)
-		}
 		s.heartbeat = interval
-		return nil
+		return within("WithHeartbeat", interval, 100*time.Millisecond, MaxTTL)
 	}
 }
 
-// WithMargin sets how long before its TTL is over a session that is not renewed is not believed in any more: the time that holders have to stop their
-// work, once their contexts have ended, until others may have the key. At least 100 ms; New refuses one that leaves no room for a heartbeat and a lost answer
-// before it (R3). Default a tenth of the TTL, but at least 500 ms.
+// WithMargin sets how long before the TTL ends an unrenewed session stops being
+// trusted. Holders have this long to stop their work after their contexts end,
+// until others may have the key. 100 ms to 24 h, default a tenth of the TTL,
+// but at least 500 ms. New refuses one that leaves no room before it for a
+// heartbeat and a lost answer (R3).
 func WithMargin(d time.Duration) Option {
 	return func(s *settings) error {
-		if d < 100*time.Millisecond {
-			return fmt.Errorf("lease: WithMargin(%v): want at least 100ms: %w", d, ErrInvalid)
-		}
 		s.margin = d
-		return nil
+		return within("WithMargin", d, 100*time.Millisecond, MaxTTL)
 	}
 }
 
@@ -101,29 +107,32 @@ func WithOwner(owner string) Option {
 	}
 }
 
-// WithPoll bounds how often a waiter reads the key: after a tenth of the time since it last changed hands, but not more often
-// than least nor more seldom than most. While the store fails the pauses grow to 5 s, or to most if that is longer. Default 50 ms and 1 s.
+// WithPoll bounds how often a waiter reads the key: after a tenth of the time
+// since it last changed hands, but not more often than least nor more seldom
+// than most. While the store fails the pauses grow to 5 s, or to most if that
+// is longer. 1 ms to 1 h each, default 50 ms and 1 s.
 func WithPoll(least, most time.Duration) Option {
 	return func(s *settings) error {
-		if least < time.Millisecond || most < least {
-			return fmt.Errorf("lease: WithPoll(%v, %v): want at least 1ms, and the second not below the first: %w", least, most, ErrInvalid)
+		if least < time.Millisecond || most < least || most > time.Hour {
+			return fmt.Errorf("lease: WithPoll(%v, %v): want 1ms to %v, and the second not below the first: %w",
+				least, most, time.Hour, ErrInvalid)
 		}
 		s.pollMin, s.pollMax = least, most
 		return nil
 	}
 }
 
-// WithMaxClockSkew lets this client take over from a dead process without watching it for its TTL first, when the dead one's last heartbeat is older
-// than its TTL, a sixteenth and d by this machine's wall clock. d must bound by how much the wall clocks of any two machines differ, steps
-// included: with a clock that is further off, two processes can believe in one lease at once, and only the fencing token keeps them
-// apart. At least 1 ms. Default: wall clocks of other machines are not trusted at all.
+// WithMaxClockSkew lets this client take over from a dead process without
+// watching it for its TTL first, when the dead one's last heartbeat is older
+// than its TTL, a sixteenth and d by this machine's wall clock. d must bound by
+// how much the wall clocks of any two machines differ, steps included: with a
+// clock that is further off, two processes can believe in one lease at once,
+// and only the fencing token keeps them apart. 1 ms to 24 h. Default: wall
+// clocks of other machines are not trusted at all.
 func WithMaxClockSkew(d time.Duration) Option {
 	return func(s *settings) error {
-		if d < time.Millisecond {
-			return fmt.Errorf("lease: WithMaxClockSkew(%v): want at least 1ms: %w", d, ErrInvalid)
-		}
 		s.maxSkew = d
-		return nil
+		return within("WithMaxClockSkew", d, time.Millisecond, MaxTTL)
 	}
 }
 

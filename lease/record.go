@@ -122,7 +122,18 @@ func decodeLease(pair *kv.KVPair) (*leaseRecord, error) {
 	case r.Partition != nil && r.Partition.Format != partitionFormat:
 		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("partition of format %d, this version knows %d", r.Partition.Format, partitionFormat)}
 	}
+	r.MaxHold = bounded(r.MaxHold, 0)
+	r.Sweep = bounded(r.Sweep, time.Second)
 	return &r, nil
+}
+
+// bounded is a span of milliseconds of a row, 0 or less: none, as one that the
+// options allow.
+func bounded(ms int64, least time.Duration) int64 {
+	if ms <= 0 {
+		return 0
+	}
+	return min(max(ms, least.Milliseconds()), tenYears.Milliseconds())
 }
 
 func decode(pair *kv.KVPair, record any) error {
