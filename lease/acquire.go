@@ -343,7 +343,9 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 		s.mu.Unlock()
 	}
 	c.mu.Lock()
-	c.held[r.key] = l
+	if c.covered[record.Acq] == l { // else it was taken away meanwhile, and is given back
+		c.held[r.key] = l
+	}
 	c.mu.Unlock()
 	c.emit(Event{
 		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),

@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -213,5 +214,66 @@ func TestR14RowThatLandsAfterTheLastReadBeganIsStillGivenBack(t *testing.T) {
 		synctest.Wait()
 		require.Nil(t, land)
 		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+// stalled is a clock on which the check of a grant stalls once, when it is
+// armed: what it then returns was true before.
+type stalled struct {
+	clock.Clock
+	armed         atomic.Bool
+	stalls, going chan struct{}
+}
+
+func (c *stalled) Now() clock.Reading {
+	now := c.Clock.Now()
+	if inGrant() && c.armed.CompareAndSwap(true, false) {
+		close(c.stalls)
+		<-c.going
+	}
+	return now
+}
+
+// inGrant reports whether it is called from the last check of a grant.
+func inGrant() bool {
+	callers := make([]uintptr, 16)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers)])
+	check := false
+	for {
+		frame, more := frames.Next()
+		check = check || strings.HasSuffix(frame.Function, ".(*Lease).holdLeft")
+		if check && strings.HasSuffix(frame.Function, ".(*Client).grant") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+func TestR9LeaseThatIsRevokedWhileItIsGrantedDoesNotHaveTheKeyAfterwards(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := &stalled{Clock: clock.System, stalls: make(chan struct{}), going: make(chan struct{})}
+		a, _ := w.client("a", lease.WithClock(c))
+		b, _ := w.client("b")
+		w.turn(a, "warm")
+		c.armed.Store(true)
+		granted := make(chan *lease.Lease, 1)
+		go func() {
+			l, _ := a.TryAcquire(context.Background(), "key", lease.WithMaxHold(time.Hour))
+			granted <- l
+		}()
+		<-c.stalls
+		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+		time.Sleep(ttl) // it is given back
+		require.Empty(t, w.rows("lease/"))
+		close(c.going)
+		l := <-granted
+		require.NotNil(t, l)
+		require.False(t, l.Held())
+		w.turn(a, "key")
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 	})
 }
