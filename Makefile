@@ -7,10 +7,13 @@ LINT := bin/golangci-lint-$(LINT_VERSION)
 CC_FOUND := $(shell test "$$(go env CGO_ENABLED)" = 1 && command -v $$(go env CC | cut -d' ' -f1))
 RACE := $(if $(CC_FOUND),-race)
 
+# A busy machine must not end a run. Go's own limit is ten minutes a package.
+TIMEOUT := -timeout 60m
+
 # each runs a command in every module, the rest too when one fails, and fails if any did.
 each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; (cd $$module && $(1)) || status=1; done; exit $$status
 
-.PHONY: help test test-modules test-short race-notice lint fmt fmt-check tidy-check sim chaos model mutants run bench clean
+.PHONY: help test test-modules test-short check proof race-notice lint fmt fmt-check tidy-check sim chaos model mutants run bench clean
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -21,10 +24,17 @@ test: race-notice ## test every module, with the race detector; DynamoDB Local n
 
 # What is left out for want of a program is in the file that DYNALOCK_TEST_NOT_RUN names (internal/notrun).
 test-modules:
-	$(call each,go test $(RACE) ./...)
+	$(call each,go test $(RACE) $(TIMEOUT) ./...)
 
 test-short: race-notice ## the same without DynamoDB Local, PostgreSQL and the long runs
-	$(call each,go test -short $(RACE) ./...)
+	$(call each,go test -short $(RACE) $(TIMEOUT) ./...)
+
+check: fmt-check lint test-short ## what to run before a commit: format, lint, short tests
+
+proof: ## repeat what is left to chance: histories 50 times, process tests 20 times, a minute of turns
+	cd tests && go test $(RACE) $(TIMEOUT) -count 50 -run 'TestHistories' .
+	cd tests && go test $(RACE) -timeout 4h -count 20 -run 'TestPoolOfProcesses|TestRollingRestarts' .
+	cd tests && DYNALOCK_TEST_TURNS=60s go test $(TIMEOUT) -count 1 -v -run TestTwoClientsInALoop .
 
 race-notice:
 	@$(if $(RACE),true,echo "WARNING: no cgo or no C compiler: tests run WITHOUT the race detector" >&2)
