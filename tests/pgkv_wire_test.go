@@ -96,8 +96,8 @@ func TestPostgresWritesThatAreSentAgainAreAppliedOnce(t *testing.T) {
 					require.NoError(t, write(t.Context(), w.store, previous), faults)
 					require.NotZero(t, w.proxy.writes())
 					pair, err := w.direct.Get(t.Context(), "k")
-					switch {
-					case name == "delete" || name == "atomic delete":
+					switch name {
+					case "delete", "atomic delete":
 						require.ErrorIs(t, err, kv.ErrKeyNotFound)
 					default:
 						require.NoError(t, err)
