@@ -33,7 +33,7 @@ const tries = 3
 // or without, the slot is abandoned.
 //
 // By default each slot's fn is started at most once for as long as outcomes are kept. That depends on no clock, TTL or pause: fn
-// starts only after the store has acknowledged the step to running, a conditional write, and nothing but Forget leads back.
+// starts only after the store has acknowledged the step to running, a conditional write, and once it has started nothing but Forget leads back.
 // The price is that the work of a process that dies is never finished: a slot that was running is known to be begun and not how far
 // it got, and sending a mail again or charging a card again is not for a library to decide. Work that can be repeated says so with
 // TakeOver, and with RetryFailed.
@@ -43,10 +43,10 @@ const tries = 3
 // If Do does not start fn after the step, because its answer was lost or ctx
 // has ended, it takes the step back, in the background if it must, for as
 // long as the client is open and nobody else has claimed the slot. Only the
-// claimer can know that fn never ran. So a slot of which it did not is
-// abandoned all the same if just then the process died, closed its client or
-// stood still for longer than its lease lasts, or if others asked for the
-// slot while the store was out of its reach for that long.
+// claimer can know that fn never ran. So the slot is abandoned although it
+// did not if, in that moment, the process dies, closes its client or stands
+// still for longer than its lease lasts, or if others ask for the slot while
+// the store is out of the claimer's reach for that long.
 type Once struct {
 	client *lease.Client
 	job    string

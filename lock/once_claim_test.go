@@ -72,7 +72,7 @@ func TestOnceGivesTheLeaseOfASlotBackThatItCannotRead(t *testing.T) {
 		ran, err := o.Do(t.Context(), "slot", mustNotRun(t))
 		require.False(t, ran)
 		require.ErrorIs(t, err, lease.ErrFormat)
-		require.Equal(t, []byte(value), requireFree(t, store).Value)
+		require.JSONEq(t, value, string(requireFree(t, store).Value))
 	})
 }
 

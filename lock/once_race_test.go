@@ -3,7 +3,9 @@ package lock_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -35,9 +37,22 @@ func (r *race) start(slot string, token uint64) {
 	r.tokens[slot] = token
 }
 
+// meddler is what the function of a slot does to its lease besides its work.
+type meddler func(context.Context, *rand.Rand, *lease.Lease)
+
+func nothingToIt(context.Context, *rand.Rand, *lease.Lease) {}
+
+// meddleNowAndThen does one of meddling in every second run.
+func meddleNowAndThen(ctx context.Context, random *rand.Rand, l *lease.Lease) {
+	names := slices.Sorted(maps.Keys(meddling))
+	if i := random.IntN(2 * len(names)); i < len(names) {
+		_ = meddling[names[i]](ctx, l)
+	}
+}
+
 // runRace lets five clients whose clocks run apart ask for slots over faulty links, and lose their way to the store while they
-// run one now and then. It returns what a healthy client finds in the end, too.
-func runRace(t *testing.T, seed uint64, options ...lock.OnceOption) (*race, map[string]lock.Outcome) {
+// run one now and then. meddle does something to the lease in each run. It returns what a healthy client finds in the end, too.
+func runRace(t *testing.T, seed uint64, meddle meddler, options ...lock.OnceOption) (*race, map[string]lock.Outcome) {
 	store := memkv.New()
 	r := &race{starts: map[string]int{}, tokens: map[string]uint64{}, ordered: true}
 	slots := []string{"1", "2", "3", "4", "5", "6"}
@@ -55,6 +70,7 @@ func runRace(t *testing.T, seed uint64, options ...lock.OnceOption) (*race, map[
 				time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
 				_, _ = o.Do(t.Context(), slot, func(ctx context.Context, l *lease.Lease) error {
 					r.start(slot, l.Token())
+					meddle(ctx, random, l)
 					if random.IntN(5) == 0 { // out of reach for a while
 						way.setCut(true)
 						time.AfterFunc(2*ttl, func() { way.setCut(false) })
@@ -94,7 +110,7 @@ func TestOnceStartsASlotAtMostOnceWhateverFails(t *testing.T) {
 	seen := map[lock.State]int{}
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
-			r, outcomes := runRace(t, seed)
+			r, outcomes := runRace(t, seed, nothingToIt)
 			for slot, outcome := range outcomes {
 				require.LessOrEqual(t, r.starts[slot], 1, "seed %d slot %s", seed, slot)
 				require.Equal(t, 1, outcome.Attempt, "seed %d slot %s", seed, slot)
@@ -107,12 +123,28 @@ func TestOnceStartsASlotAtMostOnceWhateverFails(t *testing.T) {
 	}
 }
 
+func TestOnceStartsASlotAtMostOnceWhateverItsFunctionDoesToItsLease(t *testing.T) {
+	t.Parallel()
+	seen := map[lock.State]int{}
+	for seed := range uint64(30) {
+		synctest.Test(t, func(t *testing.T) {
+			r, outcomes := runRace(t, seed, meddleNowAndThen)
+			for slot, outcome := range outcomes {
+				require.LessOrEqual(t, r.starts[slot], 1, "seed %d slot %s", seed, slot)
+				seen[outcome.State]++
+			}
+		})
+	}
+	require.Positive(t, seen[lock.StateDone])
+	require.Positive(t, seen[lock.StateAbandoned])
+}
+
 func TestOnceWithTakeOverAndRetryGetsEverySlotDone(t *testing.T) {
 	t.Parallel()
 	again := 0
 	for seed := range uint64(30) {
 		synctest.Test(t, func(t *testing.T) {
-			r, outcomes := runRace(t, seed, lock.TakeOver(), lock.RetryFailed())
+			r, outcomes := runRace(t, seed, nothingToIt, lock.TakeOver(), lock.RetryFailed())
 			require.True(t, r.ordered, "seed %d: tokens of a slot grow", seed)
 			for slot, outcome := range outcomes {
 				require.Equal(t, lock.StateDone, outcome.State, "seed %d slot %s", seed, slot)
