@@ -147,7 +147,6 @@ func TestATermThatWasResignedIsForgotten(t *testing.T) {
 			<-term.Context().Done()
 			time.Sleep(2 * election.DefaultGrace) // its timer has gone off
 			p.link.inject(nil)
-			time.Sleep(10 * time.Second) // the client's attempt to join again has failed
 		},
 		"lost just now": func(p *process, term *election.Term) {
 			p.link.inject(cut)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -40,19 +41,26 @@ type link struct {
 	mu    sync.Mutex
 	calls map[string]int
 	fault kv.Hook // nil: none
+	// faulty ends with the fault, and with it the calls that it holds up.
+	faulty context.Context
+	mend   context.CancelFunc
 }
 
 func newLink(store kv.Store) *link {
 	l := &link{calls: map[string]int{}}
+	l.inject(nil)
 	l.Store = kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		l.mu.Lock()
 		l.calls[call.Op]++
-		fault := l.fault
+		fault, faulty := l.fault, l.faulty
 		l.mu.Unlock()
-		if fault != nil {
-			return fault(ctx, call, next)
+		if fault == nil {
+			return next(ctx)
 		}
-		return next(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(faulty, cancel)()
+		return fault(ctx, call, next)
 	})
 	return l
 }
@@ -62,7 +70,11 @@ func (l *link) Unwrap() kv.Store { return l.Store }
 func (l *link) inject(fault kv.Hook) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.mend != nil {
+		l.mend()
+	}
 	l.fault = fault
+	l.faulty, l.mend = context.WithCancel(context.Background())
 }
 
 // take returns the calls made since it was called last.
@@ -135,6 +147,7 @@ func two(t *testing.T) (store *memkv.Store, a, b *process) {
 
 func (p *process) campaign(t *testing.T) *election.Term {
 	t.Helper()
+	synctest.Wait() // what a fault has held up has ended
 	term, err := p.Campaign(t.Context(), []byte(t.Name()))
 	require.NoError(t, err)
 	return term

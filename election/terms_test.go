@@ -100,6 +100,7 @@ func TestRunLogsWhatItDoesNotReturn(t *testing.T) {
 			a.link.inject(cut)
 			<-ctx.Done()
 			a.link.inject(nil)
+			synctest.Wait() // what the fault has held up has ended
 			return errWork
 		}))
 		require.Positive(t, a.log.count("election: a campaign failed"))
