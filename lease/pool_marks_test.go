@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -184,4 +186,133 @@ func TestPoolPartitionThatIsMarkedAndDoneIsBoth(t *testing.T) {
 		require.True(t, p.Done)
 		require.Equal(t, 9, p.Weight)
 	})
+}
+
+// A partition that is not to be worked on is not, however its row says so.
+func TestPoolMemberDoesNotTakeWhatIsMarked(t *testing.T) {
+	t.Parallel()
+	for _, marks := range []string{`,"done":true`, `,"paused":true`, `,"removed":true`} {
+		synctest.Test(t, func(t *testing.T) {
+			w, b := newWorld(t), newLedger()
+			w.partitions(1)
+			w.addMarked("x", marks)
+			m := w.member("0", b.handler("0"))
+			b.await(t, time.Second, 1, 1)
+			before := w.versions()["lease/p/x"]
+			time.Sleep(5 * interval)
+			require.Equal(t, map[string]int{"0": 1}, b.load())
+			require.Equal(t, before, w.versions()["lease/p/x"])
+			m.leave(t)
+		})
+	}
+}
+
+// It is marked between the listing that shows it to be free and the write that
+// would take it.
+func TestPoolMemberDoesNotTakeWhatIsMarkedJustThen(t *testing.T) {
+	t.Parallel()
+	for name, mark := range map[string]func(context.Context, *lease.Pool) error{
+		"paused": func(ctx context.Context, p *lease.Pool) error { return p.Pause(ctx, "00000") },
+		"paused and weighed": func(ctx context.Context, p *lease.Pool) error {
+			return errors.Join(p.Pause(ctx, "00000"), p.Weigh(ctx, 3, "00000"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w, b := newWorld(t), newLedger()
+				w.partitions(1)
+				tool, _ := w.tool()
+				c, link := w.client("0")
+				marked := link.before(func() error { return mark(t.Context(), tool) })
+				m := w.run(&member{client: c, link: link}, b.handler("0"))
+				require.NoError(t, <-marked)
+				time.Sleep(5 * interval)
+				require.Empty(t, b.begun, "worked on after Pause returned")
+				require.Empty(t, w.heldRows())
+				m.leave(t)
+			})
+		})
+	}
+}
+
+// Whether the holder's session is alive cannot be asked: it may be.
+func TestPoolPauseAndRemoveDoNotTakeSilenceForDeath(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(1)
+		m := w.stubborn(b)
+		b.await(t, time.Minute, 1, 1)
+		p, link := w.tool()
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if strings.HasPrefix(call.Key, "session/") {
+				return errLost
+			}
+			return next(ctx)
+		})
+		for _, call := range []func(context.Context, ...string) error{p.Pause, p.Remove} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			err := call(ctx, "00000")
+			cancel()
+			require.ErrorIs(t, err, lease.ErrHeld)
+			require.ErrorIs(t, err, errLost, "why it is not known")
+			require.Len(t, w.rows("lease/p/"), 1)
+		}
+		require.Equal(t, 1, b.load()["stubborn"])
+		m.stop()
+		<-m.ended
+	})
+}
+
+// A store that refuses a mark for good is not asked again.
+func TestPoolCallsReturnWhatTimeDoesNotMend(t *testing.T) {
+	t.Parallel()
+	for _, op := range []string{"AtomicPut", "Get", "AtomicDelete"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.addMarked("x", `,"removed":true`)
+			p, link := w.tool()
+			failure := kv.ErrClosed
+			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				if call.Op == op {
+					return failure
+				}
+				return next(ctx)
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			switch op {
+			case "AtomicPut":
+				require.ErrorIs(t, p.Weigh(ctx, 2, "x"), failure)
+			case "Get":
+				require.ErrorIs(t, p.Weigh(ctx, 2, "x"), failure)
+			default:
+				require.ErrorIs(t, p.Remove(ctx, "x"), failure)
+			}
+			require.Equal(t, 1, link.take()[op])
+		})
+	}
+}
+
+// Sync does what it can of both.
+func TestPoolSyncThatCannotAddRemovesAllTheSame(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(2)
+		p, link := w.tool()
+		link.setIntercept(onWritesOf("lease/p/new", 0, kv.ErrThrottled))
+		require.ErrorIs(t, p.Sync(t.Context(), "00000", "new"), kv.ErrThrottled)
+		require.Equal(t, []string{"lease/p/00000"}, w.rows("lease/"))
+	})
+}
+
+// A name that stands twice is added once.
+func TestPoolSyncAddsANameThatStandsTwiceOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, link := w.tool()
+	require.NoError(t, p.Sync(t.Context(), "x", "y", "x", "x"))
+	require.Equal(t, map[string]int{"ListPage": 1, "AtomicPut": 2}, link.take())
 }

@@ -184,3 +184,15 @@ func (b *ledger) await(t *testing.T, limit time.Duration, n, members int) time.D
 		time.Sleep(500 * time.Millisecond)
 	}
 }
+
+// heldRows returns the partitions that somebody has.
+func (w *world) heldRows() (held []string) {
+	p, _ := w.tool()
+	for row, err := range p.Partitions(context.Background()) {
+		require.NoError(w.t, err)
+		if row.Owner != "" {
+			held = append(held, row.Name)
+		}
+	}
+	return held
+}
