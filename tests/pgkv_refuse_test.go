@@ -4,6 +4,7 @@ import (
 	"context"
 	crand "crypto/rand"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/pgkv"
 )
+
+// uniqueName returns a name of a table or role that no other test has.
+func uniqueName(what string) string { return what + "_" + strings.ToLower(crand.Text()) }
 
 // refusal returns the error of the first use of a store at dsn, which is that of every method.
 func refusal(t *testing.T, dsn string, options ...pgkv.Option) error {
@@ -70,27 +74,27 @@ func TestPostgresThatIsNotFitIsRefusedAtFirstUse(t *testing.T) {
 	})
 	t.Run("an unlogged table", func(t *testing.T) {
 		t.Parallel()
-		db := openPostgres(t, dsn(pgTimeout))
-		require.NoError(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable("unlogged")))
-		_, err := db.ExecContext(t.Context(), "ALTER TABLE unlogged SET UNLOGGED")
+		db, table := openPostgres(t, dsn(pgTimeout)), uniqueName("unlogged")
+		require.NoError(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable(table)))
+		_, err := db.ExecContext(t.Context(), "ALTER TABLE "+table+" SET UNLOGGED")
 		require.NoError(t, err)
-		err = refusal(t, dsn(pgTimeout), pgkv.WithTable("unlogged"))
+		err = refusal(t, dsn(pgTimeout), pgkv.WithTable(table))
 		require.ErrorIs(t, err, pgkv.ErrUnfit)
 		require.ErrorContains(t, err, "SET LOGGED")
 	})
 	t.Run("another format", func(t *testing.T) {
 		t.Parallel()
-		db := openPostgres(t, dsn(pgTimeout))
-		require.NoError(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable("public.future")))
-		_, err := db.ExecContext(t.Context(), "COMMENT ON TABLE future IS 'dynalock table, format 2'")
+		db, table := openPostgres(t, dsn(pgTimeout)), uniqueName("future")
+		require.NoError(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable("public."+table)))
+		_, err := db.ExecContext(t.Context(), "COMMENT ON TABLE "+table+" IS 'dynalock table, format 2'")
 		require.NoError(t, err)
-		require.ErrorIs(t, refusal(t, dsn(pgTimeout), pgkv.WithTable("future")), kv.ErrFormat)
-		require.ErrorIs(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable("future")), kv.ErrFormat)
+		require.ErrorIs(t, refusal(t, dsn(pgTimeout), pgkv.WithTable(table)), kv.ErrFormat)
+		require.ErrorIs(t, pgkv.EnsureTable(t.Context(), db, pgkv.WithTable(table)), kv.ErrFormat)
 	})
 	t.Run("what is mended is taken", func(t *testing.T) {
 		t.Parallel()
 		db := openPostgres(t, dsn(pgTimeout))
-		role := "mended_" + crand.Text()
+		role := uniqueName("mended")
 		_, err := db.ExecContext(t.Context(), fmt.Sprintf("CREATE ROLE %q SUPERUSER LOGIN", role))
 		require.NoError(t, err)
 		roleDB := openPostgres(t, server.DSN(role, ""))
@@ -129,8 +133,9 @@ func TestAPostgresReplicaIsRefused(t *testing.T) {
 // The program's role needs no more than the pages say.
 func TestPostgresLeastPrivilege(t *testing.T) {
 	t.Parallel()
-	server := postgreslocal.Shared(t)
-	admin := openPostgres(t, sharedPostgres(t))
+	server := postgreslocal.Own(t)
+	admin := openPostgres(t, server.DSN(postgreslocal.Superuser, "", pgTimeout))
+	require.NoError(t, pgkv.EnsureTable(t.Context(), admin))
 	run := func(statement string) {
 		t.Helper()
 		_, err := admin.ExecContext(t.Context(), statement)
