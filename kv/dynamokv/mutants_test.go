@@ -34,7 +34,7 @@ var mutants = []struct {
 	{
 		"expiry ignored by creates", "expression.go",
 		"(attribute_exists(%s) OR %s <= %s)", "(attribute_exists(%s) OR %s < %s AND attribute_not_exists(#n0))",
-		"TestContractInMemory/TTL",
+		"TestAPairExpiresToTheMillisecond",
 	},
 	{
 		"our own write id taken for a conflict", "atomic.go",
