@@ -164,6 +164,7 @@ func TestATermThatWasResignedIsForgotten(t *testing.T) {
 					strike(a, term)
 					_ = term.Resign(t.Context()) // a loss is an error
 					resigned = append(resigned, weak.Make(term))
+					time.Sleep(ttl) // an attempt at a new session may have been cut off
 				}
 				time.Sleep(2 * ttl)
 				synctest.Wait()

@@ -29,8 +29,8 @@ func TestALostTermNextToANewOneIsStillAnswered(t *testing.T) {
 		a.link.inject(cut)
 		<-old.Context().Done()
 		a.link.inject(nil)
+		time.Sleep(ttl) // longer than the grace, and than an attempt at a new session that was cut off
 		next := a.campaign(t)
-		time.Sleep(election.DefaultGrace)
 		require.Greater(t, next.Token(), old.Token())
 		for range many {
 			require.True(t, a.IsLeader(), "by the new one")
@@ -54,7 +54,7 @@ func TestWhoResignsAtTheMomentOfTheLossIsNotReported(t *testing.T) {
 			<-term.Context().Done()
 			a.link.inject(nil)
 			require.ErrorIs(t, term.Resign(t.Context()), lease.ErrLost)
-			time.Sleep(2 * election.DefaultGrace)
+			time.Sleep(ttl) // longer than the grace, and than an attempt at a new session that was cut off
 			require.NoError(t, a.Check())
 		}
 		require.Zero(t, a.log.count("still at work"))
@@ -103,8 +103,8 @@ func TestRunLogsWhatItDoesNotReturn(t *testing.T) {
 			synctest.Wait() // what the fault has held up has ended
 			return errWork
 		}))
-		require.Positive(t, a.log.count("election: a campaign failed"))
-		require.Equal(t, a.log.count("election: a campaign failed"), a.log.count(errLost.Error()))
+		require.Positive(t, a.log.count(errLost.Error()))
+		require.GreaterOrEqual(t, a.log.count("election: a campaign failed"), a.log.count(errLost.Error()))
 		require.Equal(t, 1, a.log.count("election: what fn returned after the loss"))
 		require.Equal(t, 1, a.log.count(errWork.Error()))
 	})
