@@ -15,7 +15,8 @@ import (
 type claim struct {
 	member *poolMember
 	name   string
-	// donor is the live session that it waits for, "" if there is none.
+	// donor is the live session that it waits for until it has a lease, "" if
+	// there is none.
 	donor string
 	// trying ends when it is not wanted any more before it was got; draining is closed when it has to be given back.
 	trying   context.Context
@@ -30,7 +31,7 @@ type claim struct {
 	began    clock.Reading
 	quitting bool
 	moving   bool
-	// calling is the call of the handler that goes on, nil if none does. overdue: it should have stopped by now.
+	// calling is the latest call of the handler, nil before the first. overdue: it should have stopped by now.
 	calling *call
 	overdue bool
 	// limit is the timer of WithDrainTimeout, nil until it runs.
@@ -88,7 +89,7 @@ func (c *claim) live(r *partitionRow) {
 	}
 	defer func() { c.giveBack(l, finished) }()
 	m.mu.Lock()
-	c.lease, c.began, c.donor = l, m.client.clock.Now(), ""
+	c.lease, c.began = l, m.client.clock.Now()
 	m.mu.Unlock()
 	finished = c.work(l)
 }

@@ -57,7 +57,6 @@ func (c *claim) call(l *Lease) (err error) {
 	defer cancel(nil)
 	defer context.AfterFunc(l.Context(), func() { cancel(context.Cause(l.Context())) })()
 	c.setCall(this)
-	defer c.setCall(nil)
 	this.watch()
 	defer this.end()
 	defer func() {
@@ -73,13 +72,13 @@ func (c *claim) call(l *Lease) (err error) {
 	return m.handle(ctx, l)
 }
 
-// setCall notes the call that goes on, whose context ends when draining takes too long.
+// setCall notes a call that begins, whose context ends when draining takes too long.
 func (c *claim) setCall(call *call) {
 	m := c.member
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c.calling = call
-	if call != nil && c.overdue {
+	if c.overdue {
 		call.cancel(ErrDrainTimeout)
 	}
 }

@@ -54,7 +54,7 @@ func (m *partitionMarks) merge(current *kv.KVPair) *partitionMarks {
 		return m
 	}
 	return record.Partition.with(func(theirs *partitionMarks) {
-		theirs.Done = theirs.Done || m.Done
+		theirs.Done = m.Done
 		if m.Saved.After(theirs.Saved) {
 			theirs.Saved = m.Saved
 		}

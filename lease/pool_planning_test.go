@@ -3,6 +3,8 @@ package lease_test
 import (
 	"context"
 	"fmt"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -318,4 +320,109 @@ func TestPoolMemberKeepsForAsLongAsTheResidency(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What is paused or removed is given back at the next plan, whatever the
+// residency and however many moves go on.
+func TestPoolPauseWaitsNeitherForTheResidencyNorForMoves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(30)
+		m := w.member("0", b.handler("0"), lease.WithMinResidency(time.Hour), lease.WithMaxMoves(1))
+		b.await(t, 2*interval, 30, 1)
+		var names []string
+		for i := range 20 {
+			names = append(names, fmt.Sprintf("%05d", i))
+		}
+		began := time.Now()
+		require.NoError(t, m.Pause(t.Context(), names[:10]...))
+		require.NoError(t, m.Remove(t.Context(), names[10:]...))
+		require.LessOrEqual(t, time.Since(began), 3*interval)
+		require.Equal(t, 10, b.load()["0"])
+		m.leave(t)
+	})
+}
+
+// Somebody has deleted the row by hand: its holder is asked to stop.
+func TestPoolHandlerOfAPartitionWhoseRowIsGoneIsAskedToStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(2)
+		m := w.member("0", b.handler("0"))
+		b.await(t, time.Minute, 2, 1)
+		require.NoError(t, w.store.Delete(t.Context(), "lease/p/00001"))
+		time.Sleep(interval * 11 / 10)
+		require.Equal(t, 1, b.load()["0"])
+		w.partitions(2)
+		b.await(t, 2*interval, 2, 1)
+		m.leave(t)
+	})
+}
+
+// polled returns the partitions of which a member has read the row in a while.
+func (l *link) polled(d time.Duration) int {
+	var mu sync.Mutex
+	keys := map[string]bool{}
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		if call.Op == "Get" && strings.HasPrefix(call.Key, "lease/p/") {
+			mu.Lock()
+			keys[call.Key] = true
+			mu.Unlock()
+		}
+		return next(ctx)
+	})
+	time.Sleep(d)
+	l.setIntercept(nil)
+	mu.Lock()
+	defer mu.Unlock()
+	return len(keys)
+}
+
+// It costs requests to wait. A member that stays gives a few at a time, and no
+// more are waited for; one that leaves gives all, and many are.
+func TestPoolMemberWaitsForAsManyPartitionsAsAreOnTheirWay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(80)
+		slow := func(ctx context.Context, l *lease.Lease) error {
+			b.begin("0", l)
+			defer b.end("0", l)
+			<-lease.Draining(ctx)
+			time.Sleep(30 * time.Second)
+			return nil
+		}
+		m := w.member("0", slow, lease.WithMaxMoves(3), lease.WithDrainTimeout(time.Hour))
+		b.await(t, time.Minute, 80, 1)
+		n := w.member("1", b.handler("1"), lease.WithMaxMoves(3))
+		time.Sleep(2 * interval)
+		for range 5 {
+			require.LessOrEqual(t, n.link.polled(2*time.Second), 3)
+		}
+		m.stop()
+		time.Sleep(interval * 11 / 10)
+		require.Equal(t, 32, n.link.polled(5*time.Second))
+		require.NoError(t, <-m.ended)
+		b.await(t, 3*interval, 80, 1)
+		b.requireNoOverlap(t)
+		n.leave(t)
+	})
+}
+
+// A member that is not new any more, or that takes from the dead, takes all at
+// once: what WithMaxMoves bounds is moves.
+func TestPoolMemberTakesWhatNobodyHasAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(1)
+		m := w.member("0", b.handler("0"), lease.WithMaxMoves(1))
+		b.await(t, time.Second, 1, 1)
+		time.Sleep(2 * interval)
+		w.partitions(50)
+		b.await(t, interval*11/10, 50, 1)
+		m.leave(t)
+	})
 }
