@@ -23,6 +23,7 @@ type counter struct {
 	key   string
 	acked atomic.Uint64 // the greatest acknowledged version
 	acks  atomic.Int64
+	last  atomic.Value // the text of the last error
 }
 
 func (c *counter) run(ctx context.Context) error {
@@ -39,6 +40,7 @@ func (c *counter) run(ctx context.Context) error {
 			continue
 		}
 		read, readErr := c.store.Get(ctx, c.key)
+		c.last.Store(fmt.Sprintf("write: %v; read: %v", err, readErr))
 		switch {
 		case errors.Is(readErr, pgkv.ErrTableNotFound):
 			return readErr
@@ -81,7 +83,15 @@ func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 	}
 	for round := range rounds {
 		before := acks()
-		require.Eventually(t, func() bool { return acks() >= before+int64(20+7*round) || len(errs) > 0 }, 2*time.Minute, time.Millisecond)
+		for limit := time.Now().Add(2 * time.Minute); acks() < before+int64(20+7*round) && len(errs) == 0; {
+			time.Sleep(time.Millisecond)
+			if time.Now().After(limit) {
+				for _, c := range counters {
+					t.Logf("%s: %v", c.key, c.last.Load())
+				}
+				require.Fail(t, "no progress", "%d writes in round %d; the server says:\n%s", acks()-before, round, server.Log())
+			}
+		}
 		require.NoError(t, server.Kill())
 		require.NoError(t, server.Start(t.Context()))
 	}
@@ -93,7 +103,7 @@ func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 	}
 	for _, c := range counters {
 		pair, err := openPg(t, dsn, "killed").Get(t.Context(), c.key)
-		require.NoError(t, err)
+		require.NoError(t, err, "%d acknowledged, the last error: %v", c.acks.Load(), c.last.Load())
 		require.GreaterOrEqual(t, pair.Version, c.acked.Load())
 	}
 	t.Logf("%d acknowledged writes, %d kills", acks(), rounds)

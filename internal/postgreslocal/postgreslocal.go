@@ -153,7 +153,10 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) launch(ctx context.Context) error {
 	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port)}
 	for _, setting := range append([]string{
-		"listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=32MB", "log_min_messages=fatal",
+		"listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=32MB", "log_min_messages=log",
+		// After a crash PostgreSQL syncs its files one by one, which takes
+		// minutes where others write to the disk.
+		"recovery_init_sync_method=syncfs",
 	}, s.settings...) {
 		args = append(args, "-c", setting)
 	}
@@ -186,7 +189,7 @@ func (s *Server) await(ctx context.Context) error {
 		case <-s.exited:
 			return fmt.Errorf("postgreslocal: the server exited at once: %s", s.Log())
 		case <-ctx.Done():
-			return fmt.Errorf("postgreslocal: the server does not answer: %w", ctx.Err())
+			return fmt.Errorf("postgreslocal: the server does not answer: %w; it said: %s", ctx.Err(), s.Log())
 		case <-tick.C:
 		}
 	}
@@ -223,31 +226,29 @@ func (s *Server) DSN(role, address string, parameters ...string) string {
 }
 
 // Kill kills the server and its processes with SIGKILL, as a crash of the machine would but for the disk, which keeps
-// what was written to it. It returns when the first process is gone.
+// what was written to it. It returns when all are gone.
 func (s *Server) Kill() error {
-	children := s.children()
 	err := s.process.Kill()
-	for _, pid := range children {
-		kill(pid)
-	}
 	<-s.exited
+	// Now none is added. One that lived on would keep the next server from starting.
+	for pids := s.processes(); len(pids) > 0; pids = s.processes() {
+		for _, pid := range pids {
+			kill(pid)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 	return err
 }
 
-// children returns the processes that the server's first one has started.
-func (s *Server) children() (pids []int) {
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat") // where there is no /proc they notice themselves that the first is gone
-	for _, file := range stats {
-		text, err := os.ReadFile(file)
-		if err != nil {
+// processes returns those that work in the server's folder.
+func (s *Server) processes() (pids []int) {
+	folders, _ := filepath.Glob("/proc/[0-9]*/cwd") // where there is no /proc they notice themselves that the first is gone
+	for _, folder := range folders {
+		if target, err := os.Readlink(folder); err != nil || target != s.data() {
 			continue
 		}
-		_, rest, _ := strings.Cut(string(text), ") ")
-		fields := strings.Fields(rest)
-		if len(fields) > 1 && fields[1] == strconv.Itoa(s.process.Pid) {
-			if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file))); err == nil {
-				pids = append(pids, pid)
-			}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(folder))); err == nil {
+			pids = append(pids, pid)
 		}
 	}
 	return pids
