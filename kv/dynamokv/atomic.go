@@ -85,9 +85,9 @@ func setNextVersion(op *operation, previous *kv.KVPair) error {
 }
 
 // create applies an AtomicPut without a previous pair. Only a live pair refuses
-// it. A dead row whose version is not below ours does not, nor does a row that
-// was gone before an endpoint without an answer's row was asked for it. Then
-// the create is tried anew, above what was seen, until time is up (W2).
+// it. A dead row whose version is not below ours does not. Nor does a row that
+// the endpoint does not return and that is gone when it is read. Then the
+// create is tried anew, above what was seen, until time is up (W2).
 func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) (*kv.KVPair, error) {
 	op.version = s.createVersion(op.wall())
 	for {

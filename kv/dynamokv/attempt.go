@@ -102,8 +102,8 @@ func (op *operation) budget(ctx context.Context) (context.Context, context.Cance
 
 // again waits until the next round of an operation may begin, since the row
 // has changed between a look at it and a write. The second round begins at
-// once. An error says that time is up, and is one of an operation of which no
-// attempt is unknown.
+// once. An error says that time is up and that nothing was written: a caller
+// whose attempts may be unknown returns another one.
 func (op *operation) again(ctx context.Context) error {
 	if op.pauses == nil {
 		op.pauses = op.newBackoff()
