@@ -117,7 +117,24 @@ func TestPoolIsRunAgainAfterAJoinThatFailed(t *testing.T) {
 		failure := errors.New("no permission")
 		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return failure })
 		require.ErrorIs(t, p.Run(t.Context()), failure)
+
+		writes := 0
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if writes++; writes > 1 { // the first tells of the bound
+				return failure
+			}
+			return next(ctx)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, p.Run(ctx), context.DeadlineExceeded)
 		link.setIntercept(nil)
+		time.Sleep(ttl)
+		require.Empty(t, w.joined(), "it is no member, and has no bound")
+		link.take()
+		require.NoError(t, p.Cordon(t.Context(), true))
+		require.Empty(t, link.take(), "there is nobody to tell")
+		require.NoError(t, p.Cordon(t.Context(), false))
 		require.NoError(t, p.Run(t.Context()))
 	})
 }
