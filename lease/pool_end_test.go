@@ -193,3 +193,23 @@ func TestPoolRefusesANilOption(t *testing.T) {
 	require.ErrorIs(t, err, lease.ErrInvalid)
 	require.ErrorContains(t, err, "NewPool")
 }
+
+// A partition that lies idle is not done: it may be resumed, or added again.
+func TestPoolRunGoesOnWhileAPartitionIsPausedOrRemoved(t *testing.T) {
+	t.Parallel()
+	for _, marks := range []string{`,"paused":true`, `,"removed":true`} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.partitions(2)
+			w.addMarked("x", marks)
+			m := w.member("0", finish)
+			time.Sleep(10 * interval)
+			require.Empty(t, m.ended)
+			require.True(t, w.isDone("00000") && w.isDone("00001"))
+			require.NoError(t, m.Add(t.Context(), "x"))
+			require.NoError(t, m.Resume(t.Context(), "x"))
+			require.NoError(t, <-m.ended)
+			require.True(t, w.isDone("x"))
+		})
+	}
+}

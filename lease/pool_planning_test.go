@@ -426,3 +426,21 @@ func TestPoolMemberTakesWhatNobodyHasAtOnce(t *testing.T) {
 		m.leave(t)
 	})
 }
+
+// Rows that name the member's session, and that it knows nothing of, are free:
+// it takes them all at once.
+func TestPoolMemberTakesItsOwnOrphansAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		m := w.member("0", b.handler("0"), lease.WithMaxMoves(1))
+		time.Sleep(2 * interval)
+		session := strings.TrimPrefix(w.rows("session/")[0], "session/")
+		for i := range 20 {
+			row := fmt.Sprintf(`{"f":1,"keep":true,"session":%q,"acq":"lost","owner":"0","partition":{"f":1}}`, session)
+			require.NoError(t, w.store.Put(t.Context(), fmt.Sprintf("lease/p/%05d", i), kv.WithString(row)))
+		}
+		b.await(t, interval*11/10+time.Second, 20, 1)
+		m.leave(t)
+	})
+}

@@ -211,3 +211,26 @@ func TestPoolMemberThatCrashedIsFoundAlsoByListingsThatGoBack(t *testing.T) {
 		first.leave(t)
 	})
 }
+
+// Who has seen that a session is gone does not plan for its member because an
+// old listing still shows it.
+func TestPoolMemberThatHasClosedIsNotPlannedForBecauseAnOldListingShowsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(20)
+		s := w.stale(0)
+		m := w.joinStale(s, "0", b.handler("0"), lease.WithMinResidency(time.Hour))
+		b.await(t, 2*interval, 20, 1)
+		n := w.joinStale(s, "1", b.handler("1"), lease.WithPlanInterval(time.Second))
+		time.Sleep(4 * interval)
+		require.Equal(t, map[string]int{"0": 20}, b.load())
+		s.set(func(s *staleStore) { s.age = 30 * time.Second })
+		require.NoError(t, m.client.Close(t.Context()))
+		<-m.ended
+		// A waiter asks after a session every third of its TTL.
+		took := b.await(t, lease.DefaultTTL/3+3*time.Second, 20, 1)
+		t.Logf("after %v", took)
+		n.leave(t)
+	})
+}
