@@ -48,7 +48,7 @@ type Client struct {
 	ending map[*session]struct{}
 	gates  map[string]*gate
 	spare  *gate
-	turns  turns
+	turns  map[string]turn
 	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release, with the lease where there
 	// is one. A row that names our session with another id is an orphan of ours (R9.2).
 	covered map[string]*Lease
@@ -82,7 +82,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		sightings:  sightings{byID: map[string]*sighting{}},
 		open:       open, close: closing, background: background, stop: stop,
-		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{},
+		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
 		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{}, calls: map[uint64]context.CancelCauseFunc{},
 	}, nil
 }

@@ -27,15 +27,9 @@ type turn struct {
 	rests bool
 }
 
-// over reports whether others have had their chance since.
-func (t turn) over(now time.Duration) bool { return now-t.freed >= t.rest }
-
-// turns are the turns that have just ended, by key.
-type turns struct {
-	byKey map[string]turn
-	// sweepAt is at which size those that are over are forgotten.
-	sweepAt int
-}
+// maxTurns is of how many keys a client remembers its turns. What is forgotten
+// counts as a new one.
+const maxTurns = 256
 
 // endTurn notes that a lease is being released, and reports whether the
 // client leaves the key to others now. The rest is one and a half times the
@@ -46,32 +40,23 @@ func (c *Client) endTurn(l *Lease) (rests bool) {
 	poll := min(max((now-l.granted)/10, c.pollMin), c.pollMax)
 	t := turn{stint: l.stint, freed: now, rest: poll + poll/2}
 	t.rests = now-t.stint >= restShare*t.rest
-	c.turns.add(l.key, t)
-	return t.rests
-}
-
-func (t *turns) add(key string, ended turn) {
-	if len(t.byKey) >= t.sweepAt {
-		for key, old := range t.byKey {
-			if old.over(ended.freed) {
-				delete(t.byKey, key)
-			}
+	for key := range c.turns {
+		if len(c.turns) < maxTurns {
+			break
 		}
-		t.sweepAt = max(64, 2*len(t.byKey))
+		delete(c.turns, key)
 	}
-	if t.byKey == nil {
-		t.byKey = map[string]turn{}
-	}
-	t.byKey[key] = ended
+	c.turns[l.key] = t
+	return t.rests
 }
 
 // turnEnded notes that the key is free: a rest counts from here.
 func (c *Client) turnEnded(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t, ok := c.turns.byKey[key]; ok {
+	if t, ok := c.turns[key]; ok {
 		t.freed = c.clock.Now().Mono
-		c.turns.byKey[key] = t
+		c.turns[key] = t
 	}
 }
 
@@ -79,7 +64,7 @@ func (c *Client) turnEnded(key string) {
 // key for long. Who only tries does not wait longer than a minimum poll.
 func (c *Client) rest(ctx context.Context, r *request) error {
 	c.mu.Lock()
-	t := c.turns.byKey[r.key]
+	t := c.turns[r.key]
 	c.mu.Unlock()
 	if !t.rests {
 		return nil
@@ -97,9 +82,9 @@ func (c *Client) beginTurn(r *request) (granted, stint time.Duration) {
 	now := c.clock.Now().Mono
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	t, ok := c.turns.byKey[r.key]
-	delete(c.turns.byKey, r.key)
-	if !ok || r.blocked || t.over(now) {
+	t, ok := c.turns[r.key]
+	delete(c.turns, r.key)
+	if !ok || r.blocked || now-t.freed >= t.rest {
 		return now, now
 	}
 	return now, t.stint

@@ -223,32 +223,42 @@ func (c *turnedBack) Now() clock.Reading {
 	return clock.Reading{Mono: now.Mono - c.by, Boot: now.Boot - c.by, Wall: now.Wall.Add(-c.by)}
 }
 
-// A statement that arrives three minutes late applies nothing; a minute late it could, and one in time does.
+// A statement that arrives three minutes late applies nothing. One in time
+// does, which shows that it is the time that matters.
 func TestAPostgresStatementThatArrivesThreeMinutesLateAppliesNothing(t *testing.T) {
 	t.Parallel()
-	for name, write := range wireWrites {
-		for late, lands := range map[time.Duration]bool{0: true, 3 * time.Minute: false} {
-			t.Run(fmt.Sprint(name, " ", late), func(t *testing.T) {
-				t.Parallel()
-				c := &turnedBack{patientClock: patientClock{clock.System}}
-				w := openWired(t, pgkv.WithClock(c))
-				require.NoError(t, w.store.Put(t.Context(), "warm"))
-				previous := w.prepare(t, name)
-				before := w.version(t)
-				c.by = late
-				w.proxy.inject(always(heldBack))
-				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-				defer cancel()
-				require.ErrorIs(t, write(ctx, w.store, previous), kv.ErrUncertain)
-				require.Equal(t, before, w.version(t))
-				close(w.proxy.letGo)
-				if lands {
-					require.Eventually(t, func() bool { return w.version(t) != before }, 30*time.Second, 10*time.Millisecond)
-					return
-				}
-				w.proxy.settled(t, w.db)
-				require.Equal(t, before, w.version(t))
-			})
-		}
+	for name := range wireWrites {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			require.False(t, lands(t, name, 3*time.Minute))
+			inTime := false
+			for try := 0; try < 5 && !inTime; try++ { // where a busy client gave up before it had sent all
+				inTime = lands(t, name, 0)
+			}
+			require.True(t, inTime)
+		})
 	}
+}
+
+// lands lets a write of which nobody waits for the answer any more reach the
+// server so late by its clock, and reports whether it is applied.
+func lands(t *testing.T, name string, late time.Duration) bool {
+	t.Helper()
+	c := &turnedBack{patientClock: patientClock{clock.System}}
+	w := openWired(t, pgkv.WithClock(c))
+	require.NoError(t, w.store.Put(t.Context(), "warm"))
+	previous := w.prepare(t, name)
+	before := w.version(t)
+	c.by = late
+	w.proxy.inject(always(heldBack))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	require.ErrorIs(t, wireWrites[name](ctx, w.store, previous), kv.ErrUncertain)
+	require.Equal(t, before, w.version(t))
+	close(w.proxy.letGo)
+	w.proxy.settled(t, w.db)
+	for limit := time.Now().Add(5 * time.Second); late == 0 && w.version(t) == before && time.Now().Before(limit); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return w.version(t) != before
 }
