@@ -37,7 +37,10 @@ func (w *world) failing(work time.Duration, options ...lease.PoolOption) (m *mem
 		ended = time.Now()
 		return errJob
 	}, options...)
-	return m, calls, func() []time.Duration { return all }
+	return m, calls, func() []time.Duration {
+		synctest.Wait()
+		return all
+	}
 }
 
 func TestPoolPausesOfAHandlerThatFailsGrowToAMinute(t *testing.T) {

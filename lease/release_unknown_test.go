@@ -213,6 +213,7 @@ func TestR13LeaseThatIsSurrenderedIsSettledByAnotherAcquisitionInTheRow(t *testi
 		var next *lease.Lease
 		deletes := link.overtake("AtomicDelete", "lease/key", func() { next = w.acquire(b, "key") })
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		require.EqualValues(t, 1, deletes.Load())
 		require.True(t, next.Held())
 		require.Equal(t, lease.ReasonMaxHold, reason(t, l.Release(t.Context())))
