@@ -249,20 +249,33 @@ func TestPoolMemberPlansSoonWithItsNewSession(t *testing.T) {
 	})
 }
 
-// A silent member is found out when its time is over, not at the next plan.
+// A silent member is found out when its time is over since the listing that
+// showed its last heartbeat, not at the next plan.
 func TestPoolMemberThatCrashedIsFoundOutWithoutWaitingForAPlan(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
-		first := w.member("0", b.handler("0"), lease.WithPlanInterval(10*time.Second))
+		events := &recorder{}
+		c, link := w.client("0", lease.WithTTL(lease.DefaultTTL), lease.WithObserver(events.observe))
+		first := w.run(&member{client: c, link: link}, b.handler("0"), lease.WithPlanInterval(time.Minute))
 		b.await(t, time.Minute, 1, 1)
 		idle := w.member("1", b.handler("1"))
-		time.Sleep(time.Minute)
+		time.Sleep(3 * time.Minute)
 		require.Len(t, w.rows("session/"), 2)
 		idle.crash(b, "1")
-		time.Sleep(lease.DefaultTTL*17/16 + 11*time.Second + 2*time.Second) // counted from the next look
-		require.Len(t, w.rows("session/"), 1)
+		listed := make(chan time.Time, 100)
+		first.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == "session/" {
+				listed <- time.Now()
+			}
+			return next(ctx)
+		})
+		shown := <-listed
+		time.Sleep(lease.DefaultTTL*17/16 + time.Second)
+		killed := events.of(lease.EventSessionKilled)
+		require.Len(t, killed, 1)
+		require.WithinDuration(t, shown, killed[0].Time, lease.DefaultTTL*17/16+time.Second/10)
 		first.leave(t)
 	})
 }

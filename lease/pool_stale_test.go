@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -24,8 +25,9 @@ type staleStore struct {
 
 	mu  sync.Mutex
 	age time.Duration
-	// hidden is a key that they do not show.
-	hidden string
+	// hidden is a key that they do not show, fresh a prefix of which they are not
+	// stale.
+	hidden, fresh string
 	// log has every change of a row, a nil pair where it was deleted.
 	log []change
 }
@@ -86,7 +88,7 @@ func (s *staleStore) ListPage(ctx context.Context, prefix string, options ...kv.
 	rows := map[string]*kv.KVPair{}
 	for _, c := range s.log {
 		switch {
-		case time.Since(c.at) < s.age || !strings.HasPrefix(c.key, prefix) || c.key == s.hidden:
+		case prefix != s.fresh && time.Since(c.at) < s.age || !strings.HasPrefix(c.key, prefix) || c.key == s.hidden:
 		case c.pair == nil:
 			delete(rows, c.key)
 		default:
@@ -161,6 +163,31 @@ func TestPoolMemberBelievesWhatItDidNotAStaleListing(t *testing.T) {
 		require.LessOrEqual(t, calls["AtomicPut"], 10+5, "the claims, and heartbeats")
 		b.requireNoOverlap(t)
 		m.leave(t)
+	})
+}
+
+// Others join while no listing shows yet what a member has got: it gives away
+// its surplus, and not what a plan made of old rows gives to others.
+func TestPoolMemberKeepsWhatItHasJustGotWhileNoListingShowsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(60)
+		s := w.stale(5 * time.Second)
+		s.fresh = "session/"
+		options := []lease.PoolOption{lease.WithPlanInterval(time.Second), lease.WithMinResidency(0), lease.WithMaxMoves(60)}
+		var all []*member
+		for i := range 4 {
+			name := fmt.Sprint(i)
+			all = append(all, w.joinStale(s, name, b.handler(name), options...))
+			time.Sleep(1500 * time.Millisecond)
+		}
+		b.await(t, time.Minute, 60, 4)
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, b.takeMoves(), 45, "what the first had too much")
+		for _, m := range all {
+			m.leave(t)
+		}
 	})
 }
 
