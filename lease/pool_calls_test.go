@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,22 +25,28 @@ var errJob = errors.New("the job failed")
 func (w *world) failing(work time.Duration, options ...lease.PoolOption) (m *member, calls *atomic.Int32, gaps func() []time.Duration) {
 	w.partitions(1)
 	calls = new(atomic.Int32)
+	var mu sync.Mutex
 	var ended time.Time
 	var all []time.Duration
 	m = w.member("0", func(_ context.Context, l *lease.Lease) error {
+		mu.Lock()
 		if calls.Add(1) > 1 {
 			all = append(all, time.Since(ended))
 		}
+		mu.Unlock()
 		if !l.Held() {
 			w.t.Error("called with a lease that was lost")
 		}
 		time.Sleep(work)
+		mu.Lock()
+		defer mu.Unlock()
 		ended = time.Now()
 		return errJob
 	}, options...)
 	return m, calls, func() []time.Duration {
-		synctest.Wait()
-		return all
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(all)
 	}
 }
 

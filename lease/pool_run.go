@@ -182,7 +182,9 @@ func (m *poolMember) untilNext(err error) (time.Duration, error) {
 		if settling := m.settling(); settling > 0 {
 			pause = min(pause, settling)
 		}
-		if m.self == "" { // the session was lost, and may be replaced any time
+		if !m.view.has(m.self) || m.heldBack() {
+			// The session was lost, and may be replaced any time, or its new row
+			// was not listed yet; or the listing was too early for what is wanted.
 			pause = min(pause, m.interval/10)
 		}
 		return min(pause, m.view.patience, m.searching()), nil
@@ -198,6 +200,19 @@ func (m *poolMember) untilNext(err error) (time.Duration, error) {
 	}
 	m.report(slog.LevelWarn, "the pool cannot be listed", "error", err)
 	return min(pause, m.troubles.NextBackOff()), nil
+}
+
+// heldBack reports whether the plan gives this member partitions that it does
+// not try to get yet, since their last claims have only just ended.
+func (m *poolMember) heldBack() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name := range m.settled {
+		if m.self != "" && m.owner[name] == m.self && m.claims[name] == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // settling is for how much longer this member is new: others that start with it may not have shown themselves yet.

@@ -60,6 +60,11 @@ func (p *Pool) look(ctx context.Context, known []partitionRow) (*view, error) {
 	return v, nil
 }
 
+// has reports whether a session was listed as a member's.
+func (v *view) has(session string) bool {
+	return slices.ContainsFunc(v.members, func(m planMember) bool { return m.id == session })
+}
+
 // listRows returns the rows of the pool's partitions. What is not a partition is left out.
 func (p *Pool) listRows(ctx context.Context, known []partitionRow, options ...kv.ReadOption) (listing, error) {
 	c, prefix := p.client, leasePrefix+p.key("")
