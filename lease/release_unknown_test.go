@@ -32,7 +32,7 @@ func (l *link) overtake(op, row string, meanwhile func()) (calls *atomic.Int64) 
 			return err
 		}
 		meanwhile()
-		current, err := l.Store.Get(context.WithoutCancel(ctx), row)
+		current, err := l.Get(context.WithoutCancel(ctx), row)
 		if err != nil {
 			current = nil
 		}
