@@ -33,8 +33,7 @@ func plan(members []planMember, partitions []planPartition) []string {
 	p.keep()
 	p.trim()
 	p.place()
-	for p.level() {
-	}
+	p.level()
 	return p.result()
 }
 
@@ -109,14 +108,15 @@ func (p *planner) place() {
 	}
 }
 
-// level moves partitions from those who have most to those who have least, as long as that brings the two closer together. It
-// reports whether it moved any. A giver that cannot be helped is left out from then on: the least load never falls.
-func (p *planner) level() (moved bool) {
+// level moves partitions from those who have most to those who have least, as
+// long as that brings the two closer together. A giver that cannot be helped is
+// left out from then on, since the least load never falls.
+func (p *planner) level() {
 	stuck := make([]bool, len(p.members))
 	for {
 		to, from := p.least(), p.greatest(stuck)
 		if to < 0 || from < 0 {
-			return moved
+			return
 		}
 		i := p.choose(from, p.load[from]-p.load[to])
 		if i < 0 {
@@ -124,7 +124,6 @@ func (p *planner) level() (moved bool) {
 			continue
 		}
 		p.give(to, p.take(from, i))
-		moved = true
 	}
 }
 

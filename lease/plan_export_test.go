@@ -1,5 +1,7 @@
 package lease
 
+import "slices"
+
 // PlanMember and PlanPartition are the planner's arguments, for tests.
 type (
 	PlanMember struct {
@@ -14,7 +16,7 @@ type (
 	}
 )
 
-// Plan calls the planner.
+// Plan calls the planner, which must not change its arguments.
 func Plan(members []PlanMember, partitions []PlanPartition) []string {
 	m := make([]planMember, len(members))
 	for i, member := range members {
@@ -24,5 +26,10 @@ func Plan(members []PlanMember, partitions []PlanPartition) []string {
 	for i, partition := range partitions {
 		p[i] = planPartition{name: partition.Name, weight: partition.Weight, owner: partition.Owner}
 	}
-	return plan(m, p)
+	membersBefore, partitionsBefore := slices.Clone(m), slices.Clone(p)
+	owners := plan(m, p)
+	if !slices.Equal(m, membersBefore) || !slices.Equal(p, partitionsBefore) {
+		panic("the planner has changed its arguments")
+	}
+	return owners
 }

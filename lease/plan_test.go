@@ -201,6 +201,70 @@ func TestPlanMovesOnlyWhatAJoinOrALeaveMustMove(t *testing.T) {
 	require.Equal(t, 100, adopt(), "what the one that left had")
 }
 
+// Exact plans in which the heaviest that fits goes, so that little moves.
+func TestPlanMovesTheHeaviestThatFits(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		weights []int
+		owners  []string
+		want    []string
+	}{
+		"one for many":             {[]int{1, 1, 1, 1, 1, 5}, []string{"a", "a", "a", "a", "a", "a"}, []string{"a", "a", "a", "a", "a", "b"}},
+		"half the gap":             {[]int{1, 2, 3}, []string{"a", "a", "a"}, []string{"a", "a", "b"}},
+		"not more than half":       {[]int{2, 3, 4}, []string{"a", "a", "a"}, []string{"a", "a", "b"}},
+		"the lightest of too many": {[]int{4, 5}, []string{"a", "a"}, []string{"b", "a"}},
+		"heavy orphans first":      {[]int{4, 3, 6, 2}, []string{"a", "b", "", ""}, []string{"a", "b", "b", "a"}},
+		"level enough":             {[]int{3, 3, 3}, []string{"a", "a", "b"}, []string{"a", "a", "b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := planCase{members: []lease.PlanMember{{ID: "a"}, {ID: "b"}}}
+			for i, weight := range test.weights {
+				c.partitions = append(c.partitions, lease.PlanPartition{Name: fmt.Sprint(i), Weight: weight, Owner: test.owners[i]})
+			}
+			require.Equal(t, test.want, c.plan())
+		})
+	}
+}
+
+// A session that a listing shows twice is one member.
+func TestPlanCountsAMemberOnce(t *testing.T) {
+	t.Parallel()
+	c := planCase{members: []lease.PlanMember{{ID: "b"}, {ID: "a"}, {ID: "b"}, {ID: "b"}}}
+	for i := range 10 {
+		c.partitions = append(c.partitions, lease.PlanPartition{Name: fmt.Sprint(i), Weight: 1})
+	}
+	_, counts := c.loads(c.plan())
+	require.Equal(t, map[string]int{"a": 5, "b": 5}, counts)
+}
+
+// Who has more than it may have gives up what is too much, and no more; what
+// does not fit anywhere lies idle.
+func TestPlanTrimsToTheBound(t *testing.T) {
+	t.Parallel()
+	c := planCase{members: []lease.PlanMember{{ID: "a", Most: 2}, {ID: "b", Most: 2}}}
+	for i := range 5 {
+		c.partitions = append(c.partitions, lease.PlanPartition{Name: fmt.Sprint(i), Weight: 1, Owner: "a"})
+	}
+	_, counts := c.loads(c.plan())
+	require.Equal(t, map[string]int{"a": 2, "b": 2}, counts)
+}
+
+// The heaviest is too much, and finds its place among what nobody has: so that
+// what stays need not move.
+func TestPlanPlacesWhatWasTooMuchByItsWeight(t *testing.T) {
+	t.Parallel()
+	c := planCase{members: []lease.PlanMember{{ID: "a", Most: 1}, {ID: "b"}, {ID: "c"}}}
+	for weight, owner := range map[int]string{1: "a", 2: "a", 3: "b", 4: "c", 6: ""} {
+		c.partitions = append(c.partitions, lease.PlanPartition{Name: fmt.Sprint(weight), Weight: weight, Owner: owner})
+	}
+	got := map[int]string{}
+	for i, owner := range c.plan() {
+		got[c.partitions[i].Weight] = owner
+	}
+	require.Equal(t, map[int]string{1: "a", 2: "c", 3: "b", 4: "c", 6: "b"}, got)
+}
+
 func BenchmarkPlan(b *testing.B) {
 	for name, prepare := range map[string]func(c *planCase, r *rand.Rand){
 		"steady": func(c *planCase, _ *rand.Rand) {

@@ -416,7 +416,9 @@ func TestPoolMemberWaitsForAsManyPartitionsAsAreOnTheirWay(t *testing.T) {
 		}
 		m.stop()
 		time.Sleep(interval * 11 / 10)
-		require.Equal(t, 32, n.link.polled(5*time.Second))
+		waits := n.link.polled(5 * time.Second)
+		require.LessOrEqual(t, waits, 32)
+		require.GreaterOrEqual(t, waits, 32-3, "those that were on their way have come")
 		require.NoError(t, <-m.ended)
 		b.await(t, 3*interval, 80, 1)
 		b.requireNoOverlap(t)
