@@ -230,3 +230,91 @@ func TestR17HolderGivesARevokedKeyBackWhateverBecomesOfTheOperator(t *testing.T)
 		require.Empty(t, w.rows("lease/"))
 	})
 }
+
+func TestR17BreakLeavesTheAcquisitionOfAnotherSessionAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		require.NoError(t, b.Break(t.Context(), &lease.Holder{Key: "key", Session: "another", Token: l.Token()}))
+		require.Equal(t, l.Token(), inspect(t, b, "key").Token)
+		time.Sleep(2 * ttl)
+		require.True(t, l.Held())
+	})
+}
+
+func TestBreakEndsAtAWriteThatCanNeverSucceed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, link := w.client("b")
+		l := w.acquire(a, "key")
+		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" {
+				return kv.ErrTooLarge
+			}
+			return next(ctx)
+		})
+		began := time.Now()
+		require.ErrorIs(t, b.Break(t.Context(), inspect(t, b, "key")), kv.ErrTooLarge)
+		require.Zero(t, time.Since(began))
+		require.True(t, l.Held())
+	})
+}
+
+func TestR16CloseEndsABreakAndWaitsForIt(t *testing.T) {
+	t.Parallel()
+	for name, op := range map[string]string{"as it revokes": "AtomicPut", "as it waits for the holder": "Get"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, _ := w.client("a")
+				b, link := w.client("b")
+				w.acquire(a, "key")
+				h := inspect(t, b, "key")
+				calls := 0
+				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+					if call.Op != op {
+						return next(ctx)
+					}
+					if calls++; calls == 1 {
+						return next(ctx)
+					}
+					time.Sleep(time.Second) // whatever its context says
+					return errLost
+				})
+				if op == "AtomicPut" {
+					calls = 1
+				}
+				broken := make(chan error, 1)
+				go func() { broken <- b.Break(t.Context(), h) }()
+				time.Sleep(500 * time.Millisecond)
+				require.NoError(t, b.Close(t.Context()))
+				synctest.Wait()
+				require.Len(t, broken, 1, "I10")
+				require.ErrorIs(t, <-broken, lease.ErrClosed)
+			})
+		})
+	}
+}
+
+func TestBreakThatEndsWithItsContextSaysSoAndWhatWasWrong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, link := w.client("b")
+		w.acquire(a, "key")
+		h := inspect(t, b, "key")
+		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrThrottled })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := b.Break(ctx, h)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, kv.ErrThrottled)
+	})
+}

@@ -274,7 +274,7 @@ func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 			return final.error
 		}
 		if clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
-			return err
+			return fmt.Errorf("%w, and before that: %w", context.Cause(ctx), err)
 		}
 	}
 }

@@ -123,3 +123,25 @@ func TestJoinOutlastsTheLossOfASession(t *testing.T) {
 		require.Contains(t, pair.String(), "election/x")
 	})
 }
+
+func TestJoinEndsWhenCloseBegins(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		w.turn(a, "key")
+		link.opens(silent)
+		joined := make(chan error, 1)
+		go func() {
+			_, err := a.Join(context.Background(), "group")
+			joined <- err
+		}()
+		time.Sleep(time.Second)
+		began := time.Now()
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(t.Context()) }()
+		require.ErrorIs(t, <-joined, lease.ErrClosed)
+		require.Zero(t, time.Since(began))
+		require.NoError(t, <-closed)
+	})
+}

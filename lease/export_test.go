@@ -1,0 +1,24 @@
+package lease
+
+// Remembered counts what a client remembers of leases, calls and sessions.
+func Remembered(c *Client) map[string]int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := map[string]int{
+		"users": c.users, "calls": len(c.calls), "ending": len(c.ending), "gates": len(c.gates), "covered": len(c.covered),
+		"held": len(c.held), "unresolved": len(c.unresolved), "joined": len(c.joined),
+	}
+	if s := c.session; s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		n["limited"], n["heartbeats"] = len(s.limited), len(s.unresolved)
+	}
+	return n
+}
+
+// Observed counts the sessions of others that a client remembers.
+func Observed(c *Client) int {
+	c.sightings.mu.Lock()
+	defer c.sightings.mu.Unlock()
+	return len(c.sightings.byID)
+}
