@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// MaxValueSize is the size in bytes of the greatest value that a lease can carry.
+// MaxValueSize bounds a lease's value, in bytes.
 const MaxValueSize = 256 << 10
 
 // acquireSettings is what the options of an acquire add up to.
@@ -21,9 +21,12 @@ type acquireSettings struct {
 // AcquireOption is an option of Acquire and TryAcquire.
 type AcquireOption func(*acquireSettings) error
 
-// WithValue gives the lease a value, at most MaxValueSize bytes, that others see with Inspect. It goes when the lease is released,
-// unless the key keeps its value: then this one is only used if the key has none yet, and may come to be kept by an acquire that fails
-// with an unknown outcome. It costs no request.
+// WithValue gives the lease a value, at most MaxValueSize bytes. Others see it
+// with Inspect. It costs no request.
+//
+// The value goes when the lease is released, unless the key keeps its value (see
+// KeepValue). For such a key this one is used only if the key has no value yet.
+// Then an acquire that fails with an unknown outcome may leave it behind.
 func WithValue(value []byte) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.value = bytes.Clone(value)
@@ -33,14 +36,16 @@ func WithValue(value []byte) AcquireOption {
 
 func checkValue(what string, value []byte) error {
 	if len(value) > MaxValueSize {
-		return fmt.Errorf("lease: %s: a value of %d bytes, want at most %d: %w", what, len(value), MaxValueSize, ErrInvalid)
+		return fmt.Errorf("lease: %s: a value of %d bytes, want at most %d: %w",
+			what, len(value), MaxValueSize, ErrInvalid)
 	}
 	return nil
 }
 
-// KeepValue makes the key keep its value from then on, whoever releases or loses it: a checkpoint. Lease.Value
-// is then what the last holder left, Update changes it, and the row stays in the store when nobody holds the key. Acquiring such a key
-// costs two writes, or one when it was waited for.
+// KeepValue makes the key keep its value from then on, whoever releases or loses
+// it: a checkpoint. Lease.Value is then what the last holder left, and Update
+// changes it. The row stays in the store when nobody holds the key. Acquiring
+// such a key costs two writes, or one when it was waited for.
 func KeepValue() AcquireOption {
 	return func(a *acquireSettings) error {
 		a.keep = true
@@ -49,10 +54,12 @@ func KeepValue() AcquireOption {
 }
 
 // WithRetention makes the key keep its value, as KeepValue does, but lets the
-// store remove it once nobody has held the key for d, a second to ten years. It
-// is a hint, for garbage: dynamokv follows it, other drivers may not, and it
-// does not count for a key that its holder left to Close, or to its death,
-// before somebody has taken and released it. Default: it is kept for ever.
+// store remove it once nobody has held the key for d. A second to ten years.
+// Default: it is kept for ever.
+//
+// It is a hint, for garbage. dynamokv follows it, other drivers may not. It does
+// not count for a key whose holder died or left it to Close, until somebody has
+// taken and released that key.
 func WithRetention(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.keep, a.retention = true, d
@@ -60,9 +67,11 @@ func WithRetention(d time.Duration) AcquireOption {
 	}
 }
 
-// WithMinRemaining makes the acquire grant nothing that has less than d to go to its trust deadline: enough for a piece of work that
-// cannot be interrupted. Where the session's trust is shorter, it is heartbeated first, and waited for. d is at most what a healthy session
-// always has, the TTL less its margin and 1.1 heartbeats: 8 s at the defaults. Default 0.
+// WithMinRemaining makes the acquire grant no lease with less than d to go until
+// its trust deadline: enough for work that cannot be interrupted. Where the
+// session's trust is shorter, the acquire waits for a heartbeat, sent at once.
+// d is at most what a healthy session always has: the TTL less its margin and
+// 1.1 heartbeats, 8 s at the defaults. Default 0.
 func WithMinRemaining(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.minRemaining = d
@@ -70,10 +79,10 @@ func WithMinRemaining(d time.Duration) AcquireOption {
 	}
 }
 
-// WithMaxHold ends the lease d after it was acquired, however healthy its
-// holder is: its context's cause says ReasonMaxHold, and the client gives the
-// key back when the holder had its margin to stop. A second to ten years.
-// Default: no bound.
+// WithMaxHold ends the lease d after it was acquired, however healthy its holder
+// is. Its context's cause then says ReasonMaxHold. The client gives the key back
+// when the holder has had its margin to stop. A second to ten years. Default: no
+// bound.
 func WithMaxHold(d time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.maxHold = d
@@ -99,7 +108,8 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 	return nil
 }
 
-// record is the row of an acquisition by s over old, the record of a key that had none if nil (R19).
+// record is the row of an acquisition by s over old. A key without a row has a
+// nil old (R19).
 func (a *acquireSettings) record(c *Client, s *session, old *leaseRecord) leaseRecord {
 	r := leaseRecord{
 		Format: format, Session: s.id, Acq: randomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,

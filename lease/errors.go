@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// Errors that this package returns, to be tested with errors.Is. Errors of the store come through wrapped.
+// Errors that this package returns, to be tested with errors.Is. Errors of the
+// store come through wrapped.
 var (
 	// ErrHeld: another acquisition has the key. See HeldError.
 	ErrHeld = errors.New("lease: held")
@@ -15,7 +16,8 @@ var (
 	ErrNotHeld = errors.New("lease: not held")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("lease: client closed")
-	// ErrFormat: a row of the store is not one that this version of the package understands. See FormatError.
+	// ErrFormat: this version of the package does not understand a row of the
+	// store. See FormatError.
 	ErrFormat = errors.New("lease: unknown row format")
 	// ErrInvalid: an argument or option is out of bounds. Nothing was sent.
 	ErrInvalid = errors.New("lease: invalid argument")
@@ -42,11 +44,13 @@ type Reason string
 const (
 	// ReasonExpired: no heartbeat was acknowledged until the trust deadline.
 	ReasonExpired Reason = "expired"
-	// ReasonKilled: another client took the session for dead, or its row was changed or removed.
+	// ReasonKilled: another client took the session for dead, or somebody
+	// changed or removed the session's row.
 	ReasonKilled Reason = "killed"
 	// ReasonRevoked: an operator took the lease away, with Break.
 	ReasonRevoked Reason = "revoked"
-	// ReasonBroken: the row of the lease was changed or removed by somebody else, as Break does with BreakForce.
+	// ReasonBroken: somebody else changed or removed the lease's row, as Break
+	// does with BreakForce.
 	ReasonBroken Reason = "broken"
 	// ReasonMaxHold: the lease was held for as long as WithMaxHold allows.
 	ReasonMaxHold Reason = "max-hold"
@@ -56,9 +60,10 @@ const (
 	ReasonClosed Reason = "closed"
 )
 
-// LostError is the cause of a lease's context. It matches [ErrNotHeld] if the lease was released, else [ErrLost].
+// LostError is the cause of a lease's context. It matches [ErrNotHeld] if the
+// lease was released, else [ErrLost].
 type LostError struct {
-	// Key is the lease's key, "" where the error is about a whole session.
+	// Key is the lease's key. It is empty where the error is about a session.
 	Key string
 	// Reason is why the lease ended.
 	Reason Reason
@@ -84,8 +89,9 @@ func (e *LostError) Unwrap() error {
 	return ErrLost
 }
 
-// FormatError names a row that this version of the package does not understand (R18). Such a row is never
-// taken, killed or taken for dead. It matches [ErrFormat].
+// FormatError names a row that this version of the package does not understand.
+// Such a row is never taken, killed or thought dead (R18). It matches
+// [ErrFormat].
 type FormatError struct {
 	// Row is the key of the row in the store.
 	Row string

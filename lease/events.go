@@ -10,65 +10,77 @@ import (
 // EventType says what an Event tells.
 type EventType string
 
-// The types of events, with the fields that they carry. Time is always set.
+// The types of events. Each names the fields that it carries, beside Time.
 const (
-	// EventSessionOpened: this client has a session, under which it can hold leases. Session.
+	// EventSessionOpened: this client has a session, and can hold leases under
+	// it. Session.
 	EventSessionOpened EventType = "session opened"
-	// EventSessionLost: this client's session ended, and every lease under it. Session, Reason.
+	// EventSessionLost: this client's session ended, and every lease under it.
+	// Session, Reason.
 	EventSessionLost EventType = "session lost"
-	// EventSessionClosed: Close has ended the session and so freed whatever it held. Session.
+	// EventSessionClosed: Close ended the session and freed whatever it held.
+	// Session.
 	EventSessionClosed EventType = "session closed"
-	// EventSessionKilled: this client has ended another one's session that was dead. Session and Owner are the dead one's.
+	// EventSessionKilled: this client ended the dead session of another one.
+	// Session and Owner are the dead one's.
 	EventSessionKilled EventType = "session killed"
 	// EventHeartbeat: a heartbeat was acknowledged. Session, Remaining.
 	EventHeartbeat EventType = "heartbeat"
-	// EventJeopardy: a heartbeat failed, and without another one the session is lost in Remaining. Session, Remaining, Err.
+	// EventJeopardy: a heartbeat failed. Without another one the session is lost
+	// in Remaining. Session, Remaining, Err.
 	EventJeopardy EventType = "jeopardy"
-	// EventWaiting: an Acquire has to wait, for Owner, or because of Err; it comes again when one becomes the other. Key, Owner and Token, or Err.
+	// EventWaiting: an Acquire has to wait, for Owner or because of Err. It comes
+	// again when one becomes the other. Key, and Owner and Token, or Err.
 	EventWaiting EventType = "waiting"
 	// EventAcquired: a lease was granted. Key, Token, Session, Waited, TakenOver.
 	EventAcquired EventType = "acquired"
-	// EventReleased: a lease was released, or is about to be: the event comes before the write. Key, Token, Session.
+	// EventReleased: a lease was released. The event comes before the write. Key,
+	// Token, Session.
 	EventReleased EventType = "released"
 	// EventLost: a lease was lost. Key, Token, Session, Reason.
 	EventLost EventType = "lost"
 )
 
-// Event is something that happened to a client. It is for metrics, logs and tests: a lease is lost when its context
-// says so, not when the event comes.
+// Event is something that happened to a client. It is for metrics, logs and
+// tests. A lease is lost when its context says so, not when the event comes.
 type Event struct {
-	// Type says what happened, Time when, by this machine's wall clock.
+	// Type says what happened.
 	Type EventType
+	// Time is when, by this machine's wall clock.
 	Time time.Time
 	// Session is the id of the session in question.
 	Session string
 	// Key and Token name the lease.
 	Key   string
 	Token uint64
-	// Owner is who holds the key, or whose session was killed.
+	// Owner holds the key, or had the session that was killed.
 	Owner string
-	// Waited is how long the Acquire took, Remaining how long the session's trust lasts without another heartbeat.
-	Waited, Remaining time.Duration
+	// Waited is how long the Acquire took.
+	Waited time.Duration
+	// Remaining is how long the session is trusted without another heartbeat.
+	Remaining time.Duration
 	// TakenOver: the key was taken from a dead session.
 	TakenOver bool
 	// Reason is why it ended.
 	Reason Reason
 	// Err is what went wrong.
 	Err error
-	// Dropped counts the events that were left out before this one because the observer was too slow.
+	// Dropped counts the events left out before this one, because the observer
+	// was too slow.
 	Dropped int
 
 	quiet bool // for observers, not for the log
 }
 
-// Observer is told of events, one at a time and in order, on a goroutine of its own: it may be slow, and misses events then, but Close waits
-// for it. It must not call Close.
+// Observer is told of events, one at a time and in order, on a goroutine of its
+// own. A slow one misses events, which the next one counts in Dropped. Close
+// waits for it, so it must not call Close.
 type Observer func(Event)
 
 // maxEvents bounds the events that wait for a slow observer.
 const maxEvents = 10_000
 
-// events is what was not told yet.
+// events are those that wait to be told.
 type events struct {
 	mu       sync.Mutex
 	queue    []Event
@@ -119,8 +131,9 @@ func (e *Event) attributes() []slog.Attr {
 	return a
 }
 
-// emit tells the observer and the log of an event, on a goroutine that lasts as long as there is something to tell: neither a heartbeat nor
-// anybody's lock waits for user code (R7). No mutex may be held.
+// emit tells the observer and the log of an event. It does so on a goroutine
+// that lasts as long as there is something to tell: neither a heartbeat nor
+// anybody's lock waits for user code (R7). The caller may hold no mutex.
 func (c *Client) emit(e Event) {
 	e.quiet = e.quiet || !c.log.Enabled(context.Background(), e.level())
 	if c.observer == nil && e.quiet {

@@ -12,11 +12,13 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Lease is one acquisition of one key. It is held until Release, Close of its client, or the loss of the client's
-// session, whichever is first; once it is not held it never is again. It is safe for concurrent use.
+// Lease is one acquisition of one key. It is held until Release, Close of its
+// client, or the loss of the client's session, whichever is first. Once it is
+// not held it never is again. It is safe for concurrent use.
 //
-// A Lease is not proof of exclusion for the resource it stands for: between a check of Held and the
-// act that follows, the process may be paused for longer than the lease lasts. Pass Token to the resource and let it refuse older ones.
+// A Lease is not proof of exclusion for its resource. Between a check of Held and
+// the act that follows, the process may be paused for longer than the lease
+// lasts. Pass Token to the resource and let it refuse older ones.
 type Lease struct {
 	client  *Client
 	session *session
@@ -26,20 +28,21 @@ type Lease struct {
 	hold    *hold // nil without a max-hold
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	told    atomic.Bool // the observer knows how it ended
+	told    atomic.Bool // that it ended is an event already
 
 	mu sync.Mutex
-	// record is the row as this lease last wrote it, version the one it then had.
+	// record is the row as this lease last wrote it, with that version.
 	record  leaseRecord
 	version uint64
 	// updating is held during an Update; made by the first.
 	updating chan struct{}
-	// releasing: the first Release has begun; done: and ended, with outcome; released, made by the second, is closed then.
+	// releasing: the first Release has begun. done: it has ended, with outcome.
+	// released is made by the second one, and closed then.
 	releasing, done bool
 	released        chan struct{}
 	outcome         error
-	// granted is when the lease was granted, stint since when this client has
-	// the key in one go (R15), both by the monotonic clock.
+	// granted is when the lease was granted, stint since when this client has had
+	// the key in one go (R15). Both are by the monotonic clock.
 	granted, stint time.Duration
 }
 
@@ -52,29 +55,41 @@ type hold struct {
 // Key returns the key that was acquired.
 func (l *Lease) Key() string { return l.key }
 
-// Token returns the fencing token: of any two acquisitions of a key the later has the greater token, across
-// crashes, releases and restarts. A resource that refuses tokens smaller than one it has seen is safe even from a holder that was paused.
+// Token returns the fencing token. Of any two acquisitions of a key the later
+// one has the greater token, across crashes, releases and restarts. A resource
+// that refuses tokens smaller than one it has seen is safe from a holder that
+// was paused.
 func (l *Lease) Token() uint64 { return l.token }
 
-// TakenOver reports whether this acquisition took the key from a session that had ended with the lease unreleased, so that the predecessor's
-// work may be half done: it died, or its client was closed. false is not proof of the contrary, where the client that took it over died in its turn.
+// TakenOver reports whether this acquisition took the key from a session that
+// ended without releasing it: it died, or its client was closed. The
+// predecessor's work may be half done. False is no proof that it is whole: a
+// client may take a key over and die in its turn.
 func (l *Lease) TakenOver() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.record.Taken
 }
 
-// Value returns the value of the lease: the last one that Update is known to have written, else what the last holder left where the key keeps its
-// value, else that of WithValue, else nil. It is the caller's to keep. No I/O.
+// Value returns the value of the lease, the first of these that there is:
+//
+//   - the last one that Update is known to have written;
+//   - what the last holder left, where the key keeps its value;
+//   - that of WithValue;
+//   - nil.
+//
+// The slice is the caller's to keep. No I/O.
 func (l *Lease) Value() []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bytes.Clone(l.record.Value)
 }
 
-// Condition returns the condition that the lease's row is still that of this acquisition. Put into the transaction that
-// writes the guarded data (for DynamoDB: (*dynamokv.Store).ConditionCheck) it closes the gap that no lock can: who has lost the lease to another cannot
-// write. It is in terms of the driver's keys, whatever wrappers the client's store has.
+// Condition returns the condition that the lease's row is still that of this
+// acquisition. Put it into the transaction that writes the guarded data (for
+// DynamoDB: (*dynamokv.Store).ConditionCheck). Then whoever has lost the lease to
+// another cannot write, which no lock can promise by itself. The condition is in
+// terms of the driver's keys, whatever wrappers the client's store has.
 func (l *Lease) Condition() kv.Condition {
 	return kv.ResolveCondition(l.client.store, kv.Condition{Key: l.row, Field: acqField, Value: l.acq()})
 }
@@ -86,14 +101,17 @@ func (l *Lease) acq() string {
 	return l.record.Acq
 }
 
-// Context returns a context that ends when the lease does; context.Cause is then a *LostError that says why. A loss
-// is signalled by the trust deadline at the latest, whether or not the store answers.
+// Context returns a context that ends when the lease does. context.Cause is then
+// a *LostError that says why. The context ends by the trust deadline at the
+// latest, whether or not the store answers.
 func (l *Lease) Context() context.Context { return l.ctx }
 
-// Held reports whether the lease is held, computed from the clocks now: no I/O, and no waiting for a timer that may be late.
+// Held reports whether the lease is held. It is computed from the clocks now, so
+// that no late timer matters. No I/O.
 func (l *Lease) Held() bool { return l.Err() == nil }
 
-// Err returns nil while the lease is held, and then for ever the *LostError that says why it is not.
+// Err returns nil while the lease is held. Afterwards it returns the *LostError
+// that says why it is not, for ever.
 func (l *Lease) Err() error {
 	if lost := l.lost(); lost != nil {
 		return lost
@@ -101,7 +119,8 @@ func (l *Lease) Err() error {
 	return nil
 }
 
-// lost is why the lease is not held, nil if it is. What the clocks tell is latched (R5).
+// lost is why the lease is not held, nil if it is. What the clocks tell is
+// latched (R5).
 func (l *Lease) lost() *LostError {
 	if l.ctx.Err() == nil {
 		switch lost := l.session.err(); {
@@ -130,7 +149,7 @@ func (l *Lease) lose(reason Reason) {
 	l.tellEnd(l.reason(), reason == ReasonReleased)
 }
 
-// holdLeft is for how long the max-hold lets the lease be held, by the holder's clocks (R4).
+// holdLeft is how much of the max-hold is left, by the holder's clocks (R4).
 func (l *Lease) holdLeft() time.Duration {
 	if l.hold == nil {
 		return MaxTTL // longer than any trust
@@ -138,7 +157,8 @@ func (l *Lease) holdLeft() time.Duration {
 	return l.hold.limit - l.client.clock.Now().Since(l.hold.began)
 }
 
-// Remaining returns for how long the lease is held if no further heartbeat succeeds, 0 if it is not held. No I/O.
+// Remaining returns how long the lease is held if no further heartbeat succeeds.
+// It is 0 if the lease is not held. No I/O.
 func (l *Lease) Remaining() time.Duration {
 	if l.lost() != nil {
 		return 0
@@ -146,12 +166,18 @@ func (l *Lease) Remaining() time.Duration {
 	return max(0, min(l.session.remaining(), l.holdLeft()))
 }
 
-// Update changes the lease's value, at most MaxValueSize bytes: a checkpoint, or what a leader proclaims. It costs one write, conditional on
-// this acquisition: nobody else's row is ever changed.
+// Update changes the lease's value, at most MaxValueSize bytes: a checkpoint, or
+// what a leader proclaims. It costs one write, conditional on this acquisition,
+// so that it never changes another's row. Updates of one lease wait for each
+// other.
 //
-// nil: the value is written, and Value returns it. An error that matches ErrLost or ErrNotHeld: it is not, the lease has ended. One that matches
-// kv.ErrUncertain: it may be, or may be still until the next Update or Release; Value returns the old one. Any other: it is not.
-// An Update ends with the lease, then with both errors where a request was on its way. Updates of one lease wait for each other.
+//   - nil: the value is written. Value returns it.
+//   - An error that matches ErrLost or ErrNotHeld: the lease has ended. The
+//     value is not written, unless the error matches kv.ErrUncertain too: then
+//     a request was under way.
+//   - An error that matches kv.ErrUncertain: the value may be written now, or at
+//     any time until the next Update or Release. Value returns the old one.
+//   - Any other error: the value is not written.
 func (l *Lease) Update(ctx context.Context, value []byte) error {
 	if err := checkValue("Update", value); err != nil {
 		return err

@@ -52,8 +52,9 @@ type settings struct {
 // Option is an option of New.
 type Option func(*settings) error
 
-// WithTTL sets how long the session, and with it every lease, outlives its last heartbeat: the time after which
-// others take over from a process that died. Between 3 s and 24 h, default 15 s.
+// WithTTL sets the session's time to live: how long it outlives its last
+// heartbeat, and every lease with it. Others take over from a dead process
+// after that time. 3 s to 24 h, default 15 s.
 func WithTTL(ttl time.Duration) Option {
 	return func(s *settings) error {
 		s.ttl = ttl.Truncate(time.Millisecond)
@@ -83,9 +84,10 @@ func WithMargin(d time.Duration) Option {
 	}
 }
 
-// WithHeartbeatStore lets the heartbeats go by a way of their own, so that they never queue behind the program's other calls: store must show the same
-// pairs as the client's, for DynamoDB a dynamokv.Store of the same table and partition over an AWS client with its own HTTP client. All else
-// goes by the client's store. Default: that.
+// WithHeartbeatStore sends heartbeats through a second store, so that they never
+// queue behind other requests. It must show the same pairs as the client's own.
+// For DynamoDB that is a dynamokv.Store of the same table and partition, over an
+// AWS client with an HTTP client of its own. Default: the client's store.
 func WithHeartbeatStore(store kv.Store) Option {
 	return func(s *settings) error {
 		if store == nil {
@@ -96,7 +98,8 @@ func WithHeartbeatStore(store kv.Store) Option {
 	}
 }
 
-// WithOwner sets the name by which people recognize this client. It identifies nothing. Default host-pid-random.
+// WithOwner sets the name by which people recognize this client, 1 to 256 bytes.
+// It identifies nothing. Default: host-pid-random.
 func WithOwner(owner string) Option {
 	return func(s *settings) error {
 		if owner == "" || len(owner) > 256 {
@@ -136,7 +139,8 @@ func WithMaxClockSkew(d time.Duration) Option {
 	}
 }
 
-// WithObserver sets who is told of events: for metrics. See EventType. Default: nobody.
+// WithObserver sets who is told of events, for metrics. See EventType. Default:
+// nobody.
 func WithObserver(observer Observer) Option {
 	return func(s *settings) error {
 		if observer == nil {
@@ -147,8 +151,12 @@ func WithObserver(observer Observer) Option {
 	}
 }
 
-// WithLogger sets where the client logs its events. Warnings: failing heartbeats, lost sessions, leases that were revoked, broken or held
-// too long. Info: takeovers, killed sessions, acquires that wait because of errors. Debug: the rest. Default: nowhere.
+// WithLogger sets where the client logs its events. Default: nowhere.
+//
+//   - Warn: failing heartbeats, lost sessions, leases that were revoked, broken
+//     or held too long.
+//   - Info: takeovers, killed sessions, acquires that wait because of errors.
+//   - Debug: the rest.
 func WithLogger(log *slog.Logger) Option {
 	return func(s *settings) error {
 		if log == nil {
@@ -159,7 +167,9 @@ func WithLogger(log *slog.Logger) Option {
 	}
 }
 
-// WithMetadata adds what people may want to know of this process to the session's row: at most 4 KiB.
+// WithMetadata adds what people may want to know of this process to the
+// session's row. Names and values have at most 4 KiB together: each heartbeat
+// writes them.
 func WithMetadata(metadata map[string]string) Option {
 	return func(s *settings) error {
 		size := 0
@@ -167,7 +177,8 @@ func WithMetadata(metadata map[string]string) Option {
 			size += len(name) + len(value)
 		}
 		if size > 4096 {
-			return fmt.Errorf("lease: WithMetadata: %d bytes, want at most 4096: every heartbeat writes them: %w", size, ErrInvalid)
+			return fmt.Errorf("lease: WithMetadata: %d bytes, want at most 4096: every heartbeat writes them: %w",
+				size, ErrInvalid)
 		}
 		s.metadata = maps.Clone(metadata)
 		return nil
@@ -210,8 +221,8 @@ func newSettings(options []Option) (settings, error) {
 	}
 	need := s.heartbeat*11/10 + 2*(s.attemptTimeout()+retryPause)
 	if room := s.ttl - s.margin; need >= room {
-		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v and a margin of %v leaves no room for a lost answer: %v needed, less than %v there: %w",
-			s.heartbeat, s.ttl, s.margin, need, room, ErrInvalid)
+		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v and a margin of %v leaves no room for a lost answer: "+
+			"%v needed, less than %v there: %w", s.heartbeat, s.ttl, s.margin, need, room, ErrInvalid)
 	}
 	return s, nil
 }
@@ -219,5 +230,6 @@ func newSettings(options []Option) (settings, error) {
 // attemptTimeout bounds each attempt of a store call (R3).
 func (s *settings) attemptTimeout() time.Duration { return min(time.Second, s.ttl/6) }
 
-// farewell bounds the writes that give something back and do not depend on their caller's context.
+// farewell bounds the writes that give something back. They do not depend on
+// their caller's context.
 func (s *settings) farewell() time.Duration { return min(max(2*time.Second, s.ttl/3), 10*time.Second) }
