@@ -11,12 +11,19 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// TryAcquire acquires key if nobody holds it or its holder is proven dead. Otherwise it returns a *HeldError that names the
-// holder, who may be another goroutine of this client.
+// TryAcquire acquires key if nobody holds it or its holder is proven dead. If
+// somebody holds it, it returns a *HeldError that names the holder, who may be
+// another goroutine of this client. On any other error the caller holds nothing.
+// The client resolves a write of unknown outcome in the background (R14).
 //
-// It costs one write when the key is free (and one more the first time, for the session), a strong read of the holder's session
-// in addition when it is not, and nothing when this client itself holds the key. Proof of death takes the holder's TTL from the first look: calling now and then is enough, the client
-// remembers. On any other error the caller holds nothing; a write of unknown outcome is resolved in the background (R14).
+// Proof of death takes the holder's TTL from the first look. The client remembers
+// what it saw, so calling now and then is enough.
+//
+// Costs:
+//
+//   - a free key: one write, and one more the first time, for the session
+//   - a held key: one write, and one strong read of the holder's session
+//   - a key that this client holds: nothing
 //
 // While the store does not answer, calls do not wait in turn: those that need a
 // session share one attempt to open it, which lasts 10 s at most, less with a
@@ -25,12 +32,14 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 	return c.enterGate(ctx, key, options, false)
 }
 
-// Acquire blocks until this client holds key, or ctx is done, or the client is closed. On success the lease is held until Release, or
-// until its context ends, whichever is first. On failure the caller holds nothing; a write of unknown outcome is
-// resolved in the background (R14).
+// Acquire blocks until this client holds key, or ctx is done, or the client is
+// closed. On success the lease is held until Release, or until its context ends,
+// whichever is first. On failure the caller holds nothing. The client resolves a
+// write of unknown outcome in the background (R14).
 //
-// It costs one write when the key is free; waiting costs one read per poll for all goroutines of the client that wait for the key, and one read
-// per third of the holder's TTL. Goroutines of one client get the key in the order in which they came.
+// Goroutines of one client get the key in the order in which they came. They
+// share one poller: waiting costs one read of the key per poll, and one read of
+// the holder's session per third of its TTL. A free key costs one write.
 func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
 	return c.enterGate(ctx, key, options, true)
 }

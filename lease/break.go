@@ -16,17 +16,28 @@ type breakSettings struct{ force bool }
 // BreakOption is an option of Break.
 type BreakOption func(*breakSettings)
 
-// BreakForce makes Break free the key at once, without waiting for its holder to stop. For up to the holder's TTL two processes may
-// both believe in their leases of the key: only the fencing token keeps them apart then.
+// BreakForce makes Break free the key at once, without waiting for its holder to
+// stop. For up to the holder's TTL two processes may both believe in their leases
+// of the key. Only the fencing token keeps them apart then.
 func BreakForce() BreakOption { return func(b *breakSettings) { b.force = true } }
 
-// Break takes a key away from its holder, as Inspect, Holders or a HeldError named it by Key, Session and Token: for operators, when a holder is alive but stuck. The holder
-// is told through its session's row; its lease ends with ReasonRevoked, it has its margin to stop, and confirms. A holder
-// that does not confirm within its TTL has stopped believing in the lease by itself. Its other leases are not touched.
+// Break takes a key away from its holder: for operators, when a holder is alive
+// but stuck. h names the acquisition by Key, Session and Token, as Inspect,
+// Holders or a HeldError returned it.
 //
-// nil: the acquisition that h names holds the key no more, broken now or ended before; somebody else may hold it by then. On failure it
-// may still be broken. Break costs a write to the session, a read per poll until the holder confirms, a read and a write of the key. It takes one to two
-// heartbeats and the margin of a live holder, and no longer than its TTL and a sixteenth; with BreakForce it does not wait.
+// The holder is told through its session's row. Its lease ends with
+// ReasonRevoked, it has its margin to stop, and then it confirms. A holder that
+// does not confirm within its TTL has lost its trust in the lease by itself. Its
+// other leases go on.
+//
+// nil: that acquisition no longer holds the key. It was broken now, or it ended
+// before, and somebody else may hold the key. On failure Break may still have
+// broken it.
+//
+// Break waits for one to two heartbeats and the margin of a live holder, and for
+// no longer than its TTL and a sixteenth. With BreakForce it does not wait. It
+// costs a read and a write of the session, a read per poll until the holder
+// confirms, and a read and a write of the key.
 func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) error {
 	if h == nil || h.Session == "" || h.Token == 0 || checkKey(h.Key) != nil {
 		return fmt.Errorf("lease: Break: want a holder with its Key, Session and Token, as Inspect, Holders or a HeldError names it: %w", ErrInvalid)

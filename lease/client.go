@@ -13,9 +13,10 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Client is one process's participation: it owns one session at a time, which all its leases depend on. Make one per
-// process and share it; it is safe for concurrent use. It starts no goroutine and sends nothing before the
-// first acquire. Close it when the process ends.
+// Client is one process's participation. It owns one session at a time, on which
+// all its leases depend. Make one per process and share it. It is safe for
+// concurrent use. It starts no goroutine and sends nothing before the first
+// acquire. Close it when the process ends.
 type Client struct {
 	settings
 	store kv.Store
@@ -87,10 +88,12 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	}, nil
 }
 
-// Store returns the store that New was given. The keys that begin with session/ and lease/ are this package's.
+// Store returns the store that New was given. Keys that begin with session/ or
+// lease/ are this package's.
 func (c *Client) Store() kv.Store { return c.store }
 
-// Owner returns the name that WithOwner gave the client, or the one made up for it.
+// Owner returns the name that WithOwner gave the client, or the one made up for
+// it.
 func (c *Client) Owner() string { return c.owner }
 
 // sessionLost takes note of a loss: the next acquire opens a new session, and the old one is ended, not

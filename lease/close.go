@@ -9,14 +9,21 @@ import (
 	"sync"
 )
 
-// Close ends the client. Every lease ends at once, with ReasonClosed as its context's cause, and new acquires are refused; then it
-// waits, until ctx ends, for Release of every lease, since its holder may still be stopping its work. Give ctx a deadline.
-// At last it deletes the session, with one write, which frees whatever is left; while the store does not answer it tries that for a third of
-// the TTL, 2 to 10 s, whether or not ctx has ended. A session that is being
-// opened is waited for as long, and deleted too.
+// Close ends the client, in three steps:
 //
-// On success nothing of this client is held and nothing of it runs. An error means that ctx ended before every lease was released, which are free
-// all the same, or that the session could not be deleted: then they pass on after the TTL. Closing again returns nil.
+//  1. Every lease ends, with ReasonClosed as its context's cause. New acquires
+//     are refused.
+//  2. Close waits, until ctx ends, for Release of every lease: its holder may
+//     still be stopping its work. Give ctx a deadline.
+//  3. It deletes the session, which frees whatever is left. That is one write.
+//     While the store does not answer, Close tries for a third of the TTL, 2 to
+//     10 s, whether or not ctx has ended. A session that is being opened is
+//     waited for as long, and deleted too.
+//
+// On success nothing of this client is held and nothing of it runs. An error
+// means one of two things. Either ctx ended before every lease was released: they
+// are free all the same. Or the session could not be deleted: then the leases
+// pass on after the TTL. Closing again returns nil.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	if c.closed {

@@ -12,31 +12,36 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Holder says who holds a key, for people, logs and Break: nothing may compare owners. It is what a row said when it was read.
+// Holder says who holds a key, as its row said when it was read. It is for people,
+// logs and Break. Owners identify nothing: do not compare them.
 type Holder struct {
 	// Key is the key asked about.
 	Key string
-	// Owner is the name that the holder's client goes by, "" if nobody holds the key.
+	// Owner is the name of the holder's client, "" if nobody holds the key.
 	Owner string
-	// Token is the fencing token of the acquisition, 0 if nobody holds the key.
+	// Token is the acquisition's fencing token, 0 if nobody holds the key.
 	Token uint64
-	// Session is the id of the session that the lease depends on, "" if nobody holds the key.
+	// Session is the id of the session that the lease depends on, "" if nobody
+	// holds the key.
 	Session string
 	// Acquired is when the holder acquired it, by its own wall clock.
 	Acquired time.Time
-	// Value is the lease's value or, if nobody holds the key, the one that it keeps; nil if it has none.
+	// Value is the lease's value. If nobody holds the key, it is the value that the
+	// key keeps. nil: there is none.
 	Value []byte
 	// MaxHold is that of WithMaxHold, 0: none.
 	MaxHold time.Duration
-	// Member is the holder's session, as Inspect has read it after the key. With a Session, nil means that the holder is dead: the next
-	// acquire gets the key. HeldError and Holders leave it out.
+	// Member is the holder's session, which Inspect reads after the key. Where
+	// Inspect names a Session and no Member, the holder is dead: the next acquire
+	// gets the key. HeldError and Holders leave it out.
 	Member *Member
 }
 
 // Held reports whether anybody held the key.
 func (h *Holder) Held() bool { return h.Session != "" }
 
-// Member is a client that has a session: alive, or dead with nobody having looked for it long enough to be sure.
+// Member is a client that has a session. It is alive, or nobody has watched it for
+// long enough to prove it dead.
 type Member struct {
 	// Session is the id of the session.
 	Session string
@@ -45,8 +50,10 @@ type Member struct {
 	Host     string
 	PID      int
 	Metadata map[string]string
-	// Since is when the session was opened, RenewedAt when its last heartbeat was sent, by the member's own wall clock.
-	Since, RenewedAt time.Time
+	// Since is when the session was opened, by the member's own wall clock.
+	Since time.Time
+	// RenewedAt is when its last heartbeat was sent, by the same clock.
+	RenewedAt time.Time
 	// TTL is the session's time to live.
 	TTL time.Duration
 	// Joined are the groups it takes part in. See Client.Join.
@@ -79,8 +86,10 @@ func (r *sessionRecord) member(row string) *Member {
 	}
 }
 
-// Inspect returns who holds key; see Holder.Held. It costs a strong read, and another one of the holder's session if there is a holder. It needs no
-// session and changes nothing. A row that this package cannot read is an error that matches ErrFormat.
+// Inspect returns who holds key. See Holder.Held. It changes nothing and needs no
+// session. It costs one strong read of the key, and one of the session if there
+// is a holder. A row that this package cannot read is an error that matches
+// ErrFormat.
 func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -122,9 +131,12 @@ func (c *Client) member(ctx context.Context, session string) (*Member, error) {
 	return record.member(pair.Key), nil
 }
 
-// Holders returns the keys that begin with prefix and are held, in the order of their bytes; a holder that has died may still be among them.
-// It costs a listing of all keys with the prefix that are held or keep a value. An error comes with a nil Holder: an unreadable row's
-// matches ErrFormat and the listing goes on, any other ends it.
+// Holders returns the keys that begin with prefix and are held, in the order of
+// their bytes. Holders that have died may be among them. It costs a listing of
+// all keys with the prefix that are held or keep a value.
+//
+// An error comes with a nil Holder. The error of an unreadable row matches
+// ErrFormat, and the listing goes on. Any other error ends it.
 func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, error] {
 	return listed(ctx, c.store, leasePrefix+prefix, func(pair *kv.KVPair) (*Holder, error) {
 		record, err := decodeLease(pair)
@@ -136,7 +148,8 @@ func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, 
 	})
 }
 
-// Members returns the sessions there are, this client's among them. It costs a listing of them. Errors are as with Holders.
+// Members returns the sessions there are, this client's among them. It costs a
+// listing of them. Errors are as with Holders.
 func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
 	return listed(ctx, c.store, sessionPrefix, func(pair *kv.KVPair) (*Member, error) {
 		record, err := decodeSession(pair)

@@ -15,13 +15,15 @@ import (
 // maxGroups bounds what a heartbeat has to write.
 const maxGroups = 100
 
-// Join makes this client known as a member of a group, such as "pool/mail" or "election/scheduler": Members tells others of it, until
-// leave is called or the client is closed or dies. A member keeps a session, also when it holds nothing, and opens a new one when
-// one was lost. Joining twice takes leaving twice.
+// Join makes this client known as a member of a group, such as "pool/mail" or
+// "election/scheduler". Members tells others of it, until leave is called, or the
+// client is closed or dies. A member keeps a session also when it holds nothing,
+// and opens a new one when it lost one. Joining twice takes leaving twice. leave
+// does not wait.
 //
-// It costs one write: the first heartbeat, or one that is sent at once. On failure the client is not a member. leave does not wait.
-// A store that does not answer makes it fail within 10 s for the session, if
-// there is none, and 10 s for the heartbeat.
+// On failure the client is no member. Where the store does not answer, Join fails
+// within 10 s for the session, if there is none, and 10 s for the heartbeat. It
+// costs one write: the first heartbeat, or one that is sent at once.
 func (c *Client) Join(ctx context.Context, group string) (leave func(), err error) {
 	if group == "" || len(group) > 256 || !utf8.ValidString(group) {
 		return nil, fmt.Errorf("lease: Join(%.40q): want 1 to 256 bytes of UTF-8: %w", group, ErrInvalid)

@@ -51,28 +51,31 @@ func ours(pair *kv.KVPair, acq string) bool {
 	return err == nil && record.Acq == acq
 }
 
-// Release gives the key back. The lease ends before anything is sent, so stop the work first. It does not depend on ctx,
-// which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs one write.
+// Release gives the key back. The lease ends before anything is sent, so stop the
+// work first. It costs one write. It works after ctx has ended too: it bounds
+// itself to a third of the TTL, 2 to 10 s. Releasing again returns what the first
+// call returned.
 //
-// nil: the key is free or another has it by now, or it will be free when Close,
-// which has begun, succeeds. An error that matches ErrLost: the lease had ended
-// before, by loss, and others may hold the key. Any other error: the outcome is
-// not known yet, and the release goes on in the background until it is. Where
-// answers are lost it asks twice before it says so. Releasing again returns
-// what the first call returned.
+//   - nil: the key is free, or another has it by now. While Close goes on: the
+//     key is free when Close succeeds.
+//   - An error that matches ErrLost: the lease had been lost before. Others may
+//     hold the key.
+//   - Any other error: the outcome is unknown. Where answers are lost, Release
+//     asks twice before it says so. It goes on in the background until it knows.
 func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
 
 // ReleaseWith is Release that leaves value behind, in the same write, for the
-// next holder of a key that keeps its value (KeepValue). Of any other key it is
-// an error that matches ErrInvalid, and the lease is still held.
+// next holder. The key must keep its value (KeepValue). For any other key the
+// error matches ErrInvalid, and the lease is still held. Where the lease was
+// released before, it returns what that call returned.
 //
-// nil: value is written, also while Close waits for this call. An error that
-// matches ErrLost: the lease had ended before; value is written only if
-// WithMaxHold or Break had ended it and the row was still this acquisition's.
-// Any other error: the release goes on in the background until it is known
-// whether value is written, also beyond the end of the session, as long as
-// nobody else has the key and the client is open. Where the lease was released
-// before, it returns what that returned.
+//   - nil: value is written, also while Close waits for this call.
+//   - An error that matches ErrLost: the lease had been lost before. value is
+//     written only if WithMaxHold or Break had ended the lease and the row was
+//     still this acquisition's.
+//   - Any other error: it is unknown whether value is written. The release goes
+//     on in the background until it knows, also beyond the end of the session. It
+//     stops when somebody else has the key, or the client is closed.
 func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 	if err := checkValue("ReleaseWith", value); err != nil {
 		return err
