@@ -23,17 +23,18 @@ func (w *world) tool() (*lease.Pool, *link) {
 	return p, l
 }
 
-// before calls do before the first acquiring write of partition 00000, and sends what do returned.
-func (l *link) before(do func() error) <-chan error {
+// beforeTaking makes a hook that calls do before the first acquiring write of
+// partition 00000, and sends what do returned. A member has to be started with
+// it: one that runs already may have written.
+func beforeTaking(do func() error) (kv.Hook, <-chan error) {
 	var once sync.Once
 	done := make(chan error, 1)
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	return func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op == "AtomicPut" && call.Key == "lease/p/00000" {
 			once.Do(func() { done <- do() })
 		}
 		return next(ctx)
-	})
-	return done
+	}, done
 }
 
 // The row of a partition goes between the listing that showed it and the write that would acquire it.
@@ -43,9 +44,8 @@ func TestPoolPartitionThatIsRemovedWhileItIsBeingTakenDoesNotComeBack(t *testing
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
 		tool, _ := w.tool()
-		c, link := w.client("0")
-		removed := link.before(func() error { return tool.Remove(t.Context(), "00000") })
-		m := w.run(&member{client: c, link: link}, b.handler("0"))
+		hook, removed := beforeTaking(func() error { return tool.Remove(t.Context(), "00000") })
+		m, _ := w.logged("0", b.handler("0"), hook)
 		require.NoError(t, <-removed)
 		time.Sleep(5 * interval)
 		require.Empty(t, w.rows("lease/"))

@@ -112,11 +112,11 @@ func TestPoolDoesNotWarnOfWhatIsAsItShouldBe(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
 		other, _ := w.client("other")
-		m, log := w.logged("0", b.handler("0"), nil)
-		taken := m.link.before(func() error {
+		hook, taken := beforeTaking(func() error {
 			_, err := other.TryAcquire(t.Context(), "p/00000", lease.KeepValue())
 			return err
 		})
+		m, log := w.logged("0", b.handler("0"), hook)
 		require.NoError(t, <-taken)
 		m.link.take()
 		time.Sleep(interval / 20) // the next plan will say that it has to wait
@@ -144,8 +144,9 @@ func TestPoolDoesNotWarnOfWhatIsAsItShouldBe(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
 		tool, _ := w.tool()
-		m, log := w.logged("0", b.handler("0"), nil)
-		require.NoError(t, <-m.link.before(func() error { return tool.Pause(t.Context(), "00000") }))
+		hook, paused := beforeTaking(func() error { return tool.Pause(t.Context(), "00000") })
+		m, log := w.logged("0", b.handler("0"), hook)
+		require.NoError(t, <-paused)
 		time.Sleep(3 * interval)
 		require.Empty(t, b.begun)
 		m.leave(t)

@@ -105,7 +105,13 @@ type world struct {
 	store *memkv.Store
 }
 
-func newWorld(t *testing.T) *world { return &world{t: t, store: memkv.New()} }
+// newWorld makes a world that ends a test which waits for ever: heartbeats keep
+// virtual time going, so that nothing else would.
+func newWorld(t *testing.T) *world {
+	hung := time.AfterFunc(30*24*time.Hour, func() { panic(t.Name() + " waits for something that does not happen") })
+	t.Cleanup(func() { hung.Stop() })
+	return &world{t: t, store: memkv.New()}
+}
 
 // client makes a client with its own link, closed at the end of the test.
 func (w *world) client(name string, options ...lease.Option) (*lease.Client, *link) {
