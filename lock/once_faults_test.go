@@ -68,10 +68,11 @@ func TestOnceTellsThatRecordingGoesOn(t *testing.T) {
 		store := memkv.New()
 		mine := newLink(store)
 		o, other := lock.NewOnce(newClient(t, mine), "job"), lock.NewOnce(newClient(t, store), "job")
-		mine.setFault(from(outcomeWrite, 2, lostRequest))
+		mine.setFault(from(outcomeWrite, 3, lostRequest)) // two of Do, and the first in the background
 		ran, err := o.Do(t.Context(), "slot", nop)
 		require.True(t, ran)
 		require.ErrorIs(t, err, kv.ErrUncertain)
+		synctest.Wait()
 		requireState(t, other, lock.StateRunning)
 		time.Sleep(ttl)
 		requireState(t, other, lock.StateDone)

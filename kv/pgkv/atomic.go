@@ -53,7 +53,7 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 		return err
 	}
 	err = s.compareAndSwap(ctx, op, previous.Version, new(sql.NullTime), s.statements.atomicDelete, func() []any {
-		return append(op.deleteArgs(), int64(op.version), int64(previous.Version))
+		return append(op.deleteArgs(), int64(op.version), int64(previous.Version), s.channel)
 	})
 	if err == nil {
 		s.wrote(ctx)

@@ -56,10 +56,11 @@ RETURNING t.expires, clock_timestamp()`, table, ""),
 WHERE t.ns = $1::text AND t.key = $2::bytea AND t.version = $11::bigint AND `+isLive+` AND clock_timestamp() < $9::timestamptz
 RETURNING t.expires, clock_timestamp()`, table),
 
-		// $1 namespace, $2 key, $3 writer, $4 deadline, $5 version, $6 previous version.
+		// $1 namespace, $2 key, $3 writer, $4 deadline, $5 version, $6 previous
+		// version, $7 the channel to notify, empty for none.
 		atomicDelete: fmt.Sprintf(`UPDATE %s AS t SET version = $5::bigint, `+buried+`
 WHERE t.ns = $1::text AND t.key = $2::bytea AND t.version = $6::bigint AND `+isLive+` AND clock_timestamp() < $4::timestamptz
-RETURNING t.expires, clock_timestamp()`, table),
+RETURNING CASE WHEN $7::text <> '' AND pg_notify($7::text, encode(t.key, 'hex')) IS NULL THEN t.expires ELSE t.expires END, clock_timestamp()`, table),
 
 		// It returns a row unless the deadline has passed, also where there was nothing to delete.
 		delete: fmt.Sprintf(`WITH buried AS (UPDATE %s AS t SET version = t.version + 1, `+buried+`

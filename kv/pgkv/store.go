@@ -53,6 +53,7 @@ var (
 type config struct {
 	table      string // quoted
 	namespace  string
+	channel    string // of a ListeningStore
 	clock      clock.Clock
 	statements statements
 }

@@ -28,7 +28,7 @@ func openPostgres(ctx context.Context, spec string, create bool) (kv.Store, func
 	if err != nil {
 		return nil, nil, fmt.Errorf("store %s: %w", shown, err)
 	}
-	store, err := usePostgres(ctx, db, create)
+	store, err := usePostgres(ctx, db, dsn, create)
 	if err != nil {
 		return nil, nil, fmt.Errorf("store %s: %w", shown, errors.Join(err, db.Close()))
 	}
@@ -49,7 +49,7 @@ func postgresDSN(spec string) (dsn, shown string, err error) {
 	return u.String(), shown, nil
 }
 
-func usePostgres(ctx context.Context, db *sql.DB, create bool) (*pgkv.Store, error) {
+func usePostgres(ctx context.Context, db *sql.DB, dsn string, create bool) (*pgkv.ListeningStore, error) {
 	if create {
 		ctx, cancel := clock.System.WithTimeout(ctx, createTimeout)
 		defer cancel()
@@ -57,7 +57,7 @@ func usePostgres(ctx context.Context, db *sql.DB, create bool) (*pgkv.Store, err
 			return nil, err
 		}
 	}
-	store, err := pgkv.New(db)
+	store, err := pgkv.NewListening(db, listen(dsn))
 	if err != nil {
 		return nil, err
 	}
