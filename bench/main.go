@@ -50,7 +50,7 @@ func run(ctx context.Context, quick bool, out, note string) error {
 	defer r.stop()
 	began := time.Now()
 	var sections []section
-	for _, measure := range []measurement{requests, cycles, inMemory, hotKey, lostAnswers, footprint, planner} {
+	for _, measure := range []measurement{requests, cycles, onPostgres, inMemory, hotKey, lostAnswers, footprint, planner} {
 		s, err := measure(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.title, err)
@@ -58,7 +58,7 @@ func run(ctx context.Context, quick bool, out, note string) error {
 		fmt.Printf("%6.1fs  %s\n", time.Since(began).Seconds(), s.title)
 		sections = append(sections, s)
 	}
-	waiting := []measurement{handOver, failover, manyLeases}
+	waiting := []measurement{handOver, handOverOnPostgres, failover, manyLeases}
 	results, errs := make([]section, len(waiting)), make([]error, len(waiting))
 	var side sync.WaitGroup
 	for i, measure := range waiting {

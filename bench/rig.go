@@ -18,16 +18,19 @@ import (
 	_ "modernc.org/sqlite" // the database driver "sqlite"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/postgreslocal"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/kv/sqlkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
-// rig is what the measurements share: a DynamoDB Local and a folder.
+// rig is what the measurements share: a DynamoDB Local, a PostgreSQL where it is
+// installed, and a folder.
 type rig struct {
 	quick    bool
 	endpoint string
+	postgres *postgreslocal.Server // nil: not installed
 	folder   string
 	stop     func()
 }
@@ -41,10 +44,20 @@ func newRig(ctx context.Context, quick bool) (*rig, error) {
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(folder))
 	}
-	return &rig{quick, endpoint, folder, func() {
+	r := &rig{quick: quick, endpoint: endpoint, folder: folder}
+	r.stop = func() {
 		stop()
+		if r.postgres != nil {
+			_ = r.postgres.Stop()
+		}
 		_ = os.RemoveAll(folder)
-	}}, nil
+	}
+	r.postgres, err = postgreslocal.New(ctx)
+	if err != nil && !errors.Is(err, postgreslocal.ErrNotInstalled) {
+		r.stop()
+		return nil, err
+	}
+	return r, nil
 }
 
 // pick returns full, or little if the run is a quick one.

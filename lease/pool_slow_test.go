@@ -48,9 +48,9 @@ func (s *slowServer) send() time.Duration {
 
 func (s *slowServer) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 	answer := make(chan error, 1)
-	due := s.send()
+	due := max(s.send(), time.Nanosecond) // not now: see internal/clock
 	time.AfterFunc(due, func() { answer <- next(context.WithoutCancel(ctx)) })
-	for began := time.Now(); ctx.Err() == nil && time.Since(began) < 10*time.Second; due = s.send() {
+	for began := time.Now(); ctx.Err() == nil && time.Since(began) < 10*time.Second; due = max(s.send(), time.Nanosecond) {
 		if due <= attempt {
 			select {
 			case <-time.After(due):

@@ -164,8 +164,8 @@ func TestReleaseDuringCloseTellsOfALoss(t *testing.T) {
 		link.setCut(true)
 		_, err := b.Acquire(t.Context(), "key")
 		require.NoError(t, err)
+		link.setCut(false) // Close goes on as soon as the lease is released
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost, "b holds the key by now")
-		link.setCut(false)
 		require.NoError(t, <-closed)
 	})
 }

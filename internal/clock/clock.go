@@ -87,9 +87,17 @@ func (system) Now() Reading {
 	return Reading{Mono: mono, Boot: boot.at(mono, wall), Wall: wall}
 }
 
-func (system) NewTimer(d time.Duration) Timer { return systemTimer{time.NewTimer(d)} }
+func (system) NewTimer(d time.Duration) Timer { return systemTimer{time.NewTimer(soon(d))} }
 
-func (system) AfterFunc(d time.Duration, f func()) Timer { return systemTimer{time.AfterFunc(d, f)} }
+func (system) AfterFunc(d time.Duration, f func()) Timer {
+	return systemTimer{time.AfterFunc(soon(d), f)}
+}
+
+// soon is d, or the shortest time that is not now. Go 1.26 runs a timer that is
+// due now on the goroutine that makes it, where that is in a synctest bubble.
+// Two of those at once crash the race detector, whose state for timers all
+// goroutines of a bubble share (runtime.(*timer).modify and unlockAndRun).
+func soon(d time.Duration) time.Duration { return max(d, time.Nanosecond) }
 
 func (system) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, d)
@@ -98,3 +106,5 @@ func (system) WithTimeout(ctx context.Context, d time.Duration) (context.Context
 type systemTimer struct{ *time.Timer }
 
 func (t systemTimer) C() <-chan time.Time { return t.Timer.C }
+
+func (t systemTimer) Reset(d time.Duration) bool { return t.Timer.Reset(soon(d)) }
