@@ -31,7 +31,6 @@ import (
 
 const (
 	electors = 5
-	restarts = 100
 	// electionPoll is the longest poll of a candidate.
 	electionPoll = 250 * time.Millisecond
 	// electionTTL leaves a resignation 10 s, which is long enough on a machine
@@ -109,7 +108,7 @@ type elector struct {
 	exited chan error
 }
 
-// roll is a run of rolling restarts.
+// roll is a run of rolling restarts, on the file or the PostgreSQL that file names.
 type roll struct {
 	t      *testing.T
 	file   string
@@ -162,7 +161,12 @@ func (r *roll) stop(pid int) <-chan error {
 
 func TestRollingRestartsOfALeaderOnSQLite(t *testing.T) {
 	t.Parallel()
-	testRollingRestarts(t)
+	testRollingRestarts(t, 100, filepath.Join(t.TempDir(), "kv.db"))
+}
+
+func TestRollingRestartsOfALeaderOnPostgres(t *testing.T) {
+	t.Parallel()
+	testRollingRestarts(t, 100, sharedPostgres(t), childNamespace+"="+crand.Text())
 }
 
 func TestRollingRestartsOfALeaderOnDynamoDB(t *testing.T) {
@@ -170,16 +174,18 @@ func TestRollingRestartsOfALeaderOnDynamoDB(t *testing.T) {
 	endpoint := dynamolocal.Endpoint(t)
 	table := "rolling-" + crand.Text()
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), localClient(endpoint), table))
-	testRollingRestarts(t, electionTable+"="+table, electionEndpoint+"="+endpoint)
+	testRollingRestarts(t, 100, "", electionTable+"="+table, electionEndpoint+"="+endpoint)
 }
 
-// testRollingRestarts stops the leader again and again, with SIGTERM, and starts another process in its place.
-func testRollingRestarts(t *testing.T, env ...string) {
+// testRollingRestarts stops the leader so often, with SIGTERM, and starts another
+// process in its place.
+func testRollingRestarts(t *testing.T, restarts int, file string, env ...string) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("long: left out by -short")
 	}
 	r := &roll{
-		t: t, file: filepath.Join(t.TempDir(), "kv.db"), env: env,
+		t: t, file: file, env: env,
 		events: make(chan leadership, 10*restarts), running: map[int]*elector{},
 	}
 	for range electors {
@@ -202,11 +208,11 @@ func testRollingRestarts(t *testing.T, env ...string) {
 	for len(r.events) > 0 {
 		log = append(log, <-r.events)
 	}
-	requireNoOverlap(t, log, took)
+	requireNoOverlap(t, restarts, log, took)
 }
 
 // requireNoOverlap checks, term by term in the order of their tokens, that each leader had stopped before the next one began.
-func requireNoOverlap(t *testing.T, log []leadership, took time.Duration) {
+func requireNoOverlap(t *testing.T, restarts int, log []leadership, took time.Duration) {
 	t.Helper()
 	begun, ended := map[uint64]leadership{}, map[uint64]leadership{}
 	for _, l := range log {

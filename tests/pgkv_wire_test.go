@@ -94,7 +94,7 @@ func TestPostgresWritesThatAreSentAgainAreAppliedOnce(t *testing.T) {
 					before := w.version(t)
 					w.proxy.inject(on(faults...))
 					require.NoError(t, write(t.Context(), w.store, previous), faults)
-					require.NotZero(t, w.proxy.writes())
+					require.NotZero(t, w.proxy.meant())
 					pair, err := w.direct.Get(t.Context(), "k")
 					switch name {
 					case "delete", "atomic delete":

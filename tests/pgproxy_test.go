@@ -30,7 +30,8 @@ type pgProxy struct {
 	letGo    chan struct{} // closed to deliver what is held back
 
 	mu    sync.Mutex
-	fault func(request int) wireFault // of the n-th write, from 0; "": none
+	fault func(request int) wireFault // of the n-th request, from 0; "": none
+	reads bool                        // faults are of reads, not of writes
 	seen  int
 	open  []net.Conn
 }
@@ -66,25 +67,37 @@ func startPgProxy(t *testing.T, target string) *pgProxy {
 func (p *pgProxy) inject(fault func(request int) wireFault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fault, p.seen = fault, 0
+	p.fault, p.reads, p.seen = fault, false, 0
 }
 
-// next counts a write and returns its fault.
+// injectReads sets the faults of the reads of pairs from now on.
+func (p *pgProxy) injectReads(fault func(request int) wireFault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fault, p.reads, p.seen = fault, true, 0
+}
+
+// next counts a request of the kind that faults are of, and returns its fault.
 func (p *pgProxy) next(request []byte) wireFault {
 	writes := bytes.Contains(request, []byte("INSERT INTO")) || bytes.Contains(request, []byte("UPDATE"))
 	p.mu.Lock()
 	fault, n := p.fault, p.seen
-	if writes {
+	meant := writes
+	if p.reads {
+		meant = !writes && bytes.Contains(request, []byte("t.version"))
+	}
+	if meant {
 		p.seen++
 	}
 	p.mu.Unlock()
-	if !writes || fault == nil {
+	if !meant || fault == nil {
 		return ""
 	}
 	return fault(n)
 }
 
-func (p *pgProxy) writes() int {
+// meant returns how many requests of that kind there were.
+func (p *pgProxy) meant() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen

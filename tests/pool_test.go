@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,13 +28,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
 // What a member of the pool in a process of its own needs to know.
 const (
-	poolTable    = "DYNALOCK_TEST_POOL_TABLE"
+	poolTable    = "DYNALOCK_TEST_POOL_TABLE" // or, on PostgreSQL, the namespace
 	poolEndpoint = "DYNALOCK_TEST_POOL_ENDPOINT"
 )
 
@@ -58,12 +62,11 @@ func (c *requestCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-// openPool makes a client and a pool on DynamoDB Local, whose requests are counted.
+// openPool makes a client and a pool on DynamoDB Local, whose requests are
+// counted, or on the PostgreSQL at endpoint.
 func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lease.Pool, *requestCounter, error) {
 	count := &requestCounter{}
-	options := localClient(endpoint).Options()
-	options.HTTPClient = &http.Client{Transport: count}
-	store, err := dynamokv.New(dynamodb.New(options), table)
+	store, err := openPoolStore(table, endpoint, count)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -74,6 +77,19 @@ func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lea
 	}
 	pool, err := lease.NewPool(client, "shards", handle)
 	return client, pool, count, err
+}
+
+func openPoolStore(table, endpoint string, count *requestCounter) (kv.Store, error) {
+	if strings.HasPrefix(endpoint, "postgres:") {
+		db, err := sql.Open("pgx", endpoint)
+		if err != nil {
+			return nil, err
+		}
+		return pgkv.New(db, pgkv.WithNamespace(table)) // both until the process ends
+	}
+	options := localClient(endpoint).Options()
+	options.HTTPClient = &http.Client{Transport: count}
+	return dynamokv.New(dynamodb.New(options), table)
 }
 
 // TestPoolMemberProcess is no test: it is a member of the pool, in a process that TestPoolOfProcesses starts, until SIGTERM.
@@ -255,9 +271,21 @@ func TestPoolOfProcesses(t *testing.T) {
 		t.Skip("needs DynamoDB Local and a minute: left out by -short")
 	}
 	t.Parallel()
-	const partitions, members = 150, 3
 	table, endpoint := "pool-"+crand.Text(), dynamolocal.Endpoint(t)
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), localClient(endpoint), table))
+	testPoolOfProcesses(t, table, endpoint, 150, true)
+}
+
+func TestPoolOfProcessesOnPostgres(t *testing.T) {
+	t.Parallel()
+	testPoolOfProcesses(t, crand.Text(), sharedPostgres(t), 60, false)
+}
+
+// testPoolOfProcesses starts three members, kills one, starts another and stops
+// all. counts: their requests are counted.
+func testPoolOfProcesses(t *testing.T, table, endpoint string, partitions int, counts bool) {
+	t.Helper()
+	const members = 3
 	client, pool, _, err := openPool(table, endpoint, func(context.Context, *lease.Lease) error { return nil })
 	require.NoError(t, err)
 	names := make([]string, partitions)
@@ -274,7 +302,9 @@ func TestPoolOfProcesses(t *testing.T) {
 	}
 	t.Logf("%d partitions balanced over %d processes after %v", partitions, members, r.await(members, partitions/members, time.Minute))
 
-	r.requireCost(members)
+	if counts {
+		r.requireCost(members)
+	}
 
 	require.NoError(t, running[0].Process.Kill())
 	_ = running[0].end() // it was killed
@@ -289,7 +319,7 @@ func TestPoolOfProcesses(t *testing.T) {
 	for _, p := range running {
 		require.NoError(t, p.end())
 	}
-	r.requireExclusion()
+	r.requireExclusion(partitions)
 }
 
 // requireCost requires that what the members send is what the formula says. A
@@ -313,10 +343,10 @@ func (r *poolRun) requireCost(members int) {
 }
 
 // requireExclusion requires that no two handlers of a partition overlapped, and that the later always had the greater token.
-func (r *poolRun) requireExclusion() {
+func (r *poolRun) requireExclusion(partitions int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	require.Len(r.t, r.holds, 150)
+	require.Len(r.t, r.holds, partitions)
 	for key, holds := range r.holds {
 		slices.SortFunc(holds, func(a, b hold) int { return cmp.Compare(a.token, b.token) })
 		for i := range holds[1:] {

@@ -83,6 +83,7 @@ func TestTwoClientsInALoopShareAKey(t *testing.T) {
 			require.NoError(t, err)
 			return store
 		},
+		"pgkv": func(t *testing.T) kv.Store { return openPg(t, sharedPostgres(t), turnsTable) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,5 +107,5 @@ func TestTwoClientsInALoopShareAKey(t *testing.T) {
 	}
 }
 
-// turnsTable is the table that both clients of the test have.
+// turnsTable is the table, or namespace, that both clients of the test have.
 var turnsTable = "turns-" + crand.Text()
