@@ -132,7 +132,19 @@ func watched(t *testing.T, e *ear, store kv.Store, prefix string) <-chan kv.Even
 	return nil
 }
 
-// The watches' interval is an hour: what comes before was heard.
+// next returns the next event. The watches' interval is an hour: what comes
+// before was heard.
+func next(t *testing.T, events <-chan kv.Event) kv.Event {
+	t.Helper()
+	select {
+	case event := <-events:
+		return event
+	case <-time.After(time.Minute):
+		require.Fail(t, "nothing was heard")
+		return kv.Event{}
+	}
+}
+
 func TestPostgresWatchHearsOfDeletesAndOfNothingElse(t *testing.T) {
 	t.Parallel()
 	e, namespace := newEar(sharedPostgres(t)), crand.Text()
@@ -153,11 +165,11 @@ func TestPostgresWatchHearsOfDeletesAndOfNothingElse(t *testing.T) {
 	third, err := deaf.AtomicPut(t.Context(), "a/3")
 	require.NoError(t, err)
 	require.NoError(t, store.AtomicDelete(t.Context(), third.Key, third))
-	for event := <-events; event.Key != pair.Key || event.Pair.Version != pair.Version; event = <-events { // the delete beside it shows the pair
+	for event := next(t, events); event.Key != pair.Key || event.Pair.Version != pair.Version; event = next(t, events) { // the delete beside it shows the pair
 		require.Contains(t, []string{pair.Key, third.Key}, event.Key)
 	}
 	require.NoError(t, store.AtomicDelete(t.Context(), pair.Key, pair))
-	require.Equal(t, kv.Event{Type: kv.EventDelete, Key: pair.Key}, <-events)
+	require.Equal(t, kv.Event{Type: kv.EventDelete, Key: pair.Key}, next(t, events))
 	require.Equal(t, []string{"b", "a/3", pair.Key}, e.keys(t))
 
 	fourth, err := deaf.AtomicPut(t.Context(), "a/4")
@@ -187,7 +199,7 @@ func TestPostgresWatchListensAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, openPg(t, e.dsn, namespace).AtomicDelete(t.Context(), pair.Key, pair), "nobody is notified")
 		<-e.listening
-		require.Equal(t, kv.Event{Type: kv.EventDelete, Key: "a"}, <-events)
+		require.Equal(t, kv.Event{Type: kv.EventDelete, Key: "a"}, next(t, events))
 	})
 	require.EqualValues(t, 2, e.calls.Load())
 	e.mu.Lock()

@@ -32,6 +32,8 @@
 // with a driver that needs no prepared statements there (pgx:
 // default_query_exec_mode=exec).
 //
+// A [ListeningStore] hears of released leases at once, for one connection more.
+//
 // # How the promises are kept
 //
 // A conditional write is one statement, which PostgreSQL decides under the lock
