@@ -9,8 +9,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// acquire gets a key that is free, and for which nobody waits here, at once. Otherwise it waits for its turn in this
-// process, or for a lease that is handed over to it, and then for the key (R9.3, R15), until Close begins.
+// acquire gets a key at once if it is free and nobody waits for it here.
+// Otherwise it waits for its turn in this process, or for a lease that is handed
+// over to it, and then for the key (R9.3, R15), until Close begins.
 func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	var failed error
 	if c.alone(r.gate) {
@@ -25,7 +26,7 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 		if err != nil || l.lost() == nil {
 			return l, err
 		}
-		c.pass(l) // handed over, and lost before the waiter looked: a grant is checked when it is returned (R9.4)
+		c.pass(l) // lost before the waiter looked: a grant is checked when it is returned (R9.4)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -54,17 +55,20 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 	return l, err
 }
 
-// worthWaiting reports whether an acquire that failed with err goes on when it may wait: it does so before anything else
-// is known only for what other clients and the store's load explain.
+// worthWaiting reports whether an acquire whose first attempt failed with err
+// goes on to wait: if the key is held, the store throttled the attempt, or its
+// outcome is unknown.
 func worthWaiting(ctx context.Context, err error) bool {
 	var b *busy
 	if errors.As(err, &b) || errors.Is(err, errHeldHere) {
 		return true
 	}
-	return ctx.Err() == nil && !permanent(err) && (errors.Is(err, ErrHeld) || errors.Is(err, kv.ErrThrottled) || errors.Is(err, kv.ErrUncertain))
+	return ctx.Err() == nil && !permanent(err) &&
+		(errors.Is(err, ErrHeld) || errors.Is(err, kv.ErrThrottled) || errors.Is(err, kv.ErrUncertain))
 }
 
-// turn waits until w is the first, and then contends. failed is the error of an attempt just made, nil if there was none.
+// turn waits until w is the first, and then contends. failed is the error of an
+// attempt just made, nil if there was none.
 func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, error) {
 	select {
 	case <-w.first:
@@ -82,22 +86,19 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 	}
 }
 
-// errHandedOver says that the lease is in the waiter's channel.
-var errHandedOver = errors.New("lease: handed over")
-
-// contend tries to get the key, and waits for it, until it has it.
+// contend tries to get the key, and waits for it, until it has it or is handed a
+// lease. waited: the acquire has waited before.
 func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
 	var seen *kv.KVPair
 	for ; ; waited = true {
 		if err == nil || errors.Is(err, errHeldHere) {
-			blocked, localErr := c.awaitLocal(ctx, w)
-			if localErr != nil {
-				return nil, localErr
+			l, blocked, localErr := c.awaitLocal(ctx, w)
+			if l != nil || localErr != nil {
+				return l, localErr
 			}
 			waited = waited || blocked
-			var l *Lease
 			if l, err = c.tryRow(ctx, w.request, seen); err == nil {
 				return l, nil
 			}
@@ -115,14 +116,17 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 		w.pace.note(c, b)
 		w.tellWaiting(b, err)
 		watch.start(ctx)
-		if seen, err = c.poll(ctx, w, b, watch); err != nil {
-			return nil, err
+		var l *Lease
+		if seen, l, err = c.poll(ctx, w, b, watch); l != nil || err != nil {
+			return l, err
 		}
 	}
 }
 
-// awaitLocal waits while a lease of this client has the key: nothing needs to be asked for that. It reports whether there was one.
-func (c *Client) awaitLocal(ctx context.Context, w *waiter) (blocked bool, err error) {
+// awaitLocal waits while a lease of this client has the key, which costs no
+// request. blocked: there was one. It returns the lease that w is handed
+// meanwhile, if it is.
+func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handed *Lease, blocked bool, err error) {
 	for ; ; blocked = true {
 		select {
 		case <-w.gate.freed: // what it tells of is seen now
@@ -130,22 +134,22 @@ func (c *Client) awaitLocal(ctx context.Context, w *waiter) (blocked bool, err e
 		}
 		l := c.localHolder(w.key)
 		if l == nil {
-			return blocked, nil
+			return nil, blocked, nil
 		}
 		w.tellWaiting(nil, nil)
 		select {
 		case <-w.gate.freed:
 		case <-l.session.ctx.Done():
-		case l := <-w.lease:
-			w.lease <- l
-			return true, errHandedOver
+		case handed = <-w.lease:
+			return handed, true, nil
 		case <-ctx.Done():
-			return true, context.Cause(ctx)
+			return nil, true, context.Cause(ctx)
 		}
 	}
 }
 
-// tellWaiting tells that the acquire waits, the first time, and when what it waits for becomes an error or ceases to be one.
+// tellWaiting emits that the acquire waits: the first time, and when what it
+// waits for becomes an error or ceases to be one.
 func (w *waiter) tellWaiting(b *busy, err error) {
 	e := Event{Type: EventWaiting, Key: w.key, Err: err}
 	switch {
@@ -161,59 +165,67 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 	w.client.emit(e)
 }
 
-// poll waits until the row has changed or its holder's session is worth another look, and returns the row as it was read, nil if there is none.
-func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (*kv.KVPair, error) {
+// poll waits until the row has changed or its holder's session is worth another
+// look. It returns the row as it was read, nil if there is none, or the lease
+// that w is handed meanwhile.
+func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *kv.KVPair, handed *Lease, err error) {
 	looked := c.clock.Now()
 	for {
-		t := c.clock.NewTimer(w.pace.pause(c, b, looked, watch))
-		select {
-		case <-t.C():
-		case _, ok := <-watch.changed:
-			if !ok {
-				watch.changed = nil // it failed: polls go on
-			}
-		case <-w.gate.freed:
-			t.Stop()
-			return nil, nil // a lease of this client on the key has ended
-		case l := <-w.lease:
-			t.Stop()
-			w.lease <- l
-			return nil, errHandedOver
-		case <-ctx.Done():
-			t.Stop()
-			return nil, context.Cause(ctx)
+		freed, handed, err := w.rest(ctx, w.pace.pause(c, b, looked, watch), watch)
+		if freed || handed != nil || err != nil {
+			return nil, handed, err
 		}
-		t.Stop()
 		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.look
 		pair, err := c.store.Get(ctx, leasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
-			return nil, nil
+			return nil, nil, nil
+		case err != nil && ctx.Err() != nil:
+			return nil, nil, context.Cause(ctx)
+		case permanent(err):
+			return nil, nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 		case err != nil:
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			if permanent(err) {
-				return nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
-			}
 			w.tellWaiting(nil, err) // an outage is waited out
 			w.pace.failed(c)
 		case lookDue || b == nil || pair.Version != b.pair.Version:
-			return pair, nil
+			return pair, nil, nil
 		default:
 			w.pace.failures = nil
 		}
 	}
 }
 
+// rest waits for d, or until the row may have changed. freed: a lease of this
+// client on the key has ended.
+func (w *waiter) rest(ctx context.Context, d time.Duration, watch *watch) (freed bool, handed *Lease, err error) {
+	t := w.client.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case _, ok := <-watch.changed:
+		if !ok {
+			watch.changed = nil // it failed: polls go on
+		}
+	case <-w.gate.freed:
+		return true, nil, nil
+	case handed = <-w.lease:
+		return false, handed, nil
+	case <-ctx.Done():
+		return false, nil, context.Cause(ctx)
+	}
+	return false, nil, nil
+}
+
 // minWatchInterval is the shortest that kv.WithWatchInterval takes.
 const minWatchInterval = 10 * time.Millisecond
 
-// watch tells of changes of one row where the store does so by itself, instead of polls (R9.3).
+// watch tells of changes of one row where the store does so by itself, in the
+// place of polls (R9.3).
 type watch struct {
 	client *Client
 	key    string
-	// changed gets a word when the row may have changed; closed when the watch failed; nil where there is none.
+	// changed gets a word when the row may have changed. It is closed when the
+	// watch failed, and nil where there is none.
 	changed chan struct{}
 	cancel  context.CancelFunc
 	ended   chan struct{}
@@ -221,7 +233,8 @@ type watch struct {
 
 func (c *Client) newWatch(key string) *watch { return &watch{client: c, key: leasePrefix + key} }
 
-// start begins to watch, if the store can and it has not begun. stop ends it and waits for its goroutine.
+// start begins to watch, if the store can and it has not begun. stop ends it and
+// waits for its goroutine.
 func (w *watch) start(ctx context.Context) {
 	if _, ok := kv.As[kv.Watcher](w.client.store); !ok || w.cancel != nil {
 		return
