@@ -53,24 +53,23 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
-	if err := c.enter(); err != nil {
+	ctx, use, err := c.life.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	ctx, call := c.untilClosing(ctx)
-	defer c.forgetCall(call)
+	defer use.end()
 	r.gate = c.gateOf(key)
 	defer c.leaveGate(key, r.gate)
 	var l *Lease
-	var err error
 	if wait {
 		l, err = c.acquire(ctx, r)
 	} else {
 		l, err = c.attempt(ctx, r)
 	}
 	if err != nil {
-		c.leave()
-		return nil, c.explain(err)
+		return nil, c.life.explain(err)
 	}
+	use.stays = true
 	return l, nil
 }
 
@@ -94,35 +93,6 @@ func checkKey(key string) error {
 		return fmt.Errorf("lease: key %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w", key, len(key), MaxKeySize, ErrInvalid)
 	}
 	return nil
-}
-
-// untilClosing returns a context that ends with ctx, or with ErrClosed as its cause when Close begins. The caller ends it with forgetCall.
-func (c *Client) untilClosing(ctx context.Context) (_ context.Context, call uint64) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		cancel(ErrClosed)
-	}
-	c.lastCall++
-	c.calls[c.lastCall] = cancel
-	return ctx, c.lastCall
-}
-
-func (c *Client) forgetCall(call uint64) {
-	c.mu.Lock()
-	cancel := c.calls[call]
-	delete(c.calls, call)
-	c.mu.Unlock()
-	cancel(nil)
-}
-
-// explain gives an error of a call that Close interrupted its true name.
-func (c *Client) explain(err error) error {
-	if c.open.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, ErrClosed) {
-		return fmt.Errorf("%w: %w", ErrClosed, err)
-	}
-	return err
 }
 
 // errHeldHere says that a lease of this client has the key.
@@ -201,7 +171,7 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case c.open.Err() != nil:
+		case c.life.open.Err() != nil:
 			return nil, ErrClosed
 		}
 	}
@@ -339,7 +309,7 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	l.granted, l.stint = c.beginTurn(r)
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	c.cover(record.Acq, l)
-	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.open.Err() != nil || l.lost() != nil {
+	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.life.open.Err() != nil || l.lost() != nil {
 		c.refuse(ctx, l)
 		return nil
 	}

@@ -47,19 +47,17 @@ func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) e
 			return fmt.Errorf("lease: Break: a nil option: %w", ErrInvalid)
 		}
 	}
-	if err := c.enter(); err != nil {
-		return err
-	}
-	defer c.leave()
-	ctx, call := c.untilClosing(ctx)
-	defer c.forgetCall(call)
 	var b breakSettings
 	for _, option := range options {
 		option(&b)
 	}
-	err := c.breakLease(ctx, h, b)
+	ctx, use, err := c.life.begin(ctx)
 	if err != nil {
-		return c.explain(fmt.Errorf("lease: breaking %q: %w", h.Key, err))
+		return err
+	}
+	defer use.end()
+	if err := c.breakLease(ctx, h, b); err != nil {
+		return c.life.explain(fmt.Errorf("lease: breaking %q: %w", h.Key, err))
 	}
 	return nil
 }

@@ -26,22 +26,9 @@ type Client struct {
 	writeDelay time.Duration
 	sightings  sightings
 	events     events
-	// open ends, with ErrClosed as its cause, when Close begins; background ends when Close is done.
-	open       context.Context
-	close      context.CancelCauseFunc
-	background context.Context
-	stop       context.CancelFunc
-	// idle is closed when Close has begun and users is 0, done when Close has ended.
-	idle, done chan struct{}
-	tasks      sync.WaitGroup
+	life       *lifecycle
 
-	mu     sync.Mutex
-	closed bool
-	// calls are the calls that end when Close begins, by a number.
-	calls    map[uint64]context.CancelCauseFunc
-	lastCall uint64
-	// users counts acquires in flight and leases that were not released.
-	users   int
+	mu      sync.Mutex
 	session *session
 	// opening is the attempt to open one that is under way, nil: none.
 	opening *opening
@@ -76,15 +63,12 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	if s.heartbeats == nil {
 		s.heartbeats = store
 	}
-	background, stop := context.WithCancel(context.Background())
-	open, closing := context.WithCancelCause(background)
 	return &Client{
 		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
-		sightings:  sightings{byID: map[string]*sighting{}},
-		open:       open, close: closing, background: background, stop: stop,
-		idle: make(chan struct{}), done: make(chan struct{}), ending: map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
-		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{}, calls: map[uint64]context.CancelCauseFunc{},
+		sightings:  sightings{byID: map[string]*sighting{}}, life: newLifecycle(),
+		ending: map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
+		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{},
 	}, nil
 }
 
@@ -120,7 +104,7 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	}
 	c.rejoin()
 	latched := c.clock.Now()
-	c.start(func(ctx context.Context) {
+	c.life.start(func(ctx context.Context) {
 		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {
 			return // only ctx's end stops it: then Close goes on with it
 		}
@@ -161,43 +145,6 @@ func (c *Client) buried(s *session) {
 	defer c.mu.Unlock()
 	for _, g := range c.gates {
 		g.wake()
-	}
-}
-
-// start runs task in the background, until Close is done.
-func (c *Client) start(task func(ctx context.Context)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.startLocked(task)
-}
-
-func (c *Client) startLocked(task func(ctx context.Context)) {
-	if c.background.Err() != nil {
-		return
-	}
-	c.tasks.Add(1)
-	go func() {
-		defer c.tasks.Done()
-		task(c.background)
-	}()
-}
-
-// enter counts an acquire, unless the client is closed; leave ends it, or the lease that came of it.
-func (c *Client) enter() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return ErrClosed
-	}
-	c.users++
-	return nil
-}
-
-func (c *Client) leave() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.users--; c.users == 0 && c.closed {
-		close(c.idle)
 	}
 }
 

@@ -25,36 +25,17 @@ import (
 // are free all the same. Or the session could not be deleted: then the leases
 // pass on after the TTL. Closing again returns nil.
 func (c *Client) Close(ctx context.Context) error {
+	if !c.life.beginClose() {
+		return c.life.awaitClosed(ctx)
+	}
+	defer c.life.endClose()
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		select {
-		case <-c.done:
-			return nil
-		default:
-		}
-		select {
-		case <-c.done:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("lease: another Close goes on: %w", context.Cause(ctx))
-		}
-	}
-	c.closed = true
-	c.close(ErrClosed)
-	for _, cancel := range c.calls {
-		cancel(ErrClosed)
-	}
-	if c.users == 0 {
-		close(c.idle)
-	}
 	if c.session != nil {
 		c.session.cancelLeases(&LostError{Reason: ReasonClosed})
 	}
 	c.mu.Unlock()
-	defer c.stopTasks()
 
-	err := c.waitIdle(ctx)
+	err := c.life.awaitIdle(ctx)
 	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
 	defer cancel()
 	sessions, o := c.lastSessions()
@@ -90,30 +71,4 @@ func (c *Client) lastSessions() ([]*session, *opening) {
 		sessions = append(sessions, c.session)
 	}
 	return sessions, c.opening
-}
-
-// stopTasks ends the background and waits for its goroutines.
-func (c *Client) stopTasks() {
-	c.mu.Lock()
-	c.stop()
-	c.mu.Unlock()
-	c.tasks.Wait()
-	close(c.done)
-}
-
-// waitIdle waits for the acquires in flight and for the release of every lease, until ctx ends.
-func (c *Client) waitIdle(ctx context.Context) error {
-	select {
-	case <-c.idle:
-		return nil
-	default:
-	}
-	select {
-	case <-c.idle:
-		return nil
-	case <-ctx.Done():
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return fmt.Errorf("lease: closed with %d leases not released: %w", c.users, context.Cause(ctx))
-	}
 }

@@ -2,10 +2,13 @@ package lease
 
 // Remembered counts what a client remembers of leases, calls and sessions.
 func Remembered(c *Client) map[string]int {
+	c.life.mu.Lock()
+	users, calls := c.life.users, len(c.life.calls)
+	c.life.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := map[string]int{
-		"users": c.users, "calls": len(c.calls), "ending": len(c.ending), "gates": len(c.gates), "covered": len(c.covered),
+		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.gates), "covered": len(c.covered),
 		"held": len(c.held), "unresolved": len(c.unresolved), "joined": len(c.joined),
 	}
 	if s := c.session; s != nil {

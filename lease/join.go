@@ -28,10 +28,11 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	if group == "" || len(group) > 256 || !utf8.ValidString(group) {
 		return nil, fmt.Errorf("lease: Join(%.40q): want 1 to 256 bytes of UTF-8: %w", group, ErrInvalid)
 	}
-	if err := c.enter(); err != nil {
+	ctx, use, err := c.life.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer c.leave()
+	defer use.end()
 	c.mu.Lock()
 	if len(c.joined) >= maxGroups && c.joined[group] == 0 {
 		c.mu.Unlock()
@@ -45,8 +46,6 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	c.mu.Unlock()
 	leave = sync.OnceFunc(func() { c.leaveGroup(group) })
 
-	ctx, call := c.untilClosing(ctx)
-	defer c.forgetCall(call)
 	for {
 		s, err := c.current(ctx)
 		if err == nil {
@@ -59,7 +58,7 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 			continue // with a new session
 		}
 		leave()
-		return nil, c.explain(fmt.Errorf("lease: joining %q: %w", group, err))
+		return nil, c.life.explain(fmt.Errorf("lease: joining %q: %w", group, err))
 	}
 }
 
@@ -101,9 +100,9 @@ func (c *Client) rejoin() {
 	if !c.isMember() {
 		return
 	}
-	c.start(func(ctx context.Context) {
+	c.life.start(func(ctx context.Context) {
 		pauses := c.newPauses()
-		for c.open.Err() == nil && c.isMember() {
+		for c.life.open.Err() == nil && c.isMember() {
 			if _, err := c.current(ctx); err == nil || clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 				return
 			}

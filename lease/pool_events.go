@@ -17,7 +17,7 @@ const (
 func (p *Pool) report(level slog.Level, message string, args ...any) {
 	c := p.client
 	if c.log.Enabled(context.Background(), level) {
-		c.start(func(ctx context.Context) { p.tell(ctx, level, message, args...) })
+		c.life.start(func(ctx context.Context) { p.tell(ctx, level, message, args...) })
 	}
 }
 

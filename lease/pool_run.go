@@ -29,10 +29,11 @@ func (p *Pool) Run(ctx context.Context) error {
 	if p.handle == nil {
 		return fmt.Errorf("lease: Run: pool %q has no handler: %w", p.name, ErrInvalid)
 	}
-	if err := c.enter(); err != nil {
+	running, use, err := c.life.begin(ctx)
+	if err != nil {
 		return err
 	}
-	defer c.leave()
+	defer use.end()
 	end, ok := p.begin()
 	if !ok {
 		return fmt.Errorf("lease: Run: this client is a member of pool %q already: %w", p.name, ErrInvalid)
@@ -46,12 +47,10 @@ func (p *Pool) Run(ctx context.Context) error {
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]settlement{},
 		changed: make(chan struct{}, 1), joined: c.clock.Now(), troubles: c.newPauses(),
 	}
-	running, call := c.untilClosing(ctx)
-	defer c.forgetCall(call)
 	err = m.run(running)
 	leave()
 	m.stop()
-	if c.open.Err() != nil {
+	if c.life.open.Err() != nil {
 		return ErrClosed
 	}
 	return err

@@ -16,19 +16,19 @@ var errNotToBeHad = errors.New("lease: the partition is not to be had")
 // attempt, *busy if somebody alive has it; else it waits for that, as Acquire does, until ctx ends.
 func (p *Pool) get(ctx context.Context, r *partitionRow, wait bool) (*Lease, error) {
 	c := p.client
-	if err := c.enter(); err != nil {
+	ctx, use, err := c.life.begin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	ctx, call := c.untilClosing(ctx)
-	defer c.forgetCall(call)
+	defer use.end()
 	key := p.key(r.name)
 	g := c.gateOf(key)
 	defer c.leaveGate(key, g)
 	l, err := p.contend(ctx, &request{key: key, row: leasePrefix + key, gate: g, began: c.clock.Now()}, r.pair, wait)
 	if err != nil {
-		c.leave()
-		return nil, c.explain(err)
+		return nil, c.life.explain(err)
 	}
+	use.stays = true
 	return l, nil
 }
 

@@ -51,7 +51,7 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 		}
 		return
 	}
-	c.start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
+	c.life.start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
 }
 
 // runResolver reads the row, with pauses of 100 ms to 30 s, until no write is pending.

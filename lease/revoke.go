@@ -40,9 +40,9 @@ func (s *session) revoke(entries []string) {
 	}
 	s.mu.Unlock()
 	for _, l := range leases {
-		c.start(func(ctx context.Context) { l.surrender(ctx) })
+		c.life.start(func(ctx context.Context) { l.surrender(ctx) })
 	}
-	c.start(func(ctx context.Context) {
+	c.life.start(func(ctx context.Context) {
 		if clock.Sleep(ctx, c.clock, c.margin+time.Millisecond) == nil { // later than the margin, by any rounding
 			s.nudge()
 		}
@@ -84,7 +84,7 @@ func (s *session) limit() {
 	s.mu.Unlock()
 	for _, l := range over {
 		l.lose(ReasonMaxHold)
-		s.client.start(func(ctx context.Context) { l.surrender(ctx) })
+		s.client.life.start(func(ctx context.Context) { l.surrender(ctx) })
 	}
 }
 
