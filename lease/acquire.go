@@ -44,7 +44,8 @@ func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOpti
 	return c.enterGate(ctx, key, options, true)
 }
 
-// enterGate runs an acquire of key, which Close waits for and interrupts. The lease that comes of it counts on as its user.
+// enterGate runs an acquire of key, which Close interrupts and waits for. The
+// lease that comes of it counts on as a user of the client.
 func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, wait bool) (*Lease, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
@@ -84,13 +85,15 @@ type request struct {
 	// found to have it.
 	waits, blocked bool
 	pace           pace
-	// taken: the key is, or was about to be, taken over from a dead session, so that the lease says so whatever it takes to get it.
+	// taken: the key is, or was about to be, taken over from a dead session. The
+	// lease says so, whatever it takes to get it.
 	taken bool
 }
 
 func checkKey(key string) error {
 	if key == "" || len(key) > MaxKeySize || !utf8.ValidString(key) {
-		return fmt.Errorf("lease: key %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w", key, len(key), MaxKeySize, ErrInvalid)
+		return fmt.Errorf("lease: key %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w",
+			key, len(key), MaxKeySize, ErrInvalid)
 	}
 	return nil
 }
@@ -135,7 +138,8 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 	return nil, b.held(r.key)
 }
 
-// tryRow tries to get key once (R9.1, R9.2, R9.4); *busy if it is held. seen is the row if it has just been read, nil if not.
+// tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *busy if the key
+// is held. seen is the row if it has just been read, else nil.
 func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Lease, error) {
 	if err := c.beginWriting(ctx, r); err != nil {
 		return nil, err
@@ -203,7 +207,8 @@ func (c *Client) beginWriting(ctx context.Context, r *request) error {
 	}
 }
 
-// healthy returns the client's session when it has at least that much trust left, heartbeating it first if it has not.
+// healthy returns the client's session when it has at least so much trust left. If
+// it has less, it is heartbeated first.
 func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session, error) {
 	for {
 		s, err := c.current(ctx)
@@ -217,7 +222,8 @@ func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session
 	}
 }
 
-// patience slows an attempt down in which others were faster again and again, and ends it after a dozen rounds.
+// patience slows an attempt down in which others were faster again and again. It
+// ends the attempt after a dozen rounds.
 func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.KVPair) error {
 	switch {
 	case round < 3:
@@ -236,7 +242,10 @@ func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.K
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	for _, target := range []error{ErrFormat, ErrClosed, kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrUnsupported, kv.ErrClock} {
+	for _, target := range []error{
+		ErrFormat, ErrClosed, kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption,
+		kv.ErrUnsupported, kv.ErrClock,
+	} {
 		if errors.Is(err, target) {
 			return true
 		}
@@ -244,7 +253,8 @@ func permanent(err error) bool {
 	return false
 }
 
-// mayTake decides whether the row may be overwritten by session s (R9.2): nil error if so; takeover if its session is dead.
+// mayTake decides whether session s may overwrite the row (R9.2). A nil error says
+// that it may. takeover: the session in the row is dead.
 func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (takeover bool, err error) {
 	record, err := decodeLease(pair)
 	if err != nil {
@@ -271,8 +281,9 @@ func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (take
 	return true, nil
 }
 
-// write sends the acquiring write on previous, nil: a create. It returns a lease, or the row that stood in the way (nil: none
-// is live any more), or an error. An outcome that is not known is handed to the resolver.
+// write sends the acquiring write on previous; nil makes it a create. It returns a
+// lease, or the row that stood in the way, or an error. Without any of them no row
+// is live any more. The resolver gets a write of unknown outcome.
 func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv.KVPair) (*Lease, *kv.KVPair, error) {
 	var old *leaseRecord
 	if previous != nil {
@@ -283,7 +294,8 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	}
 	began := c.clock.Now()
 	record := r.record(c, s, old)
-	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken) // an orphan of our own may have been taken over
+	// An orphan of our own may have been taken over.
+	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken)
 	c.cover(record.Acq, nil)
 	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attempts)...)
 	if err == nil {
@@ -300,9 +312,14 @@ func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv
 	return nil, nil, fmt.Errorf("lease: acquiring %q: %w", r.key, err)
 }
 
-// grant makes the lease of a row just written, unless its session is not to be trusted any more (R9.4): then it gives the row back and returns nil.
-func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading) *Lease {
-	l := &Lease{client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, record: record}
+// grant makes the lease of a row just written. If its session is not to be trusted
+// any more, it gives the row back and returns nil (R9.4).
+func (c *Client) grant(
+	ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading,
+) *Lease {
+	l := &Lease{
+		client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, record: record,
+	}
 	if r.maxHold > 0 {
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
@@ -327,13 +344,14 @@ func (c *Client) grant(ctx context.Context, s *session, r *request, pair *kv.KVP
 	}
 	c.mu.Unlock()
 	c.emit(Event{
-		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),
+		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: record.Taken,
+		Waited: c.clock.Now().MonotonicSince(r.began),
 	})
 	return l
 }
 
-// refuse gives a row back that was written and is not granted. Nobody has had the lease, and it counts for nobody: neither an operator nor an
-// event finds it.
+// refuse gives a row back that was written and is not granted. Nobody has had the
+// lease, so neither an operator nor an event finds it.
 func (c *Client) refuse(ctx context.Context, l *Lease) {
 	c.cover(l.record.Acq, nil)
 	l.told.Store(true)

@@ -40,7 +40,8 @@ func BreakForce() BreakOption { return func(b *breakSettings) { b.force = true }
 // confirms, and a read and a write of the key.
 func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) error {
 	if h == nil || h.Session == "" || h.Token == 0 || checkKey(h.Key) != nil {
-		return fmt.Errorf("lease: Break: want a holder with its Key, Session and Token, as Inspect, Holders or a HeldError names it: %w", ErrInvalid)
+		return fmt.Errorf("lease: Break: want a holder with its Key, Session and Token, "+
+			"as Inspect, Holders or a HeldError names it: %w", ErrInvalid)
 	}
 	for _, option := range options {
 		if option == nil {
@@ -92,8 +93,9 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 	return err
 }
 
-// revokeRemote adds the entry to the session's row until it is known to be there or the session to be dead, when it returns 0;
-// else it returns for how long the holder may go on without having seen it.
+// revokeRemote adds the entry to the session's row until it is known to be there, or
+// the session to be dead. It returns how long the holder may go on without having
+// seen the entry, 0 if the session is dead.
 func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patience time.Duration, err error) {
 	err = c.untilKnown(ctx, func() error {
 		pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
@@ -127,7 +129,8 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 	return patience, err
 }
 
-// awaitReceipt waits until the session's row has lost the entry, or patience is over, which counts from now.
+// awaitReceipt waits until the session's row has lost the entry, or patience is over,
+// which counts from now.
 func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patience time.Duration) error {
 	began := c.clock.Now()
 	for {

@@ -22,7 +22,8 @@ type Client struct {
 	store kv.Store
 	// attempts bounds each attempt of a store call (R3).
 	attempts kv.CallOption
-	// writeDelay bounds how late a write of unknown outcome may land after its operation returned (S6).
+	// writeDelay bounds how late after its operation returned a write of unknown
+	// outcome may land (S6).
 	writeDelay time.Duration
 	sightings  sightings
 	events     events
@@ -32,22 +33,25 @@ type Client struct {
 	session *session
 	// opening is the attempt to open one that is under way, nil: none.
 	opening *opening
-	// ending holds the sessions that were lost and whose rows may still be there.
+	// ending holds the lost sessions whose rows may still be there.
 	ending map[*session]struct{}
 	gates  map[string]*gate
 	spare  *gate
 	turns  map[string]turn
-	// covered holds the acquisition ids that belong to a live lease, a write in flight or a pending release, with the lease where there
-	// is one. A row that names our session with another id is an orphan of ours (R9.2).
+	// covered holds the acquisition ids of live leases, writes under way and
+	// pending releases, with the lease where there is one. A row that names our
+	// session with another id is an orphan of ours (R9.2).
 	covered map[string]*Lease
-	// held is, by key, the latest lease that was granted and is covered; unresolved looks after writes of unknown outcome (R14).
-	held       map[string]*Lease
+	// held is, by key, the latest lease that was granted and is covered.
+	held map[string]*Lease
+	// unresolved looks after writes of unknown outcome, by key (R14).
 	unresolved map[string]*resolver
 	// joined counts, by group, how often the client has joined it.
 	joined map[string]int
 	// joinings counts the changes of joined.
 	joinings uint64
-	// pools are the names of the pools of which a Run goes on; made by the first.
+	// pools are the names of the pools that this client runs. The first one makes
+	// the map.
 	pools map[string]bool
 }
 
@@ -80,8 +84,8 @@ func (c *Client) Store() kv.Store { return c.store }
 // it.
 func (c *Client) Owner() string { return c.owner }
 
-// sessionLost takes note of a loss: the next acquire opens a new session, and the old one is ended, not
-// before its TTL, so that nobody waits for its corpse (R8).
+// sessionLost takes note of a loss. The next acquire opens a new session. The old
+// one is ended, so that nobody waits for its row, but not before its TTL (R8).
 func (c *Client) sessionLost(s *session, lost *LostError) {
 	c.mu.Lock()
 	if c.session == s {
@@ -117,8 +121,9 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	})
 }
 
-// outlive waits until the TTL has passed since s was last renewed, by the monotonic clock alone, and the margin since the
-// loss was noticed: a clock that stepped may have brought that early, and the holders need their time to stop.
+// outlive waits until the TTL has passed since s was last renewed, by the
+// monotonic clock alone, and the margin since the loss was noticed. A clock that
+// stepped may have brought the loss early, and holders need their time to stop.
 func (c *Client) outlive(ctx context.Context, s *session, latched clock.Reading) error {
 	s.mu.Lock()
 	renewed := s.renewed
@@ -148,7 +153,8 @@ func (c *Client) buried(s *session) {
 	}
 }
 
-// cover and uncover keep c.covered; l is nil until the write that makes it is known to be applied.
+// cover and uncover keep c.covered. l is nil until the write that makes it is
+// known to be applied.
 func (c *Client) cover(acq string, l *Lease) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -164,7 +170,8 @@ func (c *Client) uncover(acq string) {
 	delete(c.covered, acq)
 }
 
-// localHolder returns the lease of this client that has the key, or is just giving it back; nil if there is none.
+// localHolder returns the lease of this client that has the key or is just giving
+// it back, nil if there is none.
 func (c *Client) localHolder(key string) *Lease {
 	c.mu.Lock()
 	l := c.held[key]
@@ -209,7 +216,8 @@ type stopError struct{ error }
 
 func stop(err error) error { return stopError{err} }
 
-// untilKnown calls write until it returns nil or ctx ends, with pauses of 100 ms to 30 s between failures.
+// untilKnown calls write until it returns nil or ctx ends. Between failures it
+// pauses for 100 ms to 30 s.
 func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 	pauses := c.newPauses()
 	for {

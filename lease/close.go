@@ -42,7 +42,8 @@ func (c *Client) Close(ctx context.Context) error {
 	return errors.Join(err, c.endAll(detached, sessions), o.wait(detached))
 }
 
-// endAll ends sessions, all at once: the corpse of one must not use up the time of another.
+// endAll ends sessions, all at once: the row of one must not use up the time of
+// another.
 func (c *Client) endAll(ctx context.Context, sessions []*session) error {
 	errs := make([]error, len(sessions))
 	var wait sync.WaitGroup
@@ -50,7 +51,8 @@ func (c *Client) endAll(ctx context.Context, sessions []*session) error {
 		s.lose(ReasonClosed, false)
 		wait.Go(func() {
 			if err := s.end(ctx); err != nil {
-				errs[i] = fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w", c.ttl, err)
+				errs[i] = fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w",
+					c.ttl, err)
 				return
 			}
 			c.emit(Event{Type: EventSessionClosed, Session: s.id})

@@ -12,11 +12,12 @@ import (
 type gate struct {
 	// writing is held during an acquiring write: there is one at a time (R9).
 	writing chan struct{}
-	// freed is told when a lease of this client on the key has ended, so that the first waiter looks at once.
+	// freed gets a word when a lease of this client on the key has ended, so that
+	// the first waiter looks at once.
 	freed chan struct{}
 
-	// Guarded by Client.mu: how many are here; and those who wait, first come first served, of whom the first contends for
-	// the key.
+	// users counts who is here. queue are those who wait, first come first served;
+	// the first of them contends for the key. Client.mu guards both.
 	users int
 	queue []*waiter
 }
@@ -25,8 +26,9 @@ type gate struct {
 type waiter struct {
 	*request
 	client *Client
-	// first is closed when the waiter is the first, lease gets the lease that is handed over to it, and it leaves the queue.
+	// first is closed when the waiter is the first.
 	first chan struct{}
+	// lease gets the lease that is handed over to it. Then it has left the queue.
 	lease chan *Lease
 	// told: the observer knows that it waits; troubled: because of an error.
 	told, troubled bool
@@ -69,7 +71,8 @@ func (c *Client) alone(g *gate) bool {
 	return g.users == 1
 }
 
-// wake tells the first local waiter for key, if there is one, that the key may be free.
+// wake lets the first local waiter for key, if there is one, know that the key may
+// be free.
 func (c *Client) wake(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +101,8 @@ func (c *Client) enqueue(r *request) *waiter {
 	return w
 }
 
-// dequeue takes a waiter out of the queue, if it still is in it, and makes the next one first.
+// dequeue takes a waiter out of the queue, if it is still in it, and makes the next
+// one the first.
 func (c *Client) dequeue(w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -118,8 +122,9 @@ func (g *gate) removeLocked(w *waiter) bool {
 	return true
 }
 
-// heir returns the waiter to whom a lease may be handed over, nil if nobody waits or others get their chance now. The caller
-// leaves the gate, which it uses like an acquire.
+// heir returns the waiter to whom a lease may be handed over. It is nil if nobody
+// waits, or if other processes get their chance now. The caller uses the gate like
+// an acquire, and leaves it.
 func (c *Client) heir(l *Lease) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,9 +136,11 @@ func (c *Client) heir(l *Lease) *waiter {
 	return g.queue[0]
 }
 
-// handOver gives the key of a latched lease to a local waiter with one write, an acquiring write like any other (R15). It reports whether the
-// row of r is dealt with. If it is not, because nobody waits or the write failed, r is still to be freed, and the
-// resolver looks after a write of unknown outcome: so the row is given back under either acquisition id.
+// handOver gives the key of a latched lease to a local waiter with one write, an
+// acquiring write like any other (R15). It reports whether the row of r is dealt
+// with. Where nobody waits, or the write failed, r is still to be freed. The
+// resolver looks after a write of unknown outcome, so the row is given back under
+// either acquisition id.
 func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 	w := c.heir(l)
 	if w == nil {
@@ -156,7 +163,8 @@ func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 	return done
 }
 
-// writeOver writes the row of r for the waiter. It returns the waiter's lease, nil if its grant came too late and the row was given back.
+// writeOver writes the row of r for the waiter. It returns the waiter's lease. That
+// is nil if its grant came too late and the row was given back.
 func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (next *Lease, done bool) {
 	s := l.session
 	if s.err() != nil || s.remaining() < w.minRemaining || c.life.open.Err() != nil {
@@ -194,7 +202,8 @@ func (c *Client) deliver(w *waiter, l *Lease) bool {
 	return true
 }
 
-// pass releases a lease that its waiter does not want any more, to the next one if there is one (H23). It does not wait.
+// pass releases a lease that its waiter does not want any more, to the next one if
+// there is one (H23). It does not wait.
 func (c *Client) pass(l *Lease) {
 	c.life.enter()                                                 // the waiter counts for itself
 	c.life.start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on

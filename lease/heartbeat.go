@@ -10,7 +10,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// beat is the goroutine that heartbeats the session until it is lost (R2, R7). Never are two heartbeats in flight.
+// beat is the goroutine that heartbeats the session until it is lost (R2, R7). One
+// heartbeat at a time is under way.
 func (s *session) beat() {
 	defer close(s.beating)
 	interval := s.client.heartbeat
@@ -47,7 +48,8 @@ func (s *session) age() time.Duration {
 	return s.client.clock.Now().MonotonicSince(s.renewed)
 }
 
-// rest waits until the next heartbeat is due, or asked for. It reports whether the session still wants one.
+// rest waits until the next heartbeat is due, or asked for. It reports whether the
+// session still wants one.
 func (s *session) rest(pause time.Duration) bool {
 	t := s.client.clock.NewTimer(pause)
 	defer t.Stop()
@@ -106,7 +108,8 @@ func (s *session) trouble() error {
 	return s.failure
 }
 
-// renew sends one heartbeat. again: the row was at a version of ours that we did not know of, so beat at once (R2).
+// renew sends one heartbeat. again: the row was at a version of ours that was not
+// known here, so beat at once (R2).
 func (s *session) renew() (again bool, err error) {
 	if lost := s.err(); lost != nil {
 		return false, lost // a heartbeat now would only make others wait
@@ -140,7 +143,8 @@ func (s *session) renew() (again bool, err error) {
 	return false, err
 }
 
-// acknowledge extends the trust by a heartbeat that is known to be applied, unless the old deadline has passed meanwhile (H21).
+// acknowledge extends the trust by a heartbeat that is known to be applied, unless
+// the old deadline has passed meanwhile (H21).
 func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings uint64, t0 clock.Reading) {
 	if s.err() != nil {
 		return
@@ -156,8 +160,9 @@ func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings ui
 	s.news = make(chan struct{})
 }
 
-// adopt takes over the version of a row that a heartbeat of ours, of unknown outcome, has written (R2). It reports
-// whether current is such a row; anything else is not ours: a clone's, a restored table's, an edit.
+// adopt takes over the version of a row that a heartbeat of ours of unknown outcome
+// has written (R2). It reports whether current is such a row. Any other row is not
+// ours: it is a clone's, a restored table's, or was edited.
 func (s *session) adopt(current *kv.KVPair) bool {
 	record, err := decodeSession(current)
 	if err != nil {

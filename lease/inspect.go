@@ -160,8 +160,11 @@ func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
 	})
 }
 
-// listed decodes the pairs under prefix, leaving out those of which decode returns nothing.
-func listed[T any](ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error)) iter.Seq2[*T, error] {
+// listed decodes the pairs under prefix. It leaves out those of which decode returns
+// nothing.
+func listed[T any](
+	ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error),
+) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		for pair, err := range kv.All(ctx, store, prefix) {
 			if err != nil {

@@ -36,7 +36,8 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	c.mu.Lock()
 	if len(c.joined) >= maxGroups && c.joined[group] == 0 {
 		c.mu.Unlock()
-		return nil, fmt.Errorf("lease: Join(%q): already in %d groups, more do not fit: %w", group, maxGroups, ErrInvalid)
+		return nil, fmt.Errorf("lease: Join(%q): already in %d groups, more do not fit: %w",
+			group, maxGroups, ErrInvalid)
 	}
 	c.joined[group]++
 	if c.joined[group] == 1 {
@@ -75,14 +76,15 @@ func (c *Client) leaveGroup(group string) {
 	}
 }
 
-// groups returns what the client has joined, sorted, and how often that has changed.
+// groups returns what the client has joined, sorted, and how often that changed.
 func (c *Client) groups() (joined []string, changes uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Sorted(maps.Keys(c.joined)), c.joinings
 }
 
-// knows reports whether the last heartbeat acknowledged was made after so many changes of the client's groups.
+// knows reports whether the last acknowledged heartbeat was made after so many
+// changes of the client's groups.
 func (s *session) knows(changes uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,7 +97,8 @@ func (c *Client) isMember() bool {
 	return len(joined) > 0
 }
 
-// rejoin opens a new session for a client that lost its own and is a member of something.
+// rejoin opens a new session for a client that lost its own and is a member of
+// something.
 func (c *Client) rejoin() {
 	if !c.isMember() {
 		return

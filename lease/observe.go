@@ -10,22 +10,26 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// maxSightings bounds the memory of other clients' sessions (R11). What is forgotten is only waited for again.
+// maxSightings bounds the memory of other clients' sessions (R11). What is forgotten
+// is waited for again.
 const maxSightings = 10_000
 
-// sightings is what the client has seen of other sessions, shared by all its keys and calls (R11).
+// sightings is what the client has seen of other sessions. All its keys and calls
+// share it (R11).
 type sightings struct {
 	mu   sync.Mutex
 	byID map[string]*sighting
 }
 
-// sighting is what the client has seen of one session. Its fields belong to whoever has the slot, so that
-// one goroutine at a time reads, and if need be kills, a session.
+// sighting is what the client has seen of one session. Its fields belong to whoever
+// has the slot, so that one goroutine at a time reads a session and kills it.
 type sighting struct {
 	slot chan struct{}
-	// dead: a strong read found no live row. Ids are random and never reused, so that is for ever.
+	// dead: a strong read found no live row. Ids are random and never used again,
+	// so that is for ever.
 	dead bool
-	// version was first seen at first and last at last, by receipt of the answers.
+	// version was first seen at first, and last at last, by receipt of the
+	// answers.
 	version     uint64
 	first, last clock.Reading
 	// failure is why a look failed at failed. Who waited for it shares it, and
@@ -53,8 +57,9 @@ func (s *sightings) of(id string) *sighting {
 	return seen
 }
 
-// isDead decides whether a session that a row just read names is dead (R10), and if it is not, after which time it is worth
-// asking again. It costs a strong read, unless one less than a third of the session's ttl old showed it alive, and a write to kill it.
+// isDead decides whether a session that a row just read names is dead (R10). If it is
+// not, next is when it is worth asking again. It costs a strong read, unless one less
+// than a third of the session's ttl old showed it alive, and a write to kill it.
 func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
 	seen, asked := c.sightings.of(id), c.clock.Now()
 	select {
@@ -98,8 +103,8 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 	return seen.dead, max(seen.due(c.clock.Now()), c.pollMin), nil
 }
 
-// longDead reports whether the wall clocks alone, off by no more than WithMaxClockSkew says, show that the session may be killed at
-// once (R12).
+// longDead reports whether the wall clocks alone show that the session may be killed
+// at once. They are off by no more than WithMaxClockSkew says (R12).
 func (c *Client) longDead(record *sessionRecord, now clock.Reading) bool {
 	if c.maxSkew == 0 || record.RenewedAt.IsZero() {
 		return false
@@ -108,7 +113,8 @@ func (c *Client) longDead(record *sessionRecord, now clock.Reading) bool {
 	return age > record.ttl()+record.driftMargin()+c.maxSkew
 }
 
-// saw notes a pair that was received at now. Patience counts from the receipt of the first read that showed its version.
+// saw notes a pair that was received at now. Patience counts from the receipt of the
+// first read that showed its version.
 func (s *sighting) saw(pair *kv.KVPair, record *sessionRecord, now clock.Reading) {
 	if pair.Version != s.version {
 		s.version, s.first = pair.Version, now
@@ -117,7 +123,8 @@ func (s *sighting) saw(pair *kv.KVPair, record *sessionRecord, now clock.Reading
 	s.ttl, s.patience = record.ttl(), record.ttl()+record.driftMargin()
 }
 
-// due is how long the session need not be looked at: a third of its ttl after the last look, but not longer than patience lasts.
+// due is how long the session need not be looked at: a third of its ttl after the
+// last look, but not longer than patience lasts.
 func (s *sighting) due(now clock.Reading) time.Duration {
 	if s.last.IsZero() {
 		return 0
@@ -125,8 +132,9 @@ func (s *sighting) due(now clock.Reading) time.Duration {
 	return min(s.ttl/3-now.MonotonicSince(s.last), s.patience-now.MonotonicSince(s.first))
 }
 
-// kill deletes a session whose version did not change for ttl + d (R10). Nobody steals on observation alone: only
-// this write, on the version observed, proves that no heartbeat came since, and prevents any that is late.
+// kill deletes a session whose version did not change for ttl + d (R10). Observation
+// alone proves nothing. This write, on the version observed, proves that no
+// heartbeat came since, and prevents any that is late.
 func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecord, seen *sighting) error {
 	err := c.store.AtomicDelete(ctx, pair.Key, pair, c.attempts)
 	current, conflict := currentPair(err)

@@ -19,10 +19,11 @@ const (
 // format is the only row format there is so far.
 const format = 1
 
-// acqField is the field of a lease row that holds its acquisition id, for conditions of other writes.
+// acqField is the field of a lease row that holds its acquisition id, for conditions
+// of other writes.
 const acqField = "acq"
 
-// sessionRecord is the value of a session row (protocol, section 4).
+// sessionRecord is the value of a session row.
 type sessionRecord struct {
 	Format    int               `json:"f"`
 	Owner     string            `json:"owner"`
@@ -33,17 +34,20 @@ type sessionRecord struct {
 	RenewedAt time.Time         `json:"renewed_at"` // wall clock, for people only
 	Metadata  map[string]string `json:"meta,omitempty"`
 	Beat      string            `json:"beat"` // 64 random bits of the latest heartbeat
-	// Joined are the groups that the client takes part in, Revoked the leases that operators took from it, as key@token.
-	Joined  []string `json:"joined,omitempty"`
+	// Joined are the groups that the client takes part in.
+	Joined []string `json:"joined,omitempty"`
+	// Revoked are the leases that operators took from it, as key@token.
 	Revoked []string `json:"revoked,omitempty"`
 }
 
 func (r *sessionRecord) ttl() time.Duration { return time.Duration(r.TTL) * time.Millisecond }
 
-// driftMargin is d of R10: what a contender adds to the row's ttl, which covers clock rates that differ by 3 %.
+// driftMargin is d of R10, what a contender adds to the row's ttl. It covers clock
+// rates that differ by 3 %.
 func (r *sessionRecord) driftMargin() time.Duration { return r.ttl() / 16 }
 
-// leaseRecord is the value of a lease row (protocol, section 5). A row without a session is free and keeps its value.
+// leaseRecord is the value of a lease row. A row without a session is free and keeps
+// its value.
 type leaseRecord struct {
 	Format   int       `json:"f"`
 	Session  string    `json:"session,omitempty"`
@@ -56,7 +60,8 @@ type leaseRecord struct {
 	MaxHold  int64     `json:"max_hold_ms,omitempty"`
 	// Taken: the acquisition took the key over from a dead session.
 	Taken bool `json:"taken,omitempty"`
-	// Sweep is for how long after the last write the store keeps the row when nobody holds it, 0: for ever.
+	// Sweep is how long after the last write the store keeps the row when nobody
+	// holds it. 0: for ever.
 	Sweep int64 `json:"sweep_ms,omitempty"`
 	// Partition makes the row that of a Pool's partition.
 	Partition *partitionMarks `json:"partition,omitempty"`
@@ -91,7 +96,8 @@ func (r *leaseRecord) options(previous *kv.KVPair, attempts kv.CallOption) []kv.
 	return options
 }
 
-// decodeSession reads a session row. R18: what it cannot read is a *FormatError, never death.
+// decodeSession reads a session row. What it cannot read is a *FormatError, never
+// death (R18).
 func decodeSession(pair *kv.KVPair) (*sessionRecord, error) {
 	var r sessionRecord
 	if err := decode(pair, &r); err != nil {
@@ -101,7 +107,8 @@ func decodeSession(pair *kv.KVPair) (*sessionRecord, error) {
 		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("format %d, this version knows %d", r.Format, format)}
 	}
 	if r.TTL < MinTTL.Milliseconds() || r.TTL > MaxTTL.Milliseconds() {
-		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("ttl of %d ms is outside %v to %v", r.TTL, MinTTL, MaxTTL)}
+		problem := fmt.Sprintf("ttl of %d ms is outside %v to %v", r.TTL, MinTTL, MaxTTL)
+		return nil, &FormatError{Row: pair.Key, Problem: problem}
 	}
 	return &r, nil
 }
@@ -120,7 +127,8 @@ func decodeLease(pair *kv.KVPair) (*leaseRecord, error) {
 	case r.Session == "" && !r.Keep:
 		return nil, &FormatError{Row: pair.Key, Problem: "neither a session nor a value to keep"}
 	case r.Partition != nil && r.Partition.Format != partitionFormat:
-		return nil, &FormatError{Row: pair.Key, Problem: fmt.Sprintf("partition of format %d, this version knows %d", r.Partition.Format, partitionFormat)}
+		problem := fmt.Sprintf("partition of format %d, this version knows %d", r.Partition.Format, partitionFormat)
+		return nil, &FormatError{Row: pair.Key, Problem: problem}
 	}
 	r.MaxHold = bounded(r.MaxHold, 0)
 	r.Sweep = bounded(r.Sweep, time.Second)
@@ -143,8 +151,8 @@ func decode(pair *kv.KVPair, record any) error {
 	return nil
 }
 
-// randomID returns n random bytes in hex. Ids are made when they are needed, never at init: a snapshot of the
-// process must not hand the same one to two clones.
+// randomID returns n random bytes in hex. Ids are made when they are needed, never
+// at init: a snapshot of the process must not give two clones the same one.
 func randomID(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails: crypto/rand ends the program instead

@@ -11,7 +11,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// update is the body of Update. What an earlier one of unknown outcome may have written is adopted by its acquisition id.
+// update is the body of Update. What an earlier one of unknown outcome has written
+// is found by its acquisition id, and adopted.
 func (l *Lease) update(ctx context.Context, value []byte) error {
 	l.mu.Lock()
 	record, version := l.record, l.version
@@ -81,7 +82,8 @@ func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 		return err
 	}
 	if !l.keeps() {
-		return fmt.Errorf("lease: ReleaseWith: %q does not keep its value, acquire it with KeepValue: %w", l.key, ErrInvalid)
+		return fmt.Errorf("lease: ReleaseWith: %q does not keep its value, acquire it with KeepValue: %w",
+			l.key, ErrInvalid)
 	}
 	return l.releaseOnce(ctx, append([]byte{}, value...))
 }
@@ -93,7 +95,8 @@ func (l *Lease) keeps() bool {
 	return l.record.Keep
 }
 
-// releaseOnce gives the key back, leaving value unless it is nil; whoever comes later waits and gets the same outcome.
+// releaseOnce gives the key back, leaving value unless it is nil. Who comes later
+// waits and gets the same outcome.
 func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	l.mu.Lock()
 	if !l.releasing {
@@ -120,7 +123,8 @@ func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	return l.outcome
 }
 
-// surrender gives a lease back that was taken from its holder, after the margin that the holder has to stop.
+// surrender gives a lease back that was taken from its holder, after the margin
+// that the holder has to stop.
 func (l *Lease) surrender(ctx context.Context) {
 	if clock.Sleep(ctx, l.client.clock, l.client.margin) != nil || l.isReleasing() {
 		return
@@ -128,7 +132,8 @@ func (l *Lease) surrender(ctx context.Context) {
 	_ = l.releaseOnce(ctx, nil) // what fails goes on in the background
 }
 
-// isReleasing reports whether the first Release has begun, or the lease was never granted.
+// isReleasing reports whether the first Release has begun, or the lease was never
+// granted.
 func (l *Lease) isReleasing() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,8 +196,9 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 	return nil
 }
 
-// freeOrGoOn frees a row of session s. What it cannot get known before ctx ends it goes on with in the background, until it is
-// known or, if no value is to be left, the session is dead. The acquisition stays covered until then.
+// freeOrGoOn frees a row of session s. Where the outcome is unknown when ctx ends,
+// it goes on in the background until the outcome is known. If no value is to be
+// left, the session's death is enough. The acquisition stays covered until then.
 func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool, err error) {
 	if gone, err = c.free(ctx, r); err == nil {
 		c.turnEnded(r.key)
@@ -220,7 +226,8 @@ type row struct {
 	acq      string
 	version  uint64
 	record   leaseRecord
-	// leave is the value to leave behind in a row that keeps one, nil: the one it has.
+	// leave is the value to leave behind in a row that keeps one. nil: the one that
+	// it has.
 	leave []byte
 	// unknown: an attempt of ours may have freed it.
 	unknown bool

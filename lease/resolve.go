@@ -9,7 +9,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// latestAttempt is S6's bound on how long after its start an operation may send its last attempt.
+// latestAttempt is S6's bound on how long after its start an operation may send its
+// last attempt.
 const latestAttempt = time.Minute
 
 // pending is an acquiring write of unknown outcome.
@@ -21,14 +22,17 @@ type pending struct {
 	began   clock.Reading
 }
 
-// resolver looks after the acquiring writes of one key whose outcome is not known, one reader for all of them.
+// resolver looks after the acquiring writes of one key whose outcome is unknown: one
+// reader for all of them.
 type resolver struct {
 	writes []pending // guarded by Client.mu
 	more   chan struct{}
 }
 
-// resolve looks after an acquiring write of s that failed with err, whose outcome is not known (R14): until it cannot land any more, a
-// row that carries its acquisition id is given back. Without that such a row would be held for as long as the session lives.
+// resolve looks after an acquiring write of s that failed with err and whose outcome
+// is unknown (R14). Until it cannot land any more, a row that carries its
+// acquisition id is given back. Else the row would be held for as long as the
+// session lives.
 func (c *Client) resolve(s *session, key, acq string, err error) {
 	uncertain := &kv.UncertainError{}
 	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
@@ -54,7 +58,8 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 	c.life.start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
 }
 
-// runResolver reads the row, with pauses of 100 ms to 30 s, until no write is pending.
+// runResolver reads the row until no write is pending. It pauses for 100 ms to
+// 30 s.
 func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	pauses := c.newPauses()
 	for {
@@ -80,7 +85,8 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	}
 }
 
-// settle drops those of writes, the first that are pending, that are resolved, and the resolver when none is left.
+// settle drops the resolved ones of writes, which are the first that are pending,
+// and the resolver when none is left.
 func (c *Client) settle(key string, r *resolver, writes []pending, resolved func(pending) bool) (finished bool) {
 	var left []pending
 	for _, p := range writes {
@@ -97,8 +103,9 @@ func (c *Client) settle(key string, r *resolver, writes []pending, resolved func
 	return len(r.writes) == 0
 }
 
-// look reads the row once, gives it back if it carries the acquisition id of a pending write, and returns the test whether
-// nothing is left to do about a write.
+// look reads the row once. It returns a test that tells whether nothing is left to
+// do about a pending write. Where the row carries the write's acquisition id, the
+// test gives the row back.
 func (c *Client) look(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
 	pair, err := c.store.Get(ctx, leasePrefix+key, c.attempts)
 	var notFound *kv.NotFoundError
@@ -125,7 +132,8 @@ func (c *Client) look(ctx context.Context, key string) func(p pending, tried clo
 	}
 }
 
-// landing is how long after its beginning a write of unknown outcome may still land (S6).
+// landing is how long after its beginning a write of unknown outcome may still land
+// (S6).
 func (c *Client) landing() time.Duration {
 	if c.writeDelay == 0 {
 		return 0

@@ -8,11 +8,12 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// revocation is how an operator names an acquisition in its session's row (R17).
+// revocation is the name of an acquisition in its session's row (R17).
 func revocation(key string, token uint64) string { return fmt.Sprintf("%s@%d", key, token) }
 
-// revoke ends the leases that the session's row lists as revoked, as far as it has not been done (R2, R17). Once the holders have
-// had their margin to stop, the client gives the keys back, and a heartbeat without the entries is the operator's receipt.
+// revoke ends the leases that the session's row newly lists as revoked (R2, R17).
+// Once the holders have had their margin to stop, the client gives the keys back. A
+// heartbeat without the entries is the operator's receipt.
 func (s *session) revoke(entries []string) {
 	c := s.client
 	fresh := map[string]struct{}{}
@@ -60,7 +61,8 @@ func (s *session) isRevoked(key string, token uint64) bool {
 	return ok
 }
 
-// unreceiptedLocked returns the row's revocations whose holders still have time to stop: a heartbeat leaves out the others.
+// unreceiptedLocked returns the row's revocations whose holders still have time to
+// stop. A heartbeat leaves out the others.
 func (s *session) unreceiptedLocked(now clock.Reading) []string {
 	var left []string
 	for _, entry := range s.record.Revoked {
@@ -71,7 +73,7 @@ func (s *session) unreceiptedLocked(now clock.Reading) []string {
 	return left
 }
 
-// limit ends the leases that have been held for as long as their max-hold allows.
+// limit ends the leases that were held for as long as their max-hold allows.
 func (s *session) limit() {
 	s.mu.Lock()
 	var over []*Lease

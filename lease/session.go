@@ -11,53 +11,62 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// sweepAfter lets the store remove the row of a dead session that nobody contended for.
+// sweepAfter is when the store may remove the row of a dead session that nobody
+// contended for.
 const sweepAfter = 7 * 24 * time.Hour
 
-// session is one row that the client heartbeats; the client's leases name it. It is born trusted, and
-// once lost it is lost for ever (R5).
+// session is one row that the client heartbeats, and that the client's leases name.
+// It is born trusted. Once lost it is lost for ever (R5).
 type session struct {
 	client *Client
 	id     string
-	// ctx ends, with a *LostError as its cause, when the session is lost. leases is its child and the parent of the
-	// leases' contexts; Close ends it earlier, while the heartbeats go on for the holders that still stop their work.
+	// ctx ends, with a *LostError as its cause, when the session is lost. leases is
+	// its child, and the parent of the leases' contexts. Close ends it earlier: the
+	// heartbeats go on while holders stop their work.
 	ctx, leases          context.Context
 	cancel, cancelLeases context.CancelCauseFunc
-	// beating is closed when the heartbeat goroutine has ended; a word in nudge makes it beat at once.
+	// beating is closed when the heartbeat goroutine has ended. A word in nudged
+	// makes it beat at once.
 	beating, nudged chan struct{}
 
 	mu     sync.Mutex
 	record sessionRecord
 	// pair is the row at the latest version known to be this session's.
 	pair *kv.KVPair
-	// renewed is t0 of R3: read before the first attempt of the last heartbeat whose success is known.
+	// renewed is t0 of R3, read before the first attempt of the last heartbeat that
+	// is known to be applied.
 	renewed clock.Reading
-	// acked is the beat of that heartbeat, unresolved those sent since whose outcome is unknown.
+	// acked is the beat of that heartbeat. unresolved are those sent since whose
+	// outcome is unknown.
 	acked      string
 	unresolved []string
 	// failure is why the last heartbeat failed, nil if it did not.
 	failure  error
 	deadline clock.Timer
 	lost     *LostError
-	// joinings is how often the client's groups had changed when the last heartbeat acknowledged was made.
+	// joinings is how often the client's groups had changed when the last
+	// acknowledged heartbeat was made.
 	joinings uint64
 	// news is closed, and replaced, when a heartbeat is acknowledged.
 	news chan struct{}
-	// revoked are the revocations seen in the row, for ever (R2), with the time at which their leases were latched. limited are
-	// the leases with a max-hold.
+	// revoked are the revocations seen in the row, for ever (R2), with the time at
+	// which their leases were latched.
 	revoked map[string]clock.Reading
+	// limited are the leases with a max-hold.
 	limited map[*Lease]struct{}
-	// gone: the row is proven not to be there any more, so that nothing naming the session holds anything.
+	// gone: the row is proven to be gone. Whatever names the session holds nothing.
 	gone bool
 }
 
-// openSession writes a session row under a new id (R1). A write that is not known to be applied throws the id away.
+// openSession writes a session row under a new id (R1). A write that is not known
+// to be applied throws the id away.
 func (c *Client) openSession(ctx context.Context) (*session, error) {
 	host, _ := os.Hostname()
 	joined, joinings := c.groups()
 	now := c.clock.Now()
 	s := &session{
-		client: c, id: c.newSessionID(), beating: make(chan struct{}), nudged: make(chan struct{}, 1), renewed: now, acked: randomID(8),
+		client: c, id: c.newSessionID(), renewed: now, acked: randomID(8),
+		beating: make(chan struct{}), nudged: make(chan struct{}, 1),
 		news: make(chan struct{}), revoked: map[string]clock.Reading{}, limited: map[*Lease]struct{}{},
 	}
 	s.record = sessionRecord{
@@ -85,12 +94,14 @@ func (c *Client) sessionOptions(record sessionRecord, previous *kv.KVPair) []kv.
 	}
 }
 
-// remainingLocked is the time to the trust deadline (R3), by the clock that counted most (R4).
+// remainingLocked is the time to the trust deadline (R3), by the clock that counted
+// most (R4).
 func (s *session) remainingLocked() time.Duration {
 	return s.client.ttl - s.client.margin - s.client.clock.Now().Since(s.renewed)
 }
 
-// trust computes from the clocks for how long the session may still be believed in (R5), 0 once it is lost, and why it is.
+// trust computes from the clocks how long the session is still trusted (R5). Once
+// it is lost that is 0, and lost says why.
 func (s *session) trust() (remaining time.Duration, lost *LostError) {
 	s.mu.Lock()
 	if s.lost == nil {
@@ -119,8 +130,9 @@ func (s *session) err() *LostError {
 	return lost
 }
 
-// expire is what the deadline timer calls. The timer runs on one clock and the deadline on three (R4), which may have stepped
-// or gone on while the timer stood still: so it looks several times in a margin, not once at the end.
+// expire is what the deadline timer calls. The timer runs on one clock and the
+// deadline on three (R4). Those may have stepped, or gone on while the timer stood
+// still. So it looks several times in a margin.
 func (s *session) expire() {
 	if s.err() != nil {
 		return
@@ -142,7 +154,8 @@ func (s *session) untilCheckLocked() time.Duration {
 	return max(next, time.Nanosecond)
 }
 
-// lose latches the session as lost and ends every lease's context (R6). gone: its row is proven to be no more.
+// lose latches the session as lost and ends every lease's context (R6). gone: its
+// row is proven to be gone.
 func (s *session) lose(reason Reason, gone bool) {
 	s.mu.Lock()
 	s.gone = s.gone || gone
@@ -166,8 +179,9 @@ func (s *session) isGone() bool {
 	return s.gone
 }
 
-// end deletes the session's row, which frees everything that names it (R8, R16), until the outcome is known or ctx
-// ends. nil: the row is gone, or is not this session's any more; only the former makes isGone true, since only absence is death.
+// end deletes the session's row, which frees everything that names it (R8, R16). It
+// tries until the outcome is known or ctx ends. nil: the row is gone, or is another
+// session's. Only the former makes isGone true, since only absence is death.
 func (s *session) end(ctx context.Context) error {
 	select {
 	case <-s.beating: // its last call may still change the row
@@ -205,7 +219,8 @@ func (s *session) version() uint64 {
 	return s.pair.Version
 }
 
-// currentPair extracts from a failed write the pair that stood in its way, and whether the write is known not to be applied.
+// currentPair extracts from a failed write the pair that stood in its way. conflict:
+// the write is known not to be applied.
 func currentPair(err error) (current *kv.KVPair, conflict bool) {
 	var c *kv.ConflictError
 	if errors.As(err, &c) {
@@ -218,7 +233,8 @@ func currentPair(err error) (current *kv.KVPair, conflict bool) {
 	return nil, false
 }
 
-// newSessionID returns 128 random bits. A simulation's clock makes its own, since plans of a pool depend on them.
+// newSessionID returns 128 random bits. A simulation's clock makes its own, since
+// plans of a pool depend on them.
 func (c *Client) newSessionID() string {
 	if source, ok := c.clock.(interface{ SessionID() string }); ok {
 		return source.SessionID()
