@@ -17,19 +17,22 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// ErrNoLeader says that nobody leads. Errors of package lease and of the store come through wrapped.
+// ErrNoLeader says that nobody leads. Errors of package lease and of the store come
+// through wrapped.
 var ErrNoLeader = errors.New("election: no leader")
 
 // prefix makes the lease's key and the group of candidates of an election's name.
 const prefix = "election/"
 
-// Election is one process's part in an election: as a candidate, as an observer, or as both. Make one per name and process and share it; it
-// is safe for concurrent use, starts no goroutine by itself and needs no closing but that of its client.
+// Election is one process's part in an election: as a candidate, as an observer, or
+// as both. Make one per name and process, and share it. It is safe for concurrent
+// use. It starts no goroutine by itself, and is closed with its client.
 type Election struct {
 	settings
 	client *lease.Client
 	name   string
-	// watched is the client's store if that tells of changes by itself (kv.Watcher), nil: Observe polls.
+	// watched is the client's store if that tells of changes by itself (kv.Watcher).
+	// nil: Observe polls.
 	watched kv.Store
 	// running is held by the one Run that campaigns or leads.
 	running chan struct{}
@@ -39,21 +42,25 @@ type Election struct {
 	terms map[*Term]struct{}
 }
 
-// New returns the election called name, 1 to MaxNameSize bytes of UTF-8: all processes that name it on one store elect one leader. Its lease
-// has the key "election/<name>", and its candidates are members of the group of that name. It checks its arguments, which
-// may fail with lease.ErrInvalid, and does no I/O.
+// New returns the election called name, 1 to MaxNameSize bytes of UTF-8. All
+// processes that name it on one store elect one leader. Its lease has the key
+// "election/<name>", and its candidates are members of the group of that name. New
+// checks its arguments and does no I/O. Its errors match lease.ErrInvalid.
 func New(client *lease.Client, name string, options ...Option) (*Election, error) {
 	if client == nil {
 		return nil, fmt.Errorf("election: New: want a client: %w", lease.ErrInvalid)
 	}
 	if name == "" || len(name) > MaxNameSize || !utf8.ValidString(name) {
-		return nil, fmt.Errorf("election: name %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w", name, len(name), MaxNameSize, lease.ErrInvalid)
+		return nil, fmt.Errorf("election: name %.40q of %d bytes: want 1 to %d bytes of UTF-8: %w",
+			name, len(name), MaxNameSize, lease.ErrInvalid)
 	}
 	s, err := newSettings(options)
 	if err != nil {
 		return nil, err
 	}
-	e := &Election{settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{}}
+	e := &Election{
+		settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{},
+	}
 	if _, ok := kv.As[kv.Watcher](client.Store()); ok {
 		e.watched = client.Store()
 	}
@@ -63,12 +70,16 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 // key is the lease's key and the name of the candidates' group.
 func (e *Election) key() string { return prefix + e.name }
 
-// Campaign blocks until this process leads, or ctx is done, or the client is closed; value is what others see of the leader, at most
-// lease.MaxValueSize bytes. On success the caller leads until the term's context ends, and calls Resign when its work has stopped, also
-// after a loss. On failure it leads nothing and is no candidate; a write of unknown outcome is given back in the background.
+// Campaign blocks until this process leads, or ctx is done, or the client is closed.
+// value is what others see of the leader, at most lease.MaxValueSize bytes.
 //
-// A store that fails at the first attempt is an error; an outage that comes later is waited out. It costs one write to become a
-// candidate, unless the client opens its session for it, and what lease.Client.Acquire costs.
+// On success the caller leads until the term's context ends. It calls Resign when
+// its work has stopped, also after a loss. On failure it leads nothing and is no
+// candidate. A write of unknown outcome is given back in the background.
+//
+// A store that fails at the first attempt is an error. An outage that comes later is
+// waited out. Campaign costs one write to become a candidate, unless the client opens
+// its session for it, and what lease.Client.Acquire costs.
 func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if err := checkValue("Campaign", value); err != nil {
 		return nil, err
@@ -96,18 +107,25 @@ func (e *Election) begin(l *lease.Lease, leave func()) *Term {
 	return t
 }
 
-// Run campaigns, calls fn when this process leads, and campaigns again when that was lost, until ctx ends or fn returns as leader. fn's
-// context ends with ctx, and at the loss of the leadership, at the trust deadline at the latest, with a *lease.LostError as its cause.
+// Run campaigns, calls fn when this process leads, and campaigns again when the
+// leadership was lost. It goes on until ctx ends or fn returns as leader. fn's
+// context ends with ctx. It also ends at the loss of the leadership, by the trust
+// deadline at the latest, with a *lease.LostError as its cause.
 //
-// Leadership is given up only after fn has returned, also when fn panics, and then the panic goes on. fn is never called while an earlier call
-// has not returned: after a loss Run waits for it, and a second Run of this Election waits for the first to return. A lost lease whose fn
-// goes on is left alone; others lead as soon as the session is proven dead. If fn is not done by the end of the grace (WithGrace), that is
-// logged as an error, and Check fails until it is.
+// Leadership is given up after fn has returned, or panicked; then the panic goes on.
+// fn is never called while an earlier call has not returned: after a loss Run waits
+// for it, and a second Run of this Election waits for the first. Meanwhile others
+// lead as soon as the session is proven dead. If fn is not done by the end of the
+// grace (WithGrace), that is logged as an error, and Check fails until it is.
 //
-// Run returns what fn returned, joined with the error of Resign: work under a lost leadership may be done twice, even if fn returned nil. What fn
-// returns after a loss is logged, and Run goes on, unless ctx has ended. If ctx ends during a campaign, Run returns ctx's cause. Campaigns
-// that fail are repeated after 100 ms to 5 s, but for errors that waiting does not mend, such as lease.ErrClosed and lease.ErrFormat.
-// A nil fn is an error that matches lease.ErrInvalid, before anything is sent.
+// Run returns what fn returned, joined with the error of Resign. Work under a lost
+// leadership may be done twice, even if fn returned nil. What fn returns after a
+// loss is logged, and Run goes on, unless ctx has ended. If ctx ends during a
+// campaign, Run returns ctx's cause.
+//
+// Campaigns that fail are repeated after 100 ms to 5 s. Errors that waiting does not
+// mend end Run, such as lease.ErrClosed and lease.ErrFormat. A nil fn is an error
+// that matches lease.ErrInvalid, before anything is sent.
 func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
 	if fn == nil {
 		return fmt.Errorf("election: Run: want a function, not nil: %w", lease.ErrInvalid)
@@ -132,7 +150,8 @@ func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term
 // keepCampaigning campaigns until it succeeds, ctx ends or nothing is to be hoped for.
 func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
 	pauses := clock.Jitter(e.clock, backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second), backoff.WithMaxElapsedTime(0)))
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
+		backoff.WithMaxElapsedTime(0)))
 	for {
 		t, err := e.Campaign(ctx, e.value)
 		switch {
@@ -163,8 +182,11 @@ func permanent(err error) bool {
 	return false
 }
 
-// lead calls fn and then resigns, however fn ended. again: the leadership was lost, so campaign again.
-func (e *Election) lead(ctx context.Context, t *Term, fn func(ctx context.Context, t *Term) error) (again bool, err error) {
+// lead calls fn and then resigns, however fn ended. again: the leadership was lost,
+// so campaign again.
+func (e *Election) lead(
+	ctx context.Context, t *Term, fn func(ctx context.Context, t *Term) error,
+) (again bool, err error) {
 	defer func() {
 		again = ctx.Err() == nil && errors.Is(t.Err(), lease.ErrLost)
 		resigned := t.Resign(ctx)
@@ -182,8 +204,9 @@ func (e *Election) lead(ctx context.Context, t *Term, fn func(ctx context.Contex
 	return false, fn(led, t)
 }
 
-// IsLeader reports whether this process leads, computed from the clocks now: no I/O, and never true past the trust deadline. It is
-// no permission to act later: that is what Term.Token is for.
+// IsLeader reports whether this process leads. It is computed from the clocks now,
+// and never true past the trust deadline. It is no permission to act later: use
+// Term.Token for that. No I/O.
 func (e *Election) IsLeader() bool { return slices.ContainsFunc(e.open(), (*Term).Held) }
 
 // open returns the terms that were not resigned.
@@ -197,9 +220,12 @@ func (e *Election) open() []*Term {
 	return terms
 }
 
-// Candidates returns who takes part: the members that campaign or lead, one that has died and was not yet found dead among them. It costs a
-// listing of all sessions. An error comes with a nil member: an unreadable row's matches lease.ErrFormat and the listing goes on, any
-// other ends it.
+// Candidates returns who takes part: the members that campaign or lead. Dead ones
+// that nobody has found dead yet may be among them. It costs a listing of all
+// sessions.
+//
+// An error comes with a nil member. The error of an unreadable row matches
+// lease.ErrFormat, and the listing goes on. Any other error ends it.
 func (e *Election) Candidates(ctx context.Context) iter.Seq2[*lease.Member, error] {
 	return func(yield func(*lease.Member, error) bool) {
 		for m, err := range e.client.Members(ctx) {

@@ -5,21 +5,26 @@ import (
 	"net/http"
 )
 
-// Check returns nil if this process may go on: it leads, or it does not and knows it. An error says that the leadership was lost longer ago than the
-// grace (WithGrace) and the leader has not stopped: fn of Run has not returned, or nobody has called Resign. Restart the process then. A
-// process that only waits, or cannot reach the store, is healthy. No I/O.
+// Check returns nil if this process may go on: it leads, or it does not and knows
+// it. An error says that the leadership was lost longer ago than the grace
+// (WithGrace), and the leader has not stopped: fn of Run has not returned, or nobody
+// has called Resign. Restart the process then. A process that only waits, or cannot
+// reach the store, is healthy. No I/O.
 func (e *Election) Check() error {
 	for _, t := range e.open() {
 		if since := t.sinceDeposed(); since >= e.grace {
-			return fmt.Errorf("election: %q: still at work %v after the loss of the leadership with token %d", e.name, since, t.Token())
+			return fmt.Errorf("election: %q: still at work %v after the loss of the leadership with token %d",
+				e.name, since, t.Token())
 		}
 	}
 	return nil
 }
 
-// Health returns a handler for health checks. It answers 200 to a leader and to a follower, and 503 when Check fails. A request with the
-// query "leader" (GET /healthz?leader) asks for more: 200 on the leader only, 503 on the others, so that a load balancer
-// sends its traffic to the leader. The body says which, in one line. It does no I/O and waits for nothing that the leader's work could hold up.
+// Health returns a handler for health checks. It answers 200 on a leader and on a
+// follower, and 503 when Check fails. A request with the query "leader" (GET
+// /healthz?leader) gets 200 on the leader only, and 503 on the others: so a load
+// balancer sends its traffic to the leader. The body says which, in one line. The
+// handler does no I/O. It waits for nothing that the leader's work could hold up.
 func (e *Election) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		leads, status, text := e.IsLeader(), http.StatusOK, "follower"

@@ -20,9 +20,11 @@ const lookTimeout = 5 * time.Second
 // seldom is how many polls lie between two looks while a watch tells of changes.
 const seldom = 10
 
-// Leader is a state of the election: who leads, or that nobody does. It is what the store said when it was read.
+// Leader is a state of the election: who leads, or that nobody does. It is what the
+// store said when it was read.
 type Leader struct {
-	// Token is the leader's fencing token. In a vacancy it is that of the last leader that the reader has seen, 0 if it has seen none.
+	// Token is the leader's fencing token. In a vacancy it is that of the last leader
+	// that the reader has seen, 0 if it has seen none.
 	Token uint64
 	// Member is the leader's process, nil in a vacancy.
 	Member *lease.Member
@@ -35,8 +37,9 @@ type Leader struct {
 // Vacant reports whether nobody leads.
 func (l *Leader) Vacant() bool { return l.Member == nil }
 
-// Leader returns who leads now, or ErrNoLeader. A leader that has died counts as one until a candidate has found that out. It costs two strong
-// reads, one in a vacancy.
+// Leader returns who leads now, or ErrNoLeader. A leader that has died counts as one
+// until a candidate has found that out. It costs two strong reads, one in a
+// vacancy.
 func (e *Election) Leader(ctx context.Context) (*Leader, error) {
 	l, err := e.look(ctx, 0)
 	if err != nil {
@@ -48,8 +51,9 @@ func (e *Election) Leader(ctx context.Context) (*Leader, error) {
 	return l, nil
 }
 
-// look reads the state. A leader's session that a strong read, made after that of the lease, does not find is
-// dead (R10): a vacancy. seen is the greatest token known.
+// look reads the state: the lease, then the leader's session. A session that the
+// strong read does not find is dead, which makes a vacancy (R10). seen is the
+// greatest token known.
 func (e *Election) look(ctx context.Context, seen uint64) (*Leader, error) {
 	h, err := e.client.Inspect(ctx, e.key())
 	switch {
@@ -58,23 +62,30 @@ func (e *Election) look(ctx context.Context, seen uint64) (*Leader, error) {
 	case !h.Held():
 		return &Leader{Token: seen}, nil
 	case h.Token < seen:
-		return nil, fmt.Errorf("election: %q: the token went back from %d to %d: was the table restored?", e.name, seen, h.Token)
+		return nil, fmt.Errorf("election: %q: the token went back from %d to %d: was the table restored?",
+			e.name, seen, h.Token)
 	case h.Member == nil:
 		return &Leader{Token: h.Token}, nil
 	}
 	return &Leader{Token: h.Token, Member: h.Member, Value: h.Value, Since: h.Acquired}, nil
 }
 
-// Observe returns the states of the election: the present one first, then one whenever leader, value or vacancy have changed. Tokens never
-// decrease. States that are soon replaced may be left out, the latest never is: it comes within a poll.
+// Observe returns the states of the election: the present one first, then one
+// whenever leader, value or vacancy have changed. Tokens never decrease. States that
+// are soon replaced may be left out. The latest never is: it comes within a poll.
 //
-// An observer changes nothing. So while nobody campaigns, a leader that has died is shown as leader: only candidates find it dead, and
-// then it is a vacancy. A leader that resigned or whose client was closed is one at once.
+// An observer changes nothing. So a leader that has died is shown as leader while
+// nobody campaigns: only candidates find it dead, which makes a vacancy. A leader
+// that resigned, or whose client was closed, makes a vacancy at once.
 //
-// An error comes with a nil Leader; when the caller goes on, so does Observe, and misses nothing for it. It ends with an error too, that of
-// ctx when it is done or one that matches kv.ErrClosed, or when the caller breaks off. It runs while the caller asks for the next
-// state. It costs two strong reads per poll, one in a vacancy. On a store that tells of changes by itself (memkv, sqlkv) it goes by its
-// watch: states are seen sooner, and these reads are made after a change and every ten polls.
+// An error comes with a nil Leader. When the caller goes on, so does Observe, and
+// misses nothing for it. Observe ends with ctx's error, with one that matches
+// kv.ErrClosed, or when the caller breaks off. It runs while the caller asks for the
+// next state.
+//
+// It costs two strong reads per poll, one in a vacancy. On a store that tells of
+// changes by itself (memkv, sqlkv, a pgkv.ListeningStore) states are seen sooner, and
+// the reads are made after a change and every ten polls.
 func (e *Election) Observe(ctx context.Context) iter.Seq2[*Leader, error] {
 	return func(yield func(*Leader, error) bool) {
 		o := e.newObserver(ctx)
@@ -122,7 +133,8 @@ type observer struct {
 	*Election
 	ctx    context.Context
 	cancel context.CancelFunc
-	// hint has a word when a watch has seen something. It is taken before a look, so what comes after that is not lost.
+	// hint has a word when a watch has seen something. It is taken before a look, so
+	// that what comes later is not lost.
 	hint    chan struct{}
 	watches sync.WaitGroup
 	// session is the leader's session that is watched, forget ends that.
@@ -153,7 +165,8 @@ func (o *observer) look(seen uint64) (*Leader, error) {
 	return o.Election.look(ctx, seen)
 }
 
-// wait returns when it is time for the next look: after a poll, and where a watch would tell, much later, unless the last look failed.
+// wait returns when it is time for the next look: after a poll. Where a watch tells
+// of changes it is much later, unless the last look failed.
 func (o *observer) wait(last *Leader, failed bool) {
 	pause := o.poll
 	if o.watched != nil {
@@ -171,7 +184,8 @@ func (o *observer) wait(last *Leader, failed bool) {
 	}
 }
 
-// watchSession watches the leader's session for its end, which makes a vacancy without a change of the lease's row.
+// watchSession watches the leader's session for its end. That makes a vacancy without
+// a change of the lease's row.
 func (o *observer) watchSession(last *Leader) {
 	session := ""
 	if last != nil && !last.Vacant() {
@@ -192,7 +206,8 @@ func (o *observer) watchSession(last *Leader) {
 	})
 }
 
-// watch leaves a hint after each event that matters and after each error, which the look then shows.
+// watch leaves a hint after each event that matters, and after each error, which the
+// look then shows.
 func (o *observer) watch(ctx context.Context, prefix string, matters func(kv.Event) bool) {
 	o.watches.Go(func() {
 		for event, err := range kv.Watch(ctx, o.watched, prefix) {

@@ -16,7 +16,8 @@ const (
 	MaxNameSize = 240
 	// DefaultPoll is how often Observe looks without WithPoll.
 	DefaultPoll = time.Second
-	// DefaultGrace is what a deposed leader has to stop without WithGrace: the least margin that a lease.Client leaves its holders.
+	// DefaultGrace is how long a deposed leader has to stop without WithGrace: the
+	// least margin that a lease.Client leaves its holders.
 	DefaultGrace = 500 * time.Millisecond
 )
 
@@ -30,8 +31,9 @@ type settings struct {
 // Option is an option of New.
 type Option func(*settings) error
 
-// WithValue sets the value with which Run campaigns, at most lease.MaxValueSize bytes: what others see of the leader until it
-// proclaims something else, such as its address. Default: none.
+// WithValue sets the value with which Run campaigns, such as an address: at most
+// lease.MaxValueSize bytes. Others see it until the leader proclaims something else.
+// Default: none.
 func WithValue(value []byte) Option {
 	return func(s *settings) error {
 		s.value = bytes.Clone(value)
@@ -41,12 +43,14 @@ func WithValue(value []byte) Option {
 
 func checkValue(what string, value []byte) error {
 	if len(value) > lease.MaxValueSize {
-		return fmt.Errorf("election: %s: a value of %d bytes, want at most %d: %w", what, len(value), lease.MaxValueSize, lease.ErrInvalid)
+		return fmt.Errorf("election: %s: a value of %d bytes, want at most %d: %w",
+			what, len(value), lease.MaxValueSize, lease.ErrInvalid)
 	}
 	return nil
 }
 
-// WithPoll sets how often Observe looks: 10 ms to 1 h, default 1 s. How often a candidate does is lease.WithPoll's business.
+// WithPoll sets how often Observe looks: 10 ms to 1 h, default 1 s. lease.WithPoll
+// sets how often a candidate does.
 func WithPoll(d time.Duration) Option {
 	return func(s *settings) error {
 		if d < 10*time.Millisecond || d > time.Hour {
@@ -57,9 +61,12 @@ func WithPoll(d time.Duration) Option {
 	}
 }
 
-// WithGrace sets how long after the loss of its leadership a leader may go on before it is logged as an error and Check fails: what
-// fn needs to return once its context has ended. 0 to 1 h, default 500 ms. Others lead no later for it: a grace beyond the
-// margin of the lease.Client (a tenth of its TTL, at least 500 ms) overlaps with the next leader.
+// WithGrace sets how long a leader may go on after the loss of its leadership: what
+// fn needs to return once its context has ended. Then it is logged as an error, and
+// Check fails. 0 to 1 h, default 500 ms.
+//
+// Others lead no later for it. A grace beyond the margin of the lease.Client (a tenth
+// of its TTL, at least 500 ms) overlaps with the next leader.
 func WithGrace(d time.Duration) Option {
 	return func(s *settings) error {
 		if d < 0 || d > time.Hour {
@@ -70,7 +77,8 @@ func WithGrace(d time.Duration) Option {
 	}
 }
 
-// WithLogger sets where the election logs: elected, resigned, lost, campaigns that fail, leaders that do not stop. Default: nowhere.
+// WithLogger sets where the election logs: elected, resigned, lost, campaigns that
+// fail, leaders that do not stop. Default: nowhere.
 func WithLogger(log *slog.Logger) Option {
 	return func(s *settings) error {
 		if log == nil {

@@ -11,10 +11,12 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// Term is one leadership, from election to Resign or loss; once it is over it never comes back. It is safe for concurrent use.
+// Term is one leadership, from election to Resign or loss. Once it is over it never
+// comes back. It is safe for concurrent use.
 //
-// A Term is not proof that nobody else acts as leader: between a check of Held and the act that follows, the process may be paused for
-// longer than the term lasts. Pass Token to what the leader changes and let it refuse smaller ones.
+// A Term is no proof that nobody else acts as leader. Between a check of Held and the
+// act that follows, the process may be paused for longer than the term lasts. Pass
+// Token to what the leader changes, and let it refuse smaller ones.
 type Term struct {
 	election *Election
 	lease    *lease.Lease
@@ -23,53 +25,71 @@ type Term struct {
 	unwatch func() bool
 
 	mu sync.Mutex
-	// over: Resign was called. deposed is when a loss was noticed before that, nil: it was not; report then logs
-	// that the grace is over.
+	// over: Resign was called. deposed is when a loss was noticed before that, nil if
+	// it was not. report then logs that the grace is over.
 	over    bool
 	deposed *clock.Reading
 	report  clock.Timer
 }
 
-// Token returns the term's fencing token: of any two terms of an election, in whatever processes, the later has the greater one.
+// Token returns the term's fencing token. Of any two terms of an election, in
+// whatever processes, the later one has the greater token.
 func (t *Term) Token() uint64 { return t.lease.Token() }
 
-// Context returns a context that ends with the term; context.Cause is then a *lease.LostError that says why. A loss is signalled by the
-// trust deadline at the latest, whether or not the store answers. It does not end before Resign when only Run's ctx ends.
+// Context returns a context that ends with the term. context.Cause is then a
+// *lease.LostError that says why. It ends by the trust deadline at the latest,
+// whether or not the store answers. The end of Run's ctx alone does not end it
+// before Resign.
 func (t *Term) Context() context.Context { return t.lease.Context() }
 
 // Held reports whether this process leads, computed from the clocks now: no I/O.
 func (t *Term) Held() bool { return t.lease.Held() }
 
-// Err returns nil while this process leads, and then for ever the *lease.LostError that says why it does not: one that
-// matches lease.ErrNotHeld after Resign, else lease.ErrLost. No I/O.
+// Err returns nil while this process leads. Afterwards it returns the
+// *lease.LostError that says why it does not, for ever. It matches lease.ErrNotHeld
+// after Resign, else lease.ErrLost. No I/O.
 func (t *Term) Err() error { return t.lease.Err() }
 
-// Remaining returns for how long this process leads if no further heartbeat succeeds, 0 if it does not. No I/O.
+// Remaining returns how long this process leads if no further heartbeat succeeds. It
+// is 0 if the process does not lead. No I/O.
 func (t *Term) Remaining() time.Duration { return t.lease.Remaining() }
 
 // TakenOver reports whether the leader before had died, so that its work may be half done.
 func (t *Term) TakenOver() bool { return t.lease.TakenOver() }
 
-// Value returns what this leader is known to have proclaimed last, else what it campaigned with. It is the caller's to keep. No I/O.
+// Value returns what this leader is known to have proclaimed last, else what it
+// campaigned with. The slice is the caller's to keep. No I/O.
 func (t *Term) Value() []byte { return t.lease.Value() }
 
-// Condition returns the condition that this term has not been followed by another, to be put into the transaction that writes what
-// the leader guards. See lease.Lease.Condition.
+// Condition returns the condition that no other term has followed this one. Put it
+// into the transaction that writes what the leader guards. See
+// lease.Lease.Condition.
 func (t *Term) Condition() kv.Condition { return t.lease.Condition() }
 
-// Proclaim changes the value that others see, at most lease.MaxValueSize bytes. It costs one write, conditional on this term.
+// Proclaim changes the value that others see, at most lease.MaxValueSize bytes. It
+// costs one write, conditional on this term. The term goes on unless the error says
+// otherwise.
 //
-// nil: observers see the value. An error that matches lease.ErrLost or lease.ErrNotHeld: they never do, the term is over. One that matches
-// kv.ErrUncertain: they may, until the next Proclaim or Resign. Any other: they do not. The term goes on unless the error says otherwise.
+//   - nil: observers see the value.
+//   - An error that matches lease.ErrLost or lease.ErrNotHeld: the term is over, and
+//     they never see it, unless the error matches kv.ErrUncertain too.
+//   - An error that matches kv.ErrUncertain: they may see it, until the next Proclaim
+//     or Resign.
+//   - Any other error: they do not see it.
 func (t *Term) Proclaim(ctx context.Context, value []byte) error { return t.lease.Update(ctx, value) }
 
-// Resign ends the term and the candidacy, and lets the next candidate lead, which it notices within one poll. The term ends before
-// anything is sent, so stop the work first. Call it after a loss too: it says that the work has stopped. It does not
-// depend on ctx, which may have ended, but bounds itself to a third of the TTL, 2 to 10 s. It costs two writes, one of them a heartbeat in the background.
+// Resign ends the term and the candidacy. The next candidate leads within one poll.
+// The term ends before anything is sent, so stop the work first. Call it after a loss
+// too: it says that the work has stopped. It works after ctx has ended too: it bounds
+// itself to a third of the TTL, 2 to 10 s. It costs two writes, one of them a
+// heartbeat in the background. Resigning again returns what the first call returned.
 //
-// nil: nobody leads on account of this term. An error that matches lease.ErrLost: the term had ended before, by loss. Any other: the outcome is not
-// known yet, and the resignation goes on in the background until it is. In each case this process does not lead, and stays
-// known as no leader. Resigning again returns what the first call returned.
+// In each case this process does not lead any more:
+//
+//   - nil: nobody leads on account of this term.
+//   - An error that matches lease.ErrLost: the term had been lost before.
+//   - Any other error: the outcome is unknown. The resignation goes on in the
+//     background until it is known.
 func (t *Term) Resign(ctx context.Context) error {
 	t.unwatch()
 	t.mu.Lock()
@@ -100,8 +120,8 @@ func (t *Term) lost() {
 	t.election.log.Warn("election: leadership lost", "election", t.election.name, "token", t.Token(), "error", t.Err())
 }
 
-// sinceDeposed is for how long the leader has gone on without its leadership, negative if it has not. Whoever
-// notices the loss first starts the timer of the grace.
+// sinceDeposed is how long the leader has gone on without its leadership, negative if
+// it has not. Whoever notices the loss first starts the timer of the grace.
 func (t *Term) sinceDeposed() time.Duration {
 	if !errors.Is(t.Err(), lease.ErrLost) {
 		return -1
