@@ -1,5 +1,6 @@
-// Package lock is mutual exclusion between processes, on package lease: [Mutex] for work that one process at a time may do, [Once] for
-// work that is to be done once.
+// Package lock is mutual exclusion between processes, on package lease. [Mutex] is
+// for work that one process at a time may do, [Once] for work that is to be done
+// once.
 //
 //	m := lock.NewMutex(client, "nightly-report")
 //	err := m.Do(ctx, func(ctx context.Context, l *lease.Lease) error {
@@ -13,31 +14,53 @@
 //
 // # Which one
 //
-// A Mutex says who works now and forgets it on release: two cron jobs whose clocks differ by a second both get it, one after the other.
-// Once says what has been done: the first to ask for a slot runs it, and who comes later, however much later, is told how it went.
+// A Mutex says who works now, and forgets it on release. Two cron jobs whose clocks
+// differ by a second both get it, one after the other. Once says what has been done.
+// The first to ask for a slot runs it. Who comes later, however much later, hears how
+// it went.
 //
 // # What neither can do
 //
-// A lock that is held while its holder lives can still be lost: by a pause, a partition, an outage of the store that
-// lasts longer than the TTL, an operator. Do tells the work by its context, computed from the holder's own clocks before anybody else is let in.
-// Work that goes on all the same, or was paused between a look at the context and the act, only the resource can refuse: pass it
-// [lease.Lease.Token] and let it refuse smaller ones, or put [lease.Lease.Condition] into the DynamoDB transaction that writes
-// the data. The examples show both. See package lease for the whole argument.
+// A lock can be lost while its holder lives: by a pause, a partition, an operator, or
+// an outage of the store that lasts longer than the TTL. Do tells the work by ending
+// its context. That comes from the holder's own clocks, before anybody else is let in.
+//
+// Some work goes on all the same, or was paused between a look at the context and the
+// act. Only the resource can refuse that. Pass it [lease.Lease.Token] and let it
+// refuse smaller ones, or put [lease.Lease.Condition] into the DynamoDB transaction
+// that writes the data. The examples show both. Package lease has the whole argument.
 //
 // # What happens when
 //
-//	                       Mutex                                  Once, by default
-//	the process dies       others get it after the holder's TTL   the slot is abandoned, or with TakeOver run again after the TTL
-//	the lock is lost       fn's context ends; Do returns ErrLost  the same, and the outcome is not recorded: abandoned
-//	fn returns an error    released, Do returns it                the slot has failed, or with RetryFailed runs when asked for next
-//	fn panics              released, then the same panic          the slot has failed, then the same panic
-//	an answer is lost      nothing                                nothing; one that records the outcome: Do says so, and goes on in the background
-//	the store is away      Lock waits, TryLock and Do's start     nothing is started, and a claim under way is taken back when the
-//	                       return its error                       store is there again; what runs is lost at the TTL
-//	Close while fn runs    fn's context ends, Close waits for it  the same, and the outcome is recorded
+// With a Mutex:
+//
+//	the process dies      Others get it after the holder's TTL.
+//	the lock is lost      fn's context ends. Do returns ErrLost.
+//	fn returns an error   The lock is released. Do returns the error.
+//	fn panics             The lock is released. Then the same panic goes on.
+//	an answer is lost     Nothing.
+//	the store is away     Lock waits. TryLock and Do's start return its error.
+//	Close while fn runs   fn's context ends. Close waits for fn.
+//
+// With Once, by default:
+//
+//	the process dies      The slot is abandoned. With TakeOver it runs again after
+//	                      the TTL.
+//	the lock is lost      fn's context ends. Do returns ErrLost. The outcome is not
+//	                      recorded: the slot is abandoned.
+//	fn returns an error   The slot has failed. With RetryFailed it runs when it is
+//	                      asked for next.
+//	fn panics             The slot has failed. Then the same panic goes on.
+//	an answer is lost     Nothing. If it is the outcome's, Do may say so and go on
+//	                      in the background.
+//	the store is away     Nothing is started. A claim under way is taken back when
+//	                      the store is there again. What runs is lost at the TTL.
+//	Close while fn runs   fn's context ends. Close waits for fn, and the outcome is
+//	                      recorded.
 //
 // # Keys
 //
-// A Mutex is the lease of its name, and a slot that of Once.Key: [lease.Client.Inspect], Holders and Break work on them. Names
-// that begin with "once/" are best left to Once, "pool/" and "election/" to their packages.
+// A Mutex is the lease of its name, a slot that of Once.Key. [lease.Client.Inspect],
+// Holders and Break work on them. Leave names that begin with "once/" to Once, and
+// "pool/" and "election/" to their packages.
 package lock

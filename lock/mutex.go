@@ -9,27 +9,31 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// Mutex is a named lock. It has no state of its own: any number of Mutexes of one name, in any
-// number of processes on one store, are the same lock. It is safe for concurrent use. Use NewMutex; the zero Mutex refuses every call.
+// Mutex is a named lock. It has no state of its own: any number of Mutexes of one
+// name, in any number of processes on one store, are the same lock. It is safe for
+// concurrent use. Use NewMutex. The zero Mutex refuses every call.
 //
-// It is not reentrant, since Go has no identity of a thread to go by: Lock on a name that this client holds waits like any other, until the
-// lease is released or ctx ends, and TryLock returns a *lease.HeldError that names this client.
+// It is not reentrant, since Go has no identity of a thread to go by. Lock on a name
+// that this client holds waits like any other, until the lease is released or ctx
+// ends. TryLock returns a *lease.HeldError that names this client.
 type Mutex struct {
 	client  *lease.Client
 	name    string
 	options []lease.AcquireOption
 }
 
-// NewMutex returns the lock called name, at most lease.MaxKeySize bytes long. The options go with every acquisition that is made through this Mutex:
-// they say how its user wants to hold the lock, so that Lock, TryLock and Do cannot differ in it. For another use make another Mutex
-// of the same name, which costs nothing. It does no I/O; a nil client, a bad name or a bad option is an error of each call, which
-// matches lease.ErrInvalid.
+// NewMutex returns the lock called name, at most lease.MaxKeySize bytes long. The
+// options say how its user wants to hold the lock, so they go with every acquisition
+// through this Mutex. For another use make another Mutex of the same name, which
+// costs nothing. NewMutex does no I/O. A nil client, a bad name or a bad option is an
+// error of each call, which matches lease.ErrInvalid.
 func NewMutex(client *lease.Client, name string, options ...lease.AcquireOption) *Mutex {
 	return &Mutex{client: client, name: name, options: slices.Clone(options)}
 }
 
-// Lock blocks until the lock is held or ctx is done. On success the caller releases the lease when
-// its work is done, and stops its work when the lease's context ends. On failure it holds nothing. It costs what lease.Client.Acquire costs.
+// Lock blocks until the lock is held or ctx is done. On success the caller releases
+// the lease when its work is done, and stops its work when the lease's context ends.
+// On failure it holds nothing. It costs what lease.Client.Acquire costs.
 func (m *Mutex) Lock(ctx context.Context) (*lease.Lease, error) {
 	if m.client == nil {
 		return nil, errNoClient("Lock")
@@ -37,8 +41,9 @@ func (m *Mutex) Lock(ctx context.Context) (*lease.Lease, error) {
 	return m.client.Acquire(ctx, m.name, m.options...)
 }
 
-// TryLock takes the lock if nobody holds it, and otherwise returns an error that matches lease.ErrHeld at once; on any error the caller holds
-// nothing. It costs what lease.Client.TryAcquire costs.
+// TryLock takes the lock if nobody holds it. Otherwise it returns an error that
+// matches lease.ErrHeld at once. On any error the caller holds nothing. It costs what
+// lease.Client.TryAcquire costs.
 func (m *Mutex) TryLock(ctx context.Context) (*lease.Lease, error) {
 	if m.client == nil {
 		return nil, errNoClient("TryLock")
@@ -46,13 +51,15 @@ func (m *Mutex) TryLock(ctx context.Context) (*lease.Lease, error) {
 	return m.client.TryAcquire(ctx, m.name, m.options...)
 }
 
-// Do runs fn under the lock. fn's context ends with ctx, and when the lock is lost, with a *lease.LostError as its cause. The lock is
-// released only after fn has returned, however long that takes. When fn panics or ends its goroutine with runtime.Goexit,
-// the lock is released and the panic or the end goes on as it was.
+// Do runs fn under the lock. fn's context ends with ctx, and when the lock is lost,
+// with a *lease.LostError as its cause. The lock is released after fn has returned,
+// however long that takes. When fn panics, or ends its goroutine with runtime.Goexit,
+// the lock is released, and the panic or the end goes on as it was.
 //
-// It returns the error of locking, or fn's; joined to it, if the lock was lost or could not be released, that error: work done under a lost
-// lock may have been done twice, even if fn returned nil. A fn that releases the lease itself works without the lock from then on. It costs
-// what Lock costs, and one write.
+// Do returns the error of locking, or fn's. Joined to fn's is the error of a lock that
+// was lost or could not be released. Work under a lost lock may have been done twice,
+// even if fn returned nil. A fn that releases the lease itself works without the lock
+// from then on. Do costs what Lock costs, and one write.
 func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context, l *lease.Lease) error) (err error) {
 	if fn == nil {
 		return errNoFunc("Do")

@@ -12,12 +12,14 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// tries is how often a write is sent of which the outcome is unknown each time. The driver has made its own attempts before.
+// tries is how often a write is sent whose outcome is unknown each time. The driver
+// has made its own attempts before.
 const tries = 3
 
-// Once runs a job once per slot, however many processes ask for it and whatever their clocks show. A slot is a name that all of them derive from
-// what is to be done: the time for which the work was scheduled (see Slot), the id of a batch. It is safe for
-// concurrent use. Use NewOnce; the zero Once refuses every call.
+// Once runs a job once per slot, however many processes ask for it and whatever their
+// clocks show. A slot is a name that all of them derive from what is to be done: the
+// time for which the work was scheduled (see Slot), the id of a batch. Once is safe
+// for concurrent use. Use NewOnce. The zero Once refuses every call.
 //
 // # What once means
 //
@@ -25,28 +27,36 @@ const tries = 3
 //
 //	none ──▶ running ──▶ done
 //	            ├──────▶ failed     fn returned an error or panicked
-//	            └──────▶ abandoned  its process died, lost the lease or closed its client before fn returned
+//	            └──────▶ abandoned  its process died, lost the lease or closed
+//	                                its client before fn returned
 //
-// The value of the slot's lease is the outcome's. fn must leave it alone: what
-// it writes there with Update is lost when the outcome is recorded, and if
-// that does not come to pass, or fn has released the lease, with ReleaseWith
-// or without, the slot is abandoned.
+// The value of the slot's lease is the outcome's. fn must leave it alone. What fn
+// writes there with Update is lost when the outcome is recorded. If the outcome is
+// not recorded, or fn has released the lease, the slot is abandoned.
 //
-// By default each slot's fn is started at most once for as long as outcomes are kept. That depends on no clock, TTL or pause: fn
-// starts only after the store has acknowledged the step to running, a conditional write, and once it has started nothing but Forget leads back.
-// The price is that the work of a process that dies is never finished: a slot that was running is known to be begun and not how far
-// it got, and sending a mail again or charging a card again is not for a library to decide. Work that can be repeated says so with
+// By default each slot's fn is started at most once, for as long as outcomes are kept.
+// That depends on no clock, TTL or pause. fn starts after the store has acknowledged
+// the step to running, a conditional write. Once it has started, nothing but Forget
+// leads back.
+//
+// The price: the work of a process that dies is never finished. It is known that the
+// slot was begun, and unknown how far it got. Whether to send a mail or charge a card
+// again is not for a library to decide. Work that can be repeated says so with
 // TakeOver, and with RetryFailed.
 //
-// What uses a slot up is the step to running. A claim that ended before it,
-// by a crash or an outage, uses nothing up: another process starts the slot.
-// If Do does not start fn after the step, because its answer was lost or ctx
-// has ended, it takes the step back, in the background if it must, for as
-// long as the client is open and nobody else has claimed the slot. Only the
-// claimer can know that fn never ran. So the slot is abandoned although it
-// did not if, in that moment, the process dies, closes its client or stands
-// still for longer than its lease lasts, or if others ask for the slot while
-// the store is out of the claimer's reach for that long.
+// The step to running uses a slot up. A claim that ended before it, by a crash or an
+// outage, uses nothing up: another process starts the slot. If Do does not start fn
+// after the step, because its answer was lost or ctx has ended, it takes the step
+// back. It does so in the background if it must, for as long as the client is open
+// and nobody else has claimed the slot.
+//
+// Only the claimer can know that fn never ran. So a slot may be abandoned although fn
+// did not run:
+//
+//   - if in that moment the process dies, closes its client, or stands still for
+//     longer than its lease lasts;
+//   - if others ask for the slot while the claimer cannot reach the store for that
+//     long.
 type Once struct {
 	client *lease.Client
 	job    string
@@ -54,8 +64,9 @@ type Once struct {
 	err error // of the options
 }
 
-// NewOnce returns the job called job, which may contain slashes. It does no I/O; a nil client, a bad name or a bad option is an error of each
-// call, which matches lease.ErrInvalid.
+// NewOnce returns the job called job, which may contain slashes. It does no I/O. A nil
+// client, a bad name or a bad option is an error of each call, which matches
+// lease.ErrInvalid.
 func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
 	o := &Once{client: client, job: job}
 	o.retention = DefaultRetention
@@ -72,7 +83,8 @@ func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
 	return o
 }
 
-// Key returns the key of the slot's lease, for lease.Client's Inspect and Break: "once/", the job, and the slot with its slashes escaped.
+// Key returns the key of the slot's lease, for lease.Client's Inspect and Break:
+// "once/", the job, and the slot with its slashes escaped.
 func (o *Once) Key(slot string) string { return "once/" + o.job + "/" + url.PathEscape(slot) }
 
 // key is Key with the arguments checked, fn among them by its user.
@@ -88,20 +100,33 @@ func (o *Once) key(method, slot string) (string, error) {
 	return o.Key(slot), nil
 }
 
-// Do runs fn for the slot unless that was done before, and tells whether it did. fn runs under a lease: its context ends with ctx, and
-// when the lease is lost, with a *lease.LostError as its cause. When fn panics or ends its goroutine the slot is recorded as failed
-// and the same panic or end goes on.
+// Do runs fn for the slot unless that was done before. ran tells whether it did. fn
+// runs under a lease: its context ends with ctx, and when the lease is lost, with a
+// *lease.LostError as its cause. When fn panics or ends its goroutine, the slot is
+// recorded as failed, and the same panic or end goes on. A panic's text and fn's
+// error are kept, up to 1 KiB.
 //
-// A nil error means that the slot is done, by this call or an earlier one. Without having run fn, an error matches lease.ErrHeld
-// while the slot runs elsewhere, ErrFailed or ErrAbandoned (as a *SettledError) when it is settled otherwise; after any other the
-// slot is as before, or will be when the client has reached the store again, as said above. Having run fn, it is fn's error, joined to that of recording the outcome: if
-// that matches lease.ErrLost, the lease ended before fn returned, the slot may be abandoned or taken over, and what fn did last may
-// have been done beside another's run; if kv.ErrUncertain, recording goes on in the background.
+// A nil error means that the slot is done, by this call or an earlier one. If fn did
+// not run:
 //
-// It costs one read when the slot is settled. The first claim costs one read and three writes (claim, start, outcome), and one more
-// for a client's first lease. While the slot runs elsewhere it costs two reads, a write and at most one read more.
-// A panic's text and fn's error are kept, up to 1 KiB.
-func (o *Once) Do(ctx context.Context, slot string, fn func(ctx context.Context, l *lease.Lease) error) (ran bool, err error) {
+//   - An error that matches lease.ErrHeld: the slot runs elsewhere.
+//   - ErrFailed or ErrAbandoned, as a *SettledError: the slot is settled so.
+//   - Any other error: the slot is as before, or will be when the client reaches the
+//     store again, as said above.
+//
+// If fn ran, the error is fn's, joined to that of recording the outcome:
+//
+//   - An error that matches lease.ErrLost: the lease ended before fn returned. The
+//     slot may be abandoned or taken over. What fn did last may have been done beside
+//     another's run.
+//   - An error that matches kv.ErrUncertain: recording goes on in the background.
+//
+// It costs one read when the slot is settled. The first claim costs one read and three
+// writes (claim, start, outcome), and one more for a client's first lease. While the
+// slot runs elsewhere it costs a write, two reads and at most one more.
+func (o *Once) Do(
+	ctx context.Context, slot string, fn func(ctx context.Context, l *lease.Lease) error,
+) (ran bool, err error) {
 	key, err := o.key("Do", slot)
 	if err != nil {
 		return false, err
@@ -123,8 +148,9 @@ func (o *Once) Do(ctx context.Context, slot string, fn func(ctx context.Context,
 	return o.decide(ctx, slot, l, fn)
 }
 
-// Outcome returns what became of the slot, with StateNone if it was never started. A slot whose claimer is known to be dead is StateAbandoned, though
-// nobody has recorded that yet. It costs one read, and one more while the slot is claimed.
+// Outcome returns what became of the slot, with StateNone if it was never started. A
+// slot whose claimer is known to be dead is StateAbandoned, also before anybody has
+// recorded that. It costs one read, and one more while the slot is claimed.
 func (o *Once) Outcome(ctx context.Context, slot string) (Outcome, error) {
 	key, err := o.key("Outcome", slot)
 	if err != nil {
@@ -140,9 +166,10 @@ func (o *Once) Outcome(ctx context.Context, slot string) (Outcome, error) {
 	return found, nil
 }
 
-// Forget makes the slot one that was never claimed: for repeating by hand what was settled, and for cleaning up on stores
-// that do not follow retention. While the slot runs it is an error that matches lease.ErrHeld. It costs three writes, and
-// leaves a row without outcome that DynamoDB removes within days.
+// Forget makes the slot one that was never claimed. It is for repeating by hand what
+// was settled, and for cleaning up on stores that do not follow retention. While the
+// slot runs it is an error that matches lease.ErrHeld. It costs three writes, and
+// leaves a row without outcome, which DynamoDB removes within days.
 func (o *Once) Forget(ctx context.Context, slot string) error {
 	key, err := o.key("Forget", slot)
 	if err != nil {
@@ -183,7 +210,8 @@ func (o *Once) verdict(slot string, found Outcome) (settled bool, err error) {
 	return false, nil
 }
 
-// claim acquires the slot's lease. After a lost answer it asks again: what is its own it gets at once.
+// claim acquires the slot's lease. After a lost answer it asks again: what is its own
+// it gets at once.
 func (o *Once) claim(ctx context.Context, key string, options ...lease.AcquireOption) (l *lease.Lease, err error) {
 	acquire := o.client.TryAcquire
 	if o.wait {
@@ -197,8 +225,11 @@ func (o *Once) claim(ctx context.Context, key string, options ...lease.AcquireOp
 	return l, err
 }
 
-// decide runs fn under the lease, or records that nobody will. What the row says now, nobody else can change any more.
-func (o *Once) decide(ctx context.Context, slot string, l *lease.Lease, fn func(context.Context, *lease.Lease) error) (ran bool, err error) {
+// decide runs fn under the lease, or records that nobody will. Nobody else can change
+// any more what the row says now.
+func (o *Once) decide(
+	ctx context.Context, slot string, l *lease.Lease, fn func(context.Context, *lease.Lease) error,
+) (ran bool, err error) {
 	found, err := decodeOutcome(l.Key(), l.Value())
 	if err != nil {
 		return false, errors.Join(err, l.Release(ctx))
@@ -221,10 +252,12 @@ func (o *Once) decide(ctx context.Context, slot string, l *lease.Lease, fn func(
 	return true, execute(ctx, l, run, fn)
 }
 
-// start takes the step to running. On failure it has given the lease back, with the slot as it was.
+// start takes the step to running. On failure it has given the lease back, with the
+// slot as it was.
 func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outcome, error) {
 	run := Outcome{
-		State: StateRunning, Token: l.Token(), Owner: o.client.Owner(), Attempt: before.Attempt + 1, Started: clock.System.Now().Wall,
+		State: StateRunning, Token: l.Token(), Owner: o.client.Owner(), Attempt: before.Attempt + 1,
+		Started: clock.System.Now().Wall,
 	}
 	err := step(ctx, l, run)
 	if err == nil {
@@ -251,7 +284,9 @@ func step(ctx context.Context, l *lease.Lease, run Outcome) (err error) {
 }
 
 // execute runs fn and records its outcome.
-func execute(ctx context.Context, l *lease.Lease, run Outcome, fn func(context.Context, *lease.Lease) error) (err error) {
+func execute(
+	ctx context.Context, l *lease.Lease, run Outcome, fn func(context.Context, *lease.Lease) error,
+) (err error) {
 	ctx, stop := under(ctx, l)
 	defer stop()
 	returned := false
@@ -279,7 +314,8 @@ func execute(ctx context.Context, l *lease.Lease, run Outcome, fn func(context.C
 	return errors.Join(err, leave(ctx, l, run))
 }
 
-// leave gives the lease back and leaves the outcome in its row, in one write. nil: the outcome is recorded.
+// leave gives the lease back and leaves the outcome in its row, in one write. nil: the
+// outcome is recorded.
 func leave(ctx context.Context, l *lease.Lease, outcome Outcome) error {
 	err := l.Err()
 	if !errors.Is(err, lease.ErrNotHeld) { // else fn has released it, and nothing can be recorded any more

@@ -21,25 +21,32 @@ type onceSettings struct {
 	takeOver, retryFailed, wait bool
 }
 
-// OnceOption is an option of NewOnce. All processes that ask for a job should agree on them: each decides by its own.
+// OnceOption is an option of NewOnce. Each process decides by its own options, so all
+// that ask for a job should have the same.
 type OnceOption func(*onceSettings) error
 
-// WithRetention sets for how long an outcome is kept, a minute to ten years: longer than anybody may still ask for the slot. Default
-// DefaultRetention, a week. Then the slot counts as never claimed. It is a hint for the store: on DynamoDB the row goes within days after, memkv and sqlkv keep
-// it until Forget. What was claimed and not settled is kept until somebody asks again.
+// WithRetention sets how long an outcome is kept, a minute to ten years: longer than
+// anybody may still ask for the slot. Then the slot counts as never claimed. Default:
+// DefaultRetention, a week.
+//
+// It is a hint for the store. On DynamoDB the row goes within days after. memkv and
+// sqlkv keep it until Forget. What was claimed and not settled is kept until somebody
+// asks again.
 func WithRetention(d time.Duration) OnceOption {
 	return func(s *onceSettings) error {
 		if d < MinRetention || d > MaxRetention {
-			return fmt.Errorf("lock: WithRetention(%v): want %v to %v: %w", d, MinRetention, MaxRetention, lease.ErrInvalid)
+			return fmt.Errorf("lock: WithRetention(%v): want %v to %v: %w",
+				d, MinRetention, MaxRetention, lease.ErrInvalid)
 		}
 		s.retention = d
 		return nil
 	}
 }
 
-// TakeOver makes Do run a slot again whose claimer died or lost its lease: at least once instead of at most once. A claimer that
-// is only paused may go on for a moment when it wakes, so fn must stand being run twice, also at the same time: pass the lease's token to
-// what it writes to. Default: the slot is abandoned.
+// TakeOver makes Do run a slot again whose claimer died or lost its lease: at least
+// once instead of at most once. A claimer that was paused may go on for a moment when
+// it wakes. So fn must stand being run twice, also at the same time: pass the lease's
+// token to what it writes to. Default: the slot is abandoned.
 func TakeOver() OnceOption {
 	return func(s *onceSettings) error {
 		s.takeOver = true
@@ -47,8 +54,8 @@ func TakeOver() OnceOption {
 	}
 }
 
-// RetryFailed makes Do run a slot again of which the last run failed. Default: a failed slot is settled; fn can
-// repeat what is worth repeating itself.
+// RetryFailed makes Do run a slot again whose last run failed. Default: a failed slot
+// is settled. fn itself can repeat what is worth repeating.
 func RetryFailed() OnceOption {
 	return func(s *onceSettings) error {
 		s.retryFailed = true
@@ -56,7 +63,8 @@ func RetryFailed() OnceOption {
 	}
 }
 
-// Wait makes Do wait, until its context ends, while the slot runs elsewhere. Default: it returns an error that matches lease.ErrHeld.
+// Wait makes Do wait while the slot runs elsewhere, until its context ends. Default: it
+// returns an error that matches lease.ErrHeld.
 func Wait() OnceOption {
 	return func(s *onceSettings) error {
 		s.wait = true

@@ -10,11 +10,13 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// Errors of slots that are settled and not done, to be tested with errors.Is. See SettledError.
+// Errors of slots that are settled and not done, to be tested with errors.Is. See
+// SettledError.
 var (
 	// ErrFailed: the slot was run and failed.
 	ErrFailed = errors.New("lock: slot failed")
-	// ErrAbandoned: the slot was begun, and whoever did so died or lost the lease before its end.
+	// ErrAbandoned: the slot was begun. Whoever did so died or lost the lease before
+	// its end.
 	ErrAbandoned = errors.New("lock: slot abandoned")
 )
 
@@ -36,7 +38,8 @@ const (
 	StateAbandoned State = "abandoned"
 )
 
-// Outcome is what became of a slot. The zero Outcome is that of a slot that was never started.
+// Outcome is what became of a slot. The zero Outcome is that of a slot that was never
+// started.
 type Outcome struct {
 	// State is how far it has come. What follows is about the run that the state is about.
 	State State `json:"state"`
@@ -47,14 +50,16 @@ type Outcome struct {
 	Owner string `json:"owner"`
 	// Attempt counts the runs, from 1.
 	Attempt int `json:"attempt"`
-	// Started is when the run was started by the wall clock of who ran it. Ended is when the outcome was recorded, by that of who recorded it.
+	// Started is when the run was started, by the wall clock of who ran it. Ended is
+	// when the outcome was recorded, by the wall clock of who recorded it.
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
 	// Error is the text of a failed run's error or panic, up to 1 KiB.
 	Error string `json:"error,omitempty"`
 }
 
-// SettledError says that a slot will not be run, since it failed or was abandoned. It matches [ErrFailed] or [ErrAbandoned].
+// SettledError says that a slot will not be run, since it failed or was abandoned. It
+// matches [ErrFailed] or [ErrAbandoned].
 type SettledError struct {
 	// Job and Slot name it.
 	Job, Slot string
@@ -66,7 +71,8 @@ type SettledError struct {
 func (e *SettledError) Error() string {
 	text := fmt.Sprintf("lock: slot %q of %q: %s", e.Slot, e.Job, e.Outcome.State)
 	if e.Outcome.Token != 0 {
-		text += fmt.Sprintf(", begun by %s at %s (token %d)", e.Outcome.Owner, e.Outcome.Started.UTC().Format(time.RFC3339), e.Outcome.Token)
+		text += fmt.Sprintf(", begun by %s at %s (token %d)",
+			e.Outcome.Owner, e.Outcome.Started.UTC().Format(time.RFC3339), e.Outcome.Token)
 	}
 	if e.Outcome.Error != "" {
 		text += ": " + e.Outcome.Error
@@ -101,7 +107,10 @@ const unstarted = `{"f":1}`
 // overwritten is what is known of a slot whose value is no outcome. Only its
 // function can have put one there, with Update or ReleaseWith of the slot's
 // lease, or somebody who has no business there: so it counts as started.
-var overwritten = Outcome{State: StateAbandoned, Error: "its value is not an outcome, its function or somebody else has overwritten it"}
+var overwritten = Outcome{
+	State: StateAbandoned,
+	Error: "its value is not an outcome, its function or somebody else has overwritten it",
+}
 
 func (o Outcome) encode() []byte {
 	if o.State == StateNone {
@@ -123,7 +132,8 @@ func decodeOutcome(key string, value []byte) (Outcome, error) {
 	case r.Format == 0:
 		return overwritten, nil
 	case r.Format != outcomeFormat:
-		return Outcome{}, formatError(key, fmt.Sprintf("outcome of format %d, this version knows %d", r.Format, outcomeFormat))
+		problem := fmt.Sprintf("outcome of format %d, this version knows %d", r.Format, outcomeFormat)
+		return Outcome{}, formatError(key, problem)
 	case err != nil:
 		return Outcome{}, formatError(key, fmt.Sprintf("not an outcome of package lock: %v", err))
 	}
@@ -138,12 +148,14 @@ func formatError(key, problem string) error {
 	return &lease.FormatError{Row: "lease/" + key, Problem: problem}
 }
 
-// Slot names the period that t falls into, by its beginning in UTC: "2026-03-01T04:00:00Z" for any time of that hour and a
-// period of an hour. Periods count from the beginning of the year 1, so days begin at midnight and weeks on Mondays, in UTC.
+// Slot names the period that t falls into, by its beginning in UTC. For any time of
+// that hour and a period of an hour it is "2026-03-01T04:00:00Z". Periods count from
+// the beginning of the year 1, so days begin at midnight and weeks on Mondays, in UTC.
 //
-// Pass the time for which the work was scheduled. Of one that only knows when it was woken, early or late by the skew of its clock,
-// pass that time plus half a period: then both sides of the boundary between two periods name the same one. A period that is not
-// positive gives "", which Do refuses.
+// Pass the time for which the work was scheduled. A process may only know when it was
+// woken, early or late by the skew of its clock. Then pass that time plus half a
+// period: both sides of the boundary between two periods name the same one. A period
+// that is not positive gives "", which Do refuses.
 func Slot(t time.Time, period time.Duration) string {
 	if period <= 0 {
 		return ""
