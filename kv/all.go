@@ -6,10 +6,11 @@ import (
 	"iter"
 )
 
-// All returns the live pairs whose keys begin with prefix, as List does, but reads a page when it is needed, so that no more
-// than one is in memory. Its options are those of ListPage; WithLimit is the size of a page, not of the whole. An error
-// comes last, with a nil pair. Breaking off sends nothing more. It costs what its pages cost, and each
-// iteration starts anew.
+// All returns the live pairs whose keys begin with prefix, as List does. It reads a
+// page when it is needed, so that one at most is in memory. Its options are those of
+// ListPage: WithLimit is the size of a page. An error comes last, with a nil pair.
+// Breaking off sends nothing more. Each iteration starts anew, and costs what its
+// pages cost.
 func All(ctx context.Context, store Store, prefix string, options ...ReadOption) iter.Seq2[*KVPair, error] {
 	return func(yield func(*KVPair, error) bool) {
 		pageOptions := append([]ReadOption(nil), options...)
@@ -32,15 +33,22 @@ func All(ctx context.Context, store Store, prefix string, options ...ReadOption)
 	}
 }
 
-// Update changes the pair of key to what fn makes of it: fn gets the live pair, nil if there is none, and returns the new value.
-// When another writer is faster, fn is called again with what that writer left, so it must have no other effect and
-// must not keep or change its argument. The options are AtomicPut's, but for the value and WithPrevious, which Update sets, and
-// WithKeepTTL, which applies if there is a pair to keep it from. The new pair has the fields that options give, no others.
+// Update changes the pair of key to what fn makes of it. fn gets the live pair, nil if
+// there is none, and returns the new value. When another writer is faster, fn is
+// called again with what that writer left. So fn must have no other effect, and must
+// not keep or change its argument.
 //
-// On success it returns the pair that it wrote. An error of fn, or of ctx between two rounds, is returned as it is and nothing was
-// written. A *UncertainError ends it too: the last call of fn may have counted, so calling it again might count twice.
+// The options are AtomicPut's. Update itself sets the value and WithPrevious.
+// WithKeepTTL applies if there is a pair to keep it from. The new pair has the fields
+// that options give, no others.
+//
+// On success it returns the pair that it wrote. An error of fn, or of ctx between two
+// rounds, is returned as it is, and nothing was written. A *UncertainError ends it
+// too: the last call of fn may have counted, so calling it again might count twice.
 // It costs one read, and one write for each round.
-func Update(ctx context.Context, store Store, key string, fn func(current *KVPair) ([]byte, error), options ...WriteOption) (*KVPair, error) {
+func Update(
+	ctx context.Context, store Store, key string, fn func(current *KVPair) ([]byte, error), options ...WriteOption,
+) (*KVPair, error) {
 	current, err := store.Get(ctx, key)
 	if err != nil && !errors.Is(err, ErrKeyNotFound) {
 		return nil, err
@@ -73,10 +81,11 @@ var withoutKeepTTL WriteOption = writeOption(func(s *WriteSettings) error {
 	return nil
 })
 
-// DeletePrefix deletes the live pairs whose keys begin with prefix, one by one, and returns how many it deleted. A pair
-// that is written meanwhile may stay or go; the pairs of one page are deleted before the next is read. On failure those
-// before the failing one are gone, and it may be called again. The empty prefix deletes everything. It costs what
-// listing costs, and one write for each pair.
+// DeletePrefix deletes the live pairs whose keys begin with prefix, one by one, and
+// returns how many it deleted. The empty prefix deletes everything. A pair that is
+// written meanwhile may stay or go. The pairs of one page are deleted before the next
+// is read. On failure those before the failing one are gone, and it may be called
+// again. It costs what listing costs, and one write for each pair.
 func DeletePrefix(ctx context.Context, store Store, prefix string) (int, error) {
 	n := 0
 	for pair, err := range All(ctx, store, prefix, WithoutValues()) {

@@ -17,7 +17,8 @@ type ConditionMapper interface {
 	MapCondition(c Condition) Condition
 }
 
-// ResolveCondition translates a condition on a key of store into one on a key of its driver, through any wrappers.
+// ResolveCondition translates a condition on a key of store into one on a key of its
+// driver, through any wrappers.
 func ResolveCondition(store Store, c Condition) Condition {
 	for {
 		if m, ok := store.(ConditionMapper); ok {

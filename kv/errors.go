@@ -26,7 +26,8 @@ var (
 	ErrTooLarge = errors.New("kv: pair too large")
 	// ErrInvalidKey: the key is empty, longer than MaxKeySize or not UTF-8. Nothing was sent.
 	ErrInvalidKey = errors.New("kv: invalid key")
-	// ErrInvalidOption: an option's value is out of bounds, or options contradict each other. Nothing was sent.
+	// ErrInvalidOption: an option's value is out of bounds, or options contradict each
+	// other. Nothing was sent.
 	ErrInvalidOption = errors.New("kv: invalid option")
 	// ErrReservedField: a field has a name that the drivers use themselves. Nothing was sent.
 	ErrReservedField = errors.New("kv: reserved field name")
@@ -34,7 +35,8 @@ var (
 	ErrIndexNotSupported = errors.New("kv: indexes are not supported by this driver")
 	// ErrUnsupported: this method or driver cannot honour an option. Nothing was sent.
 	ErrUnsupported = errors.New("kv: not supported")
-	// ErrFormat: the store holds something under the key that no driver of this kind wrote. See FormatError.
+	// ErrFormat: the store holds something under the key that no driver of this kind
+	// wrote. See FormatError.
 	ErrFormat = errors.New("kv: not a pair of this store")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("kv: store closed")
@@ -43,7 +45,8 @@ var (
 // NotFoundError says that a key has no live pair. It matches [ErrKeyNotFound].
 type NotFoundError struct {
 	Key string
-	// Version is that of the tombstone or the expired pair that the store still has, 0 if it has neither.
+	// Version is that of the tombstone or the expired pair that the store still has, 0
+	// if it has neither.
 	Version uint64
 }
 
@@ -53,7 +56,8 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("kv: key %q not foun
 // Unwrap returns ErrKeyNotFound.
 func (e *NotFoundError) Unwrap() error { return ErrKeyNotFound }
 
-// ConflictError says that a conditional write was not applied, and why. It matches [ErrKeyExists] or [ErrKeyModified].
+// ConflictError says that a conditional write was not applied, and why. It matches
+// [ErrKeyExists] or [ErrKeyModified].
 type ConflictError struct {
 	Key string
 	// Create tells that the write was an AtomicPut without a previous pair, so that the error
@@ -92,8 +96,9 @@ type UncertainError struct {
 	Key string
 	// Current is the live pair that the last attempt was shown, nil if it was shown none.
 	Current *KVPair
-	// Version is that which the write gives the pair if it is applied, 0 for a blind write. Once the
-	// store shows a pair or tombstone of this or a greater version, the write cannot be applied any more.
+	// Version is that which the write gives the pair if it is applied, 0 for a blind
+	// write. Once the store shows a pair or tombstone of this or a greater version, the
+	// write cannot be applied any more.
 	Version uint64
 	// Err is why the outcome is unknown: the last attempt's error.
 	Err error

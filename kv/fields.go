@@ -20,7 +20,8 @@ type Fields map[string]any
 // maxFieldName is the length in bytes that DynamoDB allows a name that an index may use.
 const maxFieldName = 255
 
-// reservedFields are the attributes in which dynamokv keeps the pair itself. They are refused on every driver.
+// reservedFields are the attributes in which dynamokv keeps the pair itself. Every
+// driver refuses them.
 var reservedFields = []string{"id", "name", "version", "payload", "writer", "deadline", "expires", "deleted"}
 
 // ReservedFields returns the names that no field may have.
@@ -92,7 +93,8 @@ func normalizeField(value any) (any, error) {
 	return nil, fmt.Errorf("%T is not a string, []byte or number: %w", value, ErrInvalidOption)
 }
 
-// normalizeFloat keeps what DynamoDB's numbers can hold and makes whole numbers int64, as they are when read back.
+// normalizeFloat keeps what DynamoDB's numbers can hold. It makes whole numbers int64,
+// as they are when read back.
 func normalizeFloat(f float64) (any, error) {
 	const least, most = 1e-130, 9.9e125
 	if math.IsNaN(f) || math.Abs(f) > most || (f != 0 && math.Abs(f) < least) {
@@ -104,7 +106,8 @@ func normalizeFloat(f float64) (any, error) {
 	return f, nil
 }
 
-// FormatNumber writes a number of Fields (int64 or float64) as drivers store it; ParseNumber reads it back.
+// FormatNumber writes a number of Fields (int64 or float64) as drivers store it.
+// ParseNumber reads it back.
 func FormatNumber(number any) string {
 	if i, ok := number.(int64); ok {
 		return strconv.FormatInt(i, 10)

@@ -10,15 +10,19 @@ type Call struct {
 	Key string
 }
 
-// Hook stands between a caller and a store: it measures, traces, logs, delays or refuses. It calls next, at most once, with ctx
-// or one made of it; next runs the operation and returns its error. What the hook returns is the method's error: other than nil makes
-// the method return a zero result. A hook that calls next and hides its error makes the method succeed with whatever there
-// is, so it should not. It is called by as many goroutines as use the store.
+// Hook stands between a caller and a store: it measures, traces, logs, delays or
+// refuses. It calls next, at most once, with ctx or a context made of it. next runs
+// the operation and returns its error.
+//
+// What the hook returns is the method's error. With an error the method's result is
+// zero. A hook should not hide an error of next: the method would succeed with
+// whatever there is. As many goroutines call it as use the store.
 type Hook func(ctx context.Context, call Call, next func(context.Context) error) error
 
 // Instrument returns a store that calls hook around each method of store. It costs no request.
 //
-// A hook that fails a write after next ran it owes its callers the three outcomes of S4: a *UncertainError unless it knows better.
+// A hook that fails a write after next ran it owes its callers the three outcomes of
+// S4: a *UncertainError, unless it knows better.
 func Instrument(store Store, hook Hook) Store { return &instrumented{store, hook} }
 
 type instrumented struct {

@@ -39,7 +39,8 @@ func WithBytes(value []byte) WriteOption {
 	})
 }
 
-// WithString sets the value. On DynamoDB it is stored as a string, readable in the console, if it is UTF-8.
+// WithString sets the value. If it is UTF-8, DynamoDB stores it as a string, readable
+// in the console.
 func WithString(value string) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
 		s.Value, s.Text = []byte(value), utf8.ValidString(value)
@@ -87,7 +88,8 @@ func WithKeepTTL() WriteOption {
 	})
 }
 
-// WithPrevious makes AtomicPut depend on the pair that the caller has read; nil: on there being none, as without this option.
+// WithPrevious makes AtomicPut depend on the pair that the caller has read. nil: on
+// there being none, as without this option.
 func WithPrevious(previous *KVPair) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
 		s.Previous, s.atomic = previous, true
@@ -95,7 +97,8 @@ func WithPrevious(previous *KVPair) WriteOption {
 	})
 }
 
-// WithFields sets named values beside the value. Put merges them into those that the pair has, AtomicPut replaces all.
+// WithFields sets named values beside the value. Put merges them into those that the
+// pair has. AtomicPut replaces all.
 func WithFields(fields Fields) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
 		normalized, err := fields.normalize()
@@ -166,8 +169,9 @@ func WithLimit(n int) ReadOption {
 	})
 }
 
-// WithStartKey continues a listing where a page ended: token is its Next. The other options and the prefix must be
-// those of that page, but for the limit. An empty token starts at the beginning.
+// WithStartKey continues a listing where a page ended: token is its Next. The prefix and
+// the other options must be those of that page, but for the limit. An empty token
+// starts at the beginning.
 func WithStartKey(token string) ReadOption {
 	return listOption(func(s *ReadSettings) error {
 		s.StartKey = token
@@ -183,7 +187,8 @@ func Descending() ReadOption {
 	})
 }
 
-// WithoutValues leaves values and fields out of a listing. It saves bytes on the wire, not units of DynamoDB's bill.
+// WithoutValues leaves values and fields out of a listing. It saves bytes on the wire,
+// not units of DynamoDB's bill.
 func WithoutValues() ReadOption {
 	return listOption(func(s *ReadSettings) error {
 		s.WithoutValues = true
@@ -191,19 +196,24 @@ func WithoutValues() ReadOption {
 	})
 }
 
-// WithLocalIndex lists by a local secondary index: the prefix is matched against, and the order is that of, the
-// string field that is the index's sort key. The index must project all attributes: with another projection the listing fails. DynamoDB
-// only; elsewhere ErrIndexNotSupported.
+// WithLocalIndex lists by a local secondary index. Prefix and order are of the string
+// field that is the index's sort key. The index must project all attributes, else the
+// listing fails. DynamoDB only. Elsewhere it is an ErrIndexNotSupported.
 func WithLocalIndex(index, sortField string) ReadOption {
 	return indexOption(Index{Name: index, SortField: sortField})
 }
 
-// WithGlobalIndex lists by a global secondary index: the pairs whose partitionField has partitionValue (a string, []byte or
-// number), in the order of the string field sortField, which the prefix is matched against. sortField is "" for an index without a
-// sort key: then the prefix must be empty, and the order is any. Such a read needs EventuallyConsistent; there is no other. The index
-// must project all attributes. DynamoDB only; elsewhere ErrIndexNotSupported. All pairs of the table that the index holds are found, those of other Stores excepted.
+// WithGlobalIndex lists by a global secondary index: the pairs of this Store whose
+// partitionField has partitionValue (a string, []byte or number). Prefix and order are
+// of the string field sortField. It is "" for an index without a sort key: then the
+// prefix must be empty, and the order is any.
+//
+// Such a read needs EventuallyConsistent, as there is no other. The index must project
+// all attributes. DynamoDB only. Elsewhere it is an ErrIndexNotSupported.
 func WithGlobalIndex(index, partitionField string, partitionValue any, sortField string) ReadOption {
-	return indexOption(Index{Name: index, PartitionField: partitionField, PartitionValue: partitionValue, SortField: sortField})
+	return indexOption(Index{
+		Name: index, PartitionField: partitionField, PartitionValue: partitionValue, SortField: sortField,
+	})
 }
 
 func indexOption(index Index) ReadOption {
@@ -222,7 +232,10 @@ func indexOption(index Index) ReadOption {
 		if s.Index != nil {
 			return fmt.Errorf("indexes %q and %q: want one: %w", s.Index.Name, index.Name, ErrInvalidOption)
 		}
-		s.Index = &Index{Name: index.Name, PartitionField: index.PartitionField, PartitionValue: partitionValue, SortField: index.SortField}
+		s.Index = &Index{
+			Name: index.Name, PartitionField: index.PartitionField, PartitionValue: partitionValue,
+			SortField: index.SortField,
+		}
 		return nil
 	})
 }

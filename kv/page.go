@@ -10,13 +10,14 @@ import (
 type Page struct {
 	// Pairs are the page's live pairs. A page that is not the last may have none.
 	Pairs []*KVPair
-	// Next is the token for WithStartKey, "" after the last page. It is opaque, and good in any process and for as long as the
-	// store's data format lives.
+	// Next is the token for WithStartKey, "" after the last page. It is opaque. It is
+	// good in any process, for as long as the store's data format lives.
 	Next string
 }
 
-// Cursor is what the token of a page says, for drivers: the listing it belongs to and the last row that
-// was looked at. Tokens are checked, not secret and not signed: whoever can read a store's pairs may read them.
+// Cursor is what the token of a page says, for drivers: the listing that it belongs to,
+// and the last row that was looked at. Tokens are checked, not secret and not signed:
+// whoever can read a store's pairs may read them.
 type Cursor struct {
 	// Prefix, Descending and Index are those of the listing.
 	Prefix     string `json:"p"`
@@ -49,15 +50,17 @@ func (c Cursor) Token() string {
 	return base64.RawURLEncoding.EncodeToString(append([]byte{tokenFormat}, text...))
 }
 
-// ParseCursor reads the token in s, which must be one of the same listing. ok is false if there is none: the
-// listing starts at its beginning. A token of something else is an ErrInvalidOption.
+// ParseCursor reads the token in s, which must be one of the same listing. ok is false if
+// there is none: the listing starts at its beginning. A token of something else is an
+// ErrInvalidOption.
 func ParseCursor(prefix string, s ReadSettings) (c Cursor, ok bool, err error) {
 	if s.StartKey == "" {
 		return Cursor{}, false, nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s.StartKey)
 	if err != nil || len(raw) == 0 || raw[0] != tokenFormat || json.Unmarshal(raw[1:], &c) != nil || CheckKey(c.Key) != nil {
-		return Cursor{}, false, fmt.Errorf("kv: WithStartKey(%.40q): not a token that ListPage returned: %w", s.StartKey, ErrInvalidOption)
+		return Cursor{}, false, fmt.Errorf("kv: WithStartKey(%.40q): not a token that ListPage returned: %w",
+			s.StartKey, ErrInvalidOption)
 	}
 	if want := NewCursor(prefix, s, c.Key); c.Prefix != want.Prefix || c.Descending != want.Descending || c.Index != want.Index {
 		return Cursor{}, false, fmt.Errorf("kv: WithStartKey: a token of the listing of prefix %q (descending %t, index %q), not of this one: %w",

@@ -7,12 +7,13 @@ import (
 	"strings"
 )
 
-// Prefixed returns the part of store whose keys begin with prefix, as a store of its own: its keys are those without the prefix, in
-// arguments, results, errors and conditions. Prefix and key together must be a valid key. It costs no request. Two
-// with prefixes of which one begins with the other overlap: end prefixes with a separator.
+// Prefixed returns the part of store whose keys begin with prefix, as a store of its
+// own. Its keys are those without the prefix, in arguments, results, errors and
+// conditions. Prefix and key together must be a valid key. It costs no request. Where
+// one prefix begins with another, their parts overlap: end prefixes with a separator.
 //
-// A listing by an index finds pairs by a field, whatever their keys; those that are not of this part are left out, so that
-// a page may hold fewer than its limit.
+// A listing by an index finds pairs by a field, whatever their keys. Those that are not
+// of this part are left out, so a page may hold fewer than its limit.
 func Prefixed(store Store, prefix string) Store { return &prefixed{store, prefix} }
 
 type prefixed struct {
@@ -119,7 +120,8 @@ func (p *prefixed) ListPage(ctx context.Context, prefix string, options ...ReadO
 	return &Page{Pairs: p.stripAll(page.Pairs), Next: page.Next}, nil
 }
 
-// WatchPrefix implements Watcher, with the wrapped store's watch or, if it has none, its listings.
+// WatchPrefix implements Watcher, with the wrapped store's watch or, if it has none, its
+// listings.
 func (p *prefixed) WatchPrefix(ctx context.Context, prefix string, settings WatchSettings) iter.Seq2[Event, error] {
 	same := func(s *WatchSettings) error {
 		*s = settings
@@ -154,7 +156,8 @@ func (p *prefixed) outer(pair *KVPair) *KVPair {
 	return &mapped
 }
 
-// strip returns pair as users of p know it. It is a copy: errors that hold a pair may be somebody else's, too.
+// strip returns pair as users of p know it. It is a copy, since an error that holds a
+// pair may be somebody else's, too.
 func (p *prefixed) strip(pair *KVPair) *KVPair {
 	if pair == nil {
 		return nil
@@ -209,7 +212,8 @@ func (p *prefixed) mapError(err error) (mapped, original error) {
 	return nil, nil
 }
 
-// remapped is an error that somebody wrapped. Its text has the whole key; errors.As finds the mapped one first.
+// remapped is an error that somebody wrapped. Its text has the whole key. errors.As
+// finds the mapped one first.
 type remapped struct{ err, mapped error }
 
 func (r *remapped) Error() string   { return r.err.Error() }

@@ -9,7 +9,8 @@ import (
 // WriteSettings is what the options of a Put or AtomicPut add up to. Drivers get it from PutSettings
 // and AtomicPutSettings, which check key, options and sizes.
 type WriteSettings struct {
-	// Value is the value to write, possibly nil for an empty one. The caller may change it once the method has returned.
+	// Value is the value to write. It may be nil for an empty one. The caller may change
+	// it once the method has returned.
 	Value []byte
 	// Text tells that the value was given as text and is UTF-8.
 	Text bool
@@ -113,10 +114,12 @@ func writeSettings(verb, key string, options []WriteOption) (WriteSettings, erro
 		}
 	}
 	if s.KeepTTL && s.TTL != 0 {
-		return WriteSettings{}, fmt.Errorf("kv: %s %q: WithTTL and WithKeepTTL contradict each other: %w", verb, key, ErrInvalidOption)
+		return WriteSettings{}, fmt.Errorf("kv: %s %q: WithTTL and WithKeepTTL contradict each other: %w",
+			verb, key, ErrInvalidOption)
 	}
 	if size := len(key) + len(s.Value) + s.Fields.size(); size > MaxPairSize {
-		return WriteSettings{}, fmt.Errorf("kv: %s %q: key, value and fields take %d bytes, at most %d fit: %w", verb, key, size, MaxPairSize, ErrTooLarge)
+		return WriteSettings{}, fmt.Errorf("kv: %s %q: key, value and fields take %d bytes, at most %d fit: %w",
+			verb, key, size, MaxPairSize, ErrTooLarge)
 	}
 	return s, nil
 }
@@ -136,7 +139,8 @@ func GetSettings(key string, options []ReadOption) (ReadSettings, error) {
 // ListSettings checks the arguments of a List or ListPage but for the token: see ParseCursor.
 func ListSettings(prefix string, options []ReadOption) (ReadSettings, error) {
 	if len(prefix) > MaxKeySize || !utf8.ValidString(prefix) {
-		return ReadSettings{}, fmt.Errorf("kv: prefix %.40q of %d bytes is not at most %d bytes of UTF-8: %w", prefix, len(prefix), MaxKeySize, ErrInvalidKey)
+		return ReadSettings{}, fmt.Errorf("kv: prefix %.40q of %d bytes is not at most %d bytes of UTF-8: %w",
+			prefix, len(prefix), MaxKeySize, ErrInvalidKey)
 	}
 	return readSettings(prefix, options)
 }
@@ -176,7 +180,8 @@ func CheckAtomicDelete(key string, previous *KVPair, options []DeleteOption) (De
 		return DeleteSettings{}, err
 	}
 	if previous == nil {
-		return DeleteSettings{}, fmt.Errorf("kv: AtomicDelete %q: the previous pair is nil, want one that was read: %w", key, ErrInvalidOption)
+		return DeleteSettings{}, fmt.Errorf("kv: AtomicDelete %q: the previous pair is nil, want one that was read: %w",
+			key, ErrInvalidOption)
 	}
 	return s, checkPrevious("AtomicDelete", key, previous)
 }
@@ -187,7 +192,8 @@ func checkPrevious(verb, key string, previous *KVPair) error {
 		return fmt.Errorf("kv: %s %q: the previous pair is of key %q: %w", verb, key, previous.Key, ErrInvalidOption)
 	}
 	if previous.Version == 0 {
-		return fmt.Errorf("kv: %s %q: the previous pair has version 0, so no store returned it: %w", verb, key, ErrInvalidOption)
+		return fmt.Errorf("kv: %s %q: the previous pair has version 0, so no store returned it: %w",
+			verb, key, ErrInvalidOption)
 	}
 	return nil
 }
@@ -198,7 +204,8 @@ func CheckKey(key string) error {
 	case key == "":
 		return fmt.Errorf("kv: the key is empty: %w", ErrInvalidKey)
 	case len(key) > MaxKeySize:
-		return fmt.Errorf("kv: key %.40q… has %d bytes, at most %d are allowed: %w", key, len(key), MaxKeySize, ErrInvalidKey)
+		return fmt.Errorf("kv: key %.40q… has %d bytes, at most %d are allowed: %w",
+			key, len(key), MaxKeySize, ErrInvalidKey)
 	case !utf8.ValidString(key):
 		return fmt.Errorf("kv: key %q is not UTF-8: %w", key, ErrInvalidKey)
 	}

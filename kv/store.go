@@ -22,15 +22,17 @@ const MaxTTL = 100 * 365 * 24 * time.Hour
 // bytes that it is given may be changed once the method has returned. Every method refuses an
 // invalid key ([ErrInvalidKey]) and an option that it cannot honour ([ErrInvalidOption],
 // [ErrUnsupported]) before any request, and returns an error that matches ctx.Err() when ctx ends:
-// for a write that may have been sent, one that matches [ErrUncertain] too. A closed store returns [ErrClosed].
+// for a write that may have been sent, one that matches [ErrUncertain] too. A closed
+// store returns [ErrClosed].
 type Store interface {
 	// Put writes a pair whatever was there before. Without a value option the value is empty.
 	// Without WithTTL or WithKeepTTL an earlier expiry is cleared. Given fields are merged into
 	// the pair's fields, the others stay. It costs one write; on DynamoDB a second one over a pair that
 	// has expired or was deleted by Delete.
 	//
-	// It depends on nothing, so nothing stops it: one that was sent again or was late on the wire overwrites what is newer. After a
-	// *UncertainError that may still come, until MaxWriteDelay has passed. Where it matters, use AtomicPut.
+	// It depends on nothing, so nothing stops it: one that was sent again, or was late on
+	// the wire, overwrites what is newer. After a *UncertainError that may still come,
+	// until MaxWriteDelay has passed. Where it matters, use AtomicPut.
 	Put(ctx context.Context, key string, options ...WriteOption) error
 
 	// Get returns the live pair of key, or a *NotFoundError. It costs one read.
@@ -42,7 +44,8 @@ type Store interface {
 	// page of the store's (DynamoDB: 1 MB) and holds the result in memory: see All for another way.
 	List(ctx context.Context, prefix string, options ...ReadOption) ([]*KVPair, error)
 
-	// Delete removes the pair of key, if there is one. It costs one write. Like Put it may come late, over what is newer.
+	// Delete removes the pair of key, if there is one. It costs one write. Like Put it
+	// may come late, over what is newer.
 	Delete(ctx context.Context, key string, options ...DeleteOption) error
 
 	// Exists reports whether key has a live pair. It costs what Get costs.
@@ -90,7 +93,8 @@ func MaxWriteDelay(store Store) time.Duration {
 	return DefaultMaxWriteDelay
 }
 
-// Wrapper is implemented by stores that wrap another, such as those that Prefixed and Instrument return.
+// Wrapper is implemented by stores that wrap another, such as those that Prefixed and
+// Instrument return.
 type Wrapper interface {
 	// Unwrap returns the store that this one wraps.
 	Unwrap() Store

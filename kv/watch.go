@@ -20,7 +20,8 @@ const (
 	EventPut EventType = iota + 1
 	// EventDelete: the key has no live pair any more; it was deleted or has expired.
 	EventDelete
-	// EventSynced: all pairs that were there when the watch began have been told. It comes once and has no key.
+	// EventSynced: all pairs that were there when the watch began have come. It comes
+	// once and has no key.
 	EventSynced
 )
 
@@ -46,17 +47,25 @@ type Event struct {
 	Pair *KVPair
 }
 
-// Watch tells what happens to the pairs whose keys begin with prefix: first an EventPut for each live pair, then one
-// EventSynced, then changes as they come. The events of one key are in the order of its versions. States
-// that are soon replaced may be left out, the latest never is: a pair that was deleted and created again may
-// show as one EventPut. Expiry shows as an EventDelete.
+// Watch tells what happens to the pairs whose keys begin with prefix:
 //
-// An error comes with a zero Event. When the caller goes on, so does the watch, and misses nothing for it, but for four errors that
-// are the last: ctx's, ErrClosed, ErrInvalidKey and ErrInvalidOption. A watch ends only so, or by breaking off. It runs while the
-// caller asks for the next event and has no goroutine; a caller that is slow holds up nobody. Each iteration starts anew.
+//  1. an EventPut for each live pair;
+//  2. one EventSynced;
+//  3. changes as they come. Expiry shows as an EventDelete.
 //
-// A driver that implements [Watcher] watches in its own way. Of others the pairs are listed over and over, at the price of a List
-// for every WithWatchInterval. A watch keeps the key and version of each pair in memory.
+// The events of one key are in the order of its versions. States that are soon replaced
+// may be left out, the latest never is. So a pair that was deleted and created again may
+// show as one EventPut.
+//
+// An error comes with a zero Event. When the caller goes on, so does the watch, and
+// misses nothing for it. Four errors are the last: ctx's, ErrClosed, ErrInvalidKey and
+// ErrInvalidOption. A watch ends with one of them, or when the caller breaks off. It
+// runs while the caller asks for the next event. A slow caller holds up nobody. Each
+// iteration starts anew.
+//
+// A driver that implements [Watcher] watches in its own way. The pairs of others are
+// listed over and over, at the price of a List for every WithWatchInterval. A watch
+// keeps the key and version of each pair in memory.
 func Watch(ctx context.Context, store Store, prefix string, options ...WatchOption) iter.Seq2[Event, error] {
 	settings, err := watchSettings(prefix, options)
 	if err != nil {
@@ -68,7 +77,8 @@ func Watch(ctx context.Context, store Store, prefix string, options ...WatchOpti
 	return WatchByListing(ctx, store, prefix, settings)
 }
 
-// Watcher is implemented by drivers that know of changes without listing, and by wrappers that change keys.
+// Watcher is implemented by drivers that know of changes without listing, and by
+// wrappers that change keys.
 type Watcher interface {
 	// WatchPrefix does what Watch does. Its arguments have been checked.
 	WatchPrefix(ctx context.Context, prefix string, settings WatchSettings) iter.Seq2[Event, error]
@@ -90,8 +100,9 @@ const (
 	defaultWatchInterval = time.Second
 )
 
-// WithWatchInterval sets how often a store is asked for changes that does not tell them by itself: 10 ms to 1 h. The
-// default is 1 s, sqlkv's 100 ms. On memkv it has no effect.
+// WithWatchInterval sets how often a store is asked for changes if it does not tell of
+// them by itself: 10 ms to 1 h. The default is 1 s, sqlkv's 100 ms. On memkv it has no
+// effect.
 func WithWatchInterval(d time.Duration) WatchOption {
 	return func(s *WatchSettings) error {
 		s.Interval = d
@@ -123,9 +134,12 @@ func WatchByListing(ctx context.Context, store Store, prefix string, settings Wa
 		func(ctx context.Context) error { return clock.Sleep(ctx, clock.System, interval) })
 }
 
-// WatchListings makes a watch, for drivers, by comparing listings: list returns the live pairs, sorted by key, and
-// wait returns when they may have changed since list was called. Their errors are the watch's.
-func WatchListings(ctx context.Context, list func(context.Context) ([]*KVPair, error), wait func(context.Context) error) iter.Seq2[Event, error] {
+// WatchListings makes a watch, for drivers, by comparing listings. list returns the live
+// pairs, sorted by key. wait returns when they may have changed since list was called.
+// Their errors are the watch's.
+func WatchListings(
+	ctx context.Context, list func(context.Context) ([]*KVPair, error), wait func(context.Context) error,
+) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		known := listing{}
 		synced := false
