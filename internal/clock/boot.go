@@ -5,15 +5,20 @@ import (
 	"time"
 )
 
-// bootClock is CLOCK_BOOTTIME without a system call per look, which costs more than all the rest of a lock cycle in memory. The
-// boot and the monotonic clock run at one rate, and part only when the system is suspended. Then the wall clock parts from the monotonic
-// one by as much: so while that distance is one at which the other was measured, the other is what it was then. What escapes is a suspension that
-// somebody undoes on the wall clock, to within bootTolerance.
+// bootClock is CLOCK_BOOTTIME without a system call per look, which costs more than all
+// the rest of a lock cycle in memory.
+//
+// The boot and the monotonic clock run at one rate, and part when the system is suspended.
+// Then the wall clock parts from the monotonic one by as much. So while wall minus
+// monotonic is a distance at which boot minus monotonic was measured, the latter is what
+// it was then. What escapes is a suspension that somebody undoes on the wall clock, to
+// within bootTolerance.
 type bootClock struct {
 	// read makes the system call, 0: there is no such clock. mono reads the monotonic clock.
 	read, mono func() time.Duration
-	// measured are the latest measurements: several, since a look that is interrupted between two clocks shows another distance for once, as
-	// do the simulated clocks of tests that run beside others.
+	// measured are the latest measurements. There are several, since a look that is
+	// interrupted between two clocks shows another distance for once. So do the simulated
+	// clocks of tests that run beside others.
 	measured atomic.Pointer[[]bootOffsets]
 }
 

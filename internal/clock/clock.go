@@ -1,9 +1,16 @@
-// Package clock is where dynalock reads clocks and makes timers, so that simulations can bend them.
+// Package clock is where dynalock reads clocks and makes timers, so that simulations can
+// bend them.
 //
-// Three clocks run on every machine, and each fails in its own way (rule R4): the monotonic clock never steps, but stops while a
-// virtual machine or a Lambda sandbox is frozen; the wall clock goes on, but may be stepped; Linux's CLOCK_BOOTTIME does
-// neither, where it exists. A holder must not under-count elapsed time, so it takes the greatest of the three
-// (Reading.Since); a contender must not over-count it, so it takes the monotonic clock alone (Reading.MonotonicSince).
+// Three clocks run on every machine, and each fails in its own way (R4):
+//
+//   - The monotonic clock never steps. It stops while a virtual machine or a Lambda sandbox
+//     is frozen.
+//   - The wall clock goes on, but may be stepped.
+//   - Linux's CLOCK_BOOTTIME does neither, where it exists.
+//
+// A holder must not count too little, so it takes the greatest of the three
+// (Reading.Since). A contender must not count too much, so it takes the monotonic clock
+// alone (Reading.MonotonicSince).
 package clock
 
 import (
@@ -13,19 +20,21 @@ import (
 
 // Reading is one look at all the clocks. The zero Reading means "never".
 type Reading struct {
-	// Mono is the monotonic clock, Boot the clock that counts suspensions too (0 where there is none),
-	// each from an unknown start.
+	// Mono is the monotonic clock, from an unknown start. Boot is the clock that counts
+	// suspensions too, from another unknown start, 0 where there is none.
 	Mono, Boot time.Duration
 	// Wall is the wall clock, without Go's monotonic reading.
 	Wall time.Time
 }
 
-// Since returns the time from r to now by the clock that counted most: how a holder ages what it trusts.
+// Since returns the time from r to now by the clock that counted most: how a holder ages
+// what it trusts.
 func (now Reading) Since(r Reading) time.Duration {
 	return max(now.Mono-r.Mono, now.Boot-r.Boot, now.Wall.Sub(r.Wall))
 }
 
-// MonotonicSince returns the time from r to now by the monotonic clock: how a contender ages what it observes.
+// MonotonicSince returns the time from r to now by the monotonic clock: how a contender
+// ages what it observes.
 func (now Reading) MonotonicSince(r Reading) time.Duration { return now.Mono - r.Mono }
 
 // IsZero reports whether r was never read.

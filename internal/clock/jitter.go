@@ -7,8 +7,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// Float64 returns a number in [0, 1) for jitter: the clock's own if c has a method Float64, as that of a simulation has, so that
-// its runs repeat; else a random one.
+// Float64 returns a number in [0, 1) for jitter. It is the clock's own if c has a method
+// Float64, as a simulation's clock has, so that its runs repeat. Else it is random.
 func Float64(c Clock) float64 {
 	if source, ok := c.(interface{ Float64() float64 }); ok {
 		return source.Float64()
@@ -21,7 +21,8 @@ func Spread(c Clock, d time.Duration, by float64) time.Duration {
 	return time.Duration(float64(d) * (1 - by + 2*by*Float64(c)))
 }
 
-// Pauses are those of a backoff, which c spreads instead of the backoff itself. Make one with Jitter.
+// Pauses are those of a backoff, which c spreads instead of the backoff itself. Make one
+// with Jitter.
 type Pauses struct {
 	pauses *backoff.ExponentialBackOff
 	clock  Clock

@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// Skewed is a clock that is wrong in the ways that clocks are: its wall clock is off and steps, its monotonic and boot clocks
-// run too fast or too slow, and its monotonic clock can stand still as it does while a machine is frozen. For simulations. Make one with NewSkewed.
+// Skewed is a clock that is wrong in the ways that clocks are, for simulations. Its wall
+// clock is off and steps. Its monotonic and boot clocks run too fast or too slow. Its
+// monotonic clock can stand still, as it does while a machine is frozen. Make one with
+// NewSkewed.
 type Skewed struct {
 	base  Clock
 	start Reading
@@ -15,7 +17,8 @@ type Skewed struct {
 
 	mu     sync.Mutex
 	offset time.Duration
-	// lost is how much of the monotonic clock has been skipped by freezes, frozen when the present one began, if there is one.
+	// lost is how much of the monotonic clock freezes have skipped. frozen is when the
+	// present freeze began, if there is one.
 	lost   time.Duration
 	frozen *Reading
 }

@@ -1,7 +1,9 @@
-// Package memkv is a kv.Store in memory: for tests, examples, and programs that are one process.
+// Package memkv is a kv.Store in memory: for tests, examples, and programs that are one
+// process.
 //
-// It keeps the whole contract of package kv. Nothing outlives the process, no operation waits for anything, and no
-// write has an unknown outcome. Versions come from one counter of the store.
+// It keeps the whole contract of package kv. Nothing outlives the process, no operation
+// waits for anything, and no write has an unknown outcome. Versions come from one counter
+// of the store.
 //
 //	store := memkv.New()
 //	pair, err := store.AtomicPut(ctx, "jobs/7", kv.WithString("queued"))
@@ -18,16 +20,19 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Store is a kv.Store in memory. The zero value is an empty store, ready for use. It must not be copied. It
-// needs no Close; Close makes every later call fail with kv.ErrClosed and lets go of the data.
+// Store is a kv.Store in memory. The zero value is an empty store, ready for use. It must
+// not be copied. It needs no Close. Close makes every later call fail with kv.ErrClosed,
+// and lets go of the data.
 type Store struct {
 	clock clock.Clock // nil: clock.System
 
 	mu     sync.RWMutex
 	closed bool
-	// version is the last one given. One counter for all keys keeps versions growing without tombstones (S3).
+	// version is the last one given. One counter for all keys keeps versions growing
+	// without tombstones (S3).
 	version uint64
-	// rows holds each key's last pair, live or expired. The pairs in it are never changed, only replaced.
+	// rows holds each key's last pair, live or expired. The pairs in it are never changed,
+	// only replaced.
 	rows map[string]*kv.KVPair
 	// sweepAt is the version at which expired rows are thrown out next.
 	sweepAt uint64
@@ -156,7 +161,8 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 	return nil
 }
 
-// check returns the live pair of key, or the conflict of a write that depends on previous. s.mu is held.
+// check returns the live pair of key, or the conflict of a write that depends on previous.
+// s.mu is held.
 func (s *Store) check(key string, previous *kv.KVPair, now time.Time) (*kv.KVPair, error) {
 	row := s.rows[key]
 	live := livePair(row, now)
@@ -191,7 +197,8 @@ func (s *Store) write(key string, settings kv.WriteSettings, live *kv.KVPair, no
 	return pair
 }
 
-// sweep throws out expired rows once in as many writes as there are rows, so that it costs a write nothing that grows.
+// sweep throws out expired rows once in as many writes as there are rows, so that it costs
+// a write nothing that grows.
 func (s *Store) sweep(now time.Time) {
 	if s.version < s.sweepAt {
 		return

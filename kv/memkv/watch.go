@@ -10,8 +10,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// WatchPrefix implements kv.Watcher. It sleeps until a write or until a pair that it told of expires. It looks at all rows
-// then: writes that come while it does, or while the caller is busy, are seen together the next time.
+// WatchPrefix implements kv.Watcher. It sleeps until a write, or until a pair that it has
+// shown expires. Then it looks at all rows. Writes that come meanwhile, or while the
+// caller is busy, are seen together the next time.
 func (s *Store) WatchPrefix(ctx context.Context, prefix string, _ kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		w := &watch{store: s, prefix: prefix}
@@ -30,7 +31,8 @@ func (s *Store) WatchPrefix(ctx context.Context, prefix string, _ kv.WatchSettin
 type watch struct {
 	store  *Store
 	prefix string
-	// changed is closed by the first write since the listing, expires when the first of its pairs goes, zero: never.
+	// changed is closed by the first write since the listing. expires is when the first of
+	// its pairs goes, zero: never.
 	changed <-chan struct{}
 	expires time.Time
 }
@@ -55,8 +57,8 @@ func (w *watch) list(ctx context.Context) ([]*kv.KVPair, error) {
 	return rows, nil
 }
 
-// wait returns after a write, or when a pair expires by the store's clock. A wall clock that is put forward while it waits is
-// noticed after the next write only.
+// wait returns after a write, or when a pair expires by the store's clock. A wall clock
+// that is put forward while it waits is noticed after the next write only.
 func (w *watch) wait(ctx context.Context) error {
 	var expiry <-chan time.Time
 	if !w.expires.IsZero() {

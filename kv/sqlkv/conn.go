@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// busyTimeout is how long SQLite itself waits for a lock. It does not see a context end while it does, so it is short, and
-	// retryBusy calls it again and again.
+	// busyTimeout is how long SQLite itself waits for a lock. Meanwhile it does not see
+	// a context end. So it is short, and retryBusy calls it again and again.
 	busyTimeout = 50 * time.Millisecond
 	// busyLimit is how long an operation waits for a lock altogether.
 	busyLimit = 10 * time.Second
@@ -24,11 +24,12 @@ const (
 	schemaVersion = 1
 )
 
-// schema makes the tables. A key is a BLOB so that SQLite orders by bytes; expires is in milliseconds of the Unix
-// epoch; fields is JSON, see encodeFields.
+// schema makes the tables. A key is a BLOB so that SQLite orders by bytes. expires is in
+// milliseconds of the Unix epoch. fields is JSON, see encodeFields.
 var schema = []string{
 	`CREATE TABLE IF NOT EXISTS kv_meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID`,
-	`CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, version INTEGER NOT NULL, expires INTEGER, fields TEXT, value BLOB NOT NULL) WITHOUT ROWID`,
+	`CREATE TABLE IF NOT EXISTS kv (key BLOB PRIMARY KEY, version INTEGER NOT NULL, expires INTEGER, fields TEXT,
+	value BLOB NOT NULL) WITHOUT ROWID`,
 	`CREATE INDEX IF NOT EXISTS kv_expires ON kv (expires) WHERE expires IS NOT NULL`,
 	`INSERT OR IGNORE INTO kv_meta (name, value) VALUES ('version', 0)`,
 }
@@ -86,14 +87,15 @@ func (s *Store) migrate(ctx context.Context) error {
 			return fmt.Errorf("sqlkv: reading the schema's version: %w", err)
 		}
 		if version != schemaVersion {
-			return fmt.Errorf("sqlkv: the database's schema has version %d, this program knows %d: %w", version, schemaVersion, kv.ErrFormat)
+			return fmt.Errorf("sqlkv: the database's schema has version %d, this program knows %d: %w",
+				version, schemaVersion, kv.ErrFormat)
 		}
 		return nil
 	})
 }
 
-// retryBusy calls fn until it returns something else than SQLite's BUSY, or the time is up since start, or ctx ends.
-// fn must have done nothing when it is BUSY.
+// retryBusy calls fn until it returns something else than SQLite's BUSY, or the time is up
+// since start, or ctx ends. fn must have done nothing when it is BUSY.
 func (s *Store) retryBusy(ctx context.Context, start clock.Reading, fn func() error) error {
 	for {
 		err := fn()
@@ -101,16 +103,19 @@ func (s *Store) retryBusy(ctx context.Context, start clock.Reading, fn func() er
 			return err
 		}
 		if s.clock.Now().Since(start) > busyLimit {
-			return fmt.Errorf("sqlkv: other transactions hold the database for more than %v: %w (%w)", busyLimit, kv.ErrThrottled, err)
+			return fmt.Errorf("sqlkv: other transactions hold the database for more than %v: %w (%w)",
+				busyLimit, kv.ErrThrottled, err)
 		}
-		// Some statements are BUSY at once, whatever busy_timeout is. The pause is real time: a clock of a test may stand still.
+		// Some statements are BUSY at once, whatever busy_timeout is. The pause is real
+		// time: a clock of a test may stand still.
 		if err := clock.Sleep(ctx, clock.System, time.Millisecond); err != nil {
 			return err
 		}
 	}
 }
 
-// isBusy recognizes SQLITE_BUSY. database/sql has no word for it: some drivers have a code, all have SQLite's text.
+// isBusy recognizes SQLITE_BUSY. database/sql has no word for it. Some drivers have a
+// code, all have SQLite's text.
 func isBusy(err error) bool {
 	if err == nil {
 		return false

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// pageSize is how many pairs a page of ListPage has without WithLimit, pageBytes the sum of their values from which it ends.
+	// pageSize is how many pairs a page of ListPage has without WithLimit. pageBytes is
+	// the sum of their values from which it ends.
 	pageSize  = 1000
 	pageBytes = 1 << 20
 )
@@ -55,7 +56,8 @@ func (s *Store) get(ctx context.Context, key, columns string, options []kv.ReadO
 	return nil, absent
 }
 
-// read runs fn with a connection and a context that does not end: an interrupted statement costs more than it saves.
+// read runs fn with a connection and a context that does not end: an interrupted
+// statement costs more than it saves.
 func (s *Store) read(ctx context.Context, fn func(context.Context, *sql.Conn) error) error {
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.readers)
@@ -94,8 +96,8 @@ func (s *Store) List(ctx context.Context, prefix string, options ...kv.ReadOptio
 	}
 }
 
-// ListPage implements kv.Store. A page has at most 1,000 pairs if WithLimit does not say otherwise, and ends with the pair
-// that makes its values exceed 1 MiB.
+// ListPage implements kv.Store. A page has at most 1,000 pairs if WithLimit does not say
+// otherwise. It ends with the pair that makes its values exceed 1 MiB.
 func (s *Store) ListPage(ctx context.Context, prefix string, options ...kv.ReadOption) (*kv.Page, error) {
 	settings, err := listSettings(ctx, prefix, options)
 	if err != nil {
@@ -136,8 +138,9 @@ func (s *Store) page(ctx context.Context, prefix string, settings kv.ReadSetting
 	return page, err
 }
 
-// listQuery makes the query of a page that starts behind the key after, "": at the beginning. It asks for a row more than the
-// page takes, which tells whether there is another page.
+// listQuery makes the query of a page that starts behind the key after, "": at the
+// beginning. It asks for a row more than the page takes, which tells whether there is
+// another page.
 func listQuery(prefix string, settings kv.ReadSettings, after string, now int64) (string, []any) {
 	selected, order, behind := columns, "ASC", ">"
 	if settings.WithoutValues {
@@ -163,7 +166,8 @@ func listQuery(prefix string, settings kv.ReadSettings, after string, now int64)
 		append(args, settings.Limit+1)
 }
 
-// successor returns the least key that is greater than all with the prefix, which is not empty. UTF-8 has no byte 0xff.
+// successor returns the least key that is greater than all with the prefix, which is not
+// empty. UTF-8 has no byte 0xff.
 func successor(prefix string) []byte {
 	next := []byte(prefix)
 	next[len(next)-1]++
@@ -171,7 +175,9 @@ func successor(prefix string) []byte {
 }
 
 // queryPage runs the query of listQuery.
-func queryPage(ctx context.Context, conn *sql.Conn, prefix string, settings kv.ReadSettings, query string, args []any) (*kv.Page, error) {
+func queryPage(
+	ctx context.Context, conn *sql.Conn, prefix string, settings kv.ReadSettings, query string, args []any,
+) (*kv.Page, error) {
 	rows, err := conn.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("sqlkv: listing %q: %w", prefix, err)

@@ -70,7 +70,8 @@ const (
 	typeBytes  = "B"
 )
 
-// encodeFields writes fields as JSON: {"name": ["S", "text"], "n": ["N", "12"], "b": ["B", "base64"]}. None are NULL.
+// encodeFields writes fields as JSON: {"name": ["S", "text"], "n": ["N", "12"], "b":
+// ["B", "base64"]}. None are NULL.
 func encodeFields(fields kv.Fields) (sql.NullString, error) {
 	if len(fields) == 0 {
 		return sql.NullString{}, nil

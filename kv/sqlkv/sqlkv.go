@@ -1,23 +1,30 @@
-// Package sqlkv is a kv.Store in an SQLite file: durable, for several processes on one machine.
+// Package sqlkv is a kv.Store in an SQLite file: durable, for several processes on one
+// machine.
 //
-// It speaks SQL through database/sql and imports no driver: the program does, and opens the database.
+// It speaks SQL through database/sql and imports no driver. The program does, and opens
+// the database.
 //
 //	import _ "modernc.org/sqlite"
 //
 //	db, err := sql.Open("sqlite", "/var/lib/app/locks.db")
 //	store, err := sqlkv.Open(ctx, db)
 //
-// A write is one transaction that begins with BEGIN IMMEDIATE, so whatever it reads nobody else changes before it
-// commits. The file is in WAL mode with synchronous=FULL: what a method acknowledged survives kill -9 and power loss, as
-// far as the disk keeps its promises. Versions come from one counter in the file.
+// A write is one transaction that begins with BEGIN IMMEDIATE, so nobody else changes what
+// it reads before it commits. The file is in WAL mode with synchronous=FULL. What a
+// method acknowledged survives kill -9 and power loss, as far as the disk keeps its
+// promises. Versions come from one counter in the file.
 //
-// When a COMMIT fails, the store looks again on a new connection, and the error says that nothing was written or is a *kv.UncertainError. If
-// that look fails too (a disk that is full or broken) and every process dies before anyone's next write, SQLite's recovery may still apply the write.
+// When a COMMIT fails, the store looks again on a new connection. The error then says
+// that nothing was written, or is a *kv.UncertainError. That look may fail too, on a disk
+// that is full or broken. If every process dies before anyone's next write then, SQLite's
+// recovery may still apply the write.
 //
-// Every process must be on the same machine: WAL needs shared memory, which NFS, SMB and some container mounts do not have.
+// Every process must be on the same machine. WAL needs shared memory, which NFS, SMB and
+// some container mounts do not have.
 //
-// The data is in the tables kv and kv_meta; the database may hold others. Other access to it slows the store down but cannot break it,
-// unless it writes to these tables or holds a write transaction open for long.
+// The data is in the tables kv and kv_meta. The database may hold others. Other access
+// slows the store down. It breaks the store if it writes to these tables or holds a write
+// transaction open for long.
 package sqlkv
 
 import (
@@ -36,13 +43,15 @@ import (
 // readConns is how many reads run at once. They wait for the CPU, rarely for the disk.
 const readConns = 2
 
-// Store is a kv.Store in an SQLite database. Open makes one; its user closes it before closing the database.
+// Store is a kv.Store in an SQLite database. Open makes one. Its user closes it before
+// closing the database.
 type Store struct {
 	db    *sql.DB
 	clock clock.Clock
 
-	// writer and readers hold the idle connections; whoever takes one out owns it until it is put back. A nil stands for a
-	// connection that broke: whoever takes it out opens another.
+	// writer and readers hold the idle connections. Whoever takes one out owns it until
+	// it is put back. A nil stands for a connection that broke: whoever takes it out
+	// opens another.
 	writer  chan *sql.Conn
 	readers chan *sql.Conn
 
@@ -60,7 +69,8 @@ var (
 // Option is an option of Open.
 type Option func(*Store)
 
-// WithClock sets the clock by which pairs expire, for tests; nil is clock.System. All stores on a file should go by the same.
+// WithClock sets the clock by which pairs expire, for tests. nil is clock.System. All
+// stores on a file should go by the same.
 func WithClock(c clock.Clock) Option {
 	return func(s *Store) {
 		if c != nil {
@@ -69,9 +79,10 @@ func WithClock(c clock.Clock) Option {
 	}
 }
 
-// Open returns the store in db, an SQLite database in a file, and creates its tables if it has none. ctx bounds
-// Open only. The store keeps three connections of db's pool to itself, which must allow as many, until Close; db stays the
-// caller's, to be closed after the store. A file that a newer version of this package wrote is refused.
+// Open returns the store in db, an SQLite database in a file. It creates the tables if
+// there are none. ctx bounds Open only. Until Close the store keeps three connections of
+// db's pool to itself, and the pool must allow as many. db stays the caller's, to be
+// closed after the store. A file that a newer version of this package wrote is refused.
 func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	s := &Store{
 		db: db, clock: clock.System,
@@ -82,7 +93,8 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 		option(s)
 	}
 	if most := db.Stats().MaxOpenConnections; most > 0 && most < 1+readConns {
-		return nil, fmt.Errorf("sqlkv: the database's pool is limited to %d connections, want at least %d", most, 1+readConns)
+		return nil, fmt.Errorf("sqlkv: the database's pool is limited to %d connections, want at least %d",
+			most, 1+readConns)
 	}
 	s.writer <- nil
 	for range readConns {
@@ -103,11 +115,13 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	return s, nil
 }
 
-// MaxWriteDelay returns 0: a write has happened when its method returns, or never will, but for the case that the package comment names.
+// MaxWriteDelay returns 0: a write has happened when its method returns, or never will.
+// The package comment names the exception.
 func (s *Store) MaxWriteDelay() time.Duration { return 0 }
 
-// Close waits for the operations that are under way, and gives the connections back. Later calls return kv.ErrClosed, but for
-// Close itself, which returns what it returned first. The database is not closed.
+// Close waits for the operations that are under way, and gives the connections back. Later
+// calls return kv.ErrClosed. Close itself returns what it returned first. The database is
+// not closed.
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
@@ -172,7 +186,8 @@ func (s *Store) give(slots chan *sql.Conn, conn *sql.Conn, err error) {
 	slots <- conn
 }
 
-// discard closes the driver's connection, so that the pool does not hand it out again with a transaction open.
+// discard closes the driver's connection, so that the pool does not hand it out again with
+// a transaction open.
 func discard(conn *sql.Conn) {
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = conn.Close()

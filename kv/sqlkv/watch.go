@@ -14,8 +14,9 @@ import (
 // watchInterval is how often a watch asks whether the file has changed, without WithWatchInterval.
 const watchInterval = 100 * time.Millisecond
 
-// WatchPrefix implements kv.Watcher. Every interval it asks SQLite for the file's data_version, which reads no table, and it
-// lists only when that has changed, whichever process changed it, or when a pair has expired.
+// WatchPrefix implements kv.Watcher. Every interval it asks SQLite for the file's
+// data_version, which reads no table. It lists when some process has changed that, or
+// when a pair has expired.
 func (s *Store) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	interval := settings.Interval
 	if interval == 0 {
@@ -32,11 +33,13 @@ type watch struct {
 	store    *Store
 	prefix   string
 	interval time.Duration
-	// seen is the data_version that each reading connection last showed. Those of different connections do not compare. A change is
-	// never missed: it makes the next look through every connection differ from the look before, and the first
-	// look through a connection counts as a difference. Readers do not write, so all writes are others'.
+	// seen is the data_version that each reading connection last showed. Those of
+	// different connections do not compare. A change makes the next look through every
+	// connection differ from the look before. The first look through a connection counts
+	// as a difference. Readers do not write, so all writes are others'.
 	seen map[*sql.Conn]int64
-	// listed tells that the last listing succeeded, expires when the first of its pairs goes, zero: never.
+	// listed: the last listing succeeded. expires is when the first of its pairs goes,
+	// zero: never.
 	listed  bool
 	expires time.Time
 }
@@ -53,7 +56,8 @@ func (w *watch) list(ctx context.Context) ([]*kv.KVPair, error) {
 	return pairs, err
 }
 
-// wait returns when the file has changed or a pair has expired or, after a listing that failed, after the interval.
+// wait returns when the file has changed or a pair has expired. After a listing that
+// failed it returns after the interval.
 func (w *watch) wait(ctx context.Context) error {
 	for {
 		// Real time, as in retryBusy: a clock of a test may stand still.

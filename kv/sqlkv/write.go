@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// sweepEvery is how many versions pass between two sweeps, sweepRows how many expired rows one removes at most, so that
-	// there are never many, and sweepGrace how long a row stays for readers to see its version.
+	// sweepEvery is how many versions pass between two sweeps. sweepRows is how many
+	// expired rows one removes at most, so that there are never many. sweepGrace is how
+	// long a row stays for readers to see its version.
 	sweepEvery = 64
 	sweepRows  = 4 * sweepEvery
 	sweepGrace = time.Minute
@@ -22,14 +23,15 @@ const (
 
 // transaction is a write transaction that has begun.
 type transaction struct {
-	// ctx never ends: a statement that is interrupted leaves a doubt, one that is not is over in no time.
+	// ctx never ends. A statement that is interrupted leaves a doubt, one that is not is
+	// over in no time.
 	ctx  context.Context
 	conn *sql.Conn
 	// start is when the operation began, now when it had the database for itself.
 	start clock.Reading
 	now   time.Time
-	// version is what a conditional write gives its pair, 0 before it is known; counted is what the counter of versions is set
-	// to, 0 if it is not.
+	// version is what a conditional write gives its pair, 0 before it is known. counted
+	// is what the counter of versions is set to, 0 if it is not.
 	version, counted uint64
 }
 
@@ -113,8 +115,9 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 	})
 }
 
-// transact runs fn in a write transaction and commits it, unless fn fails, ctx ends or the operation is late: then nothing
-// is written. When the commit itself fails, the error says whether that is so: see settle.
+// transact runs fn in a write transaction and commits it. If fn fails, ctx ends or the
+// operation is late, nothing is written. When the commit itself fails, the error says
+// whether that is so: see settle.
 func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) error) (err error) {
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.writer)
@@ -136,8 +139,8 @@ func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) 
 	return err
 }
 
-// try begins t, runs fn and commits. err is why nothing was written, failed what the commit failed with, and broken what
-// is wrong with the connection besides.
+// try begins t, runs fn and commits. err is why nothing was written. failed is what the
+// commit failed with. broken is what is wrong with the connection besides.
 func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) error) (failed, broken, err error) {
 	err = s.retryBusy(ctx, t.start, func() error {
 		_, err := t.conn.ExecContext(t.ctx, "BEGIN IMMEDIATE")
@@ -161,9 +164,13 @@ func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) e
 	return failed, nil, nil
 }
 
-// settle finds out on a new connection what became of t, whose commit failed, and returns the error of the operation: that it was not
-// applied if nothing was counted since t began, else a *kv.UncertainError with the current pair. It counts a version, for the write's
-// sake: the log may end with all of t, unseen by readers, but found by recovery once all processes have crashed. The next commit goes over it.
+// settle finds out on a new connection what became of t, whose commit failed. It returns
+// the error of the operation. If nothing was counted since t began, t was not applied.
+// Else it is a *kv.UncertainError with the current pair.
+//
+// It counts a version, for the write's sake. The log may end with all of t: unseen by
+// readers, but found by recovery once all processes have crashed. The next commit goes
+// over it.
 func (s *Store) settle(key string, t *transaction, conn *sql.Conn, cause error) (err, broken error) {
 	uncertain := &kv.UncertainError{Key: key, Version: t.version, Err: cause}
 	var row *kv.KVPair
@@ -190,7 +197,8 @@ func (s *Store) settle(key string, t *transaction, conn *sql.Conn, cause error) 
 	return uncertain, nil
 }
 
-// rollback ends the transaction. If that fails, the connection may still be in it: the error makes give discard it.
+// rollback ends the transaction. If that fails, the connection may still be in it: the
+// error makes give discard it.
 func (t *transaction) rollback() error {
 	if _, err := t.conn.ExecContext(t.ctx, "ROLLBACK"); err != nil {
 		return errors.Join(sql.ErrConnDone, err)
