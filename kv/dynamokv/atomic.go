@@ -44,7 +44,8 @@ func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOp
 	return s.written(op, &w), nil
 }
 
-// AtomicDelete implements kv.Store. It replaces the item by a bare tombstone, or removes it if the retention is 0.
+// AtomicDelete implements kv.Store. It replaces the item by a bare tombstone, or removes it
+// if the retention is 0.
 func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
 	d, err := kv.CheckAtomicDelete(key, previous, options)
 	if err != nil {
@@ -115,7 +116,8 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 	}
 }
 
-// compareAndSwap sends a write that replaces the live row of version previous by writer's of version previous+1, or removes it.
+// compareAndSwap sends a write that replaces the live row of version previous by writer's
+// of version previous+1, or removes it.
 func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint64, writer string, send sender) error {
 	ok, r, err := s.conditional(ctx, op, writer, send)
 	if err != nil {
@@ -125,16 +127,17 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 		s.saw(op.version, op.wall())
 		return nil
 	}
-	// Ours is not in the row. It cannot have been if the row is still the previous one (dead by our :now, for all
-	// attempts alike), or if another writer's took the only version that ours could have.
+	// Ours is not in the row. It cannot have been if the row is still the previous one
+	// (dead by our :now, for all attempts alike). Nor can it if another writer's took the
+	// only version that ours could have.
 	if op.unknown && r.ver() != previous && r.ver() != previous+1 {
 		return op.uncertain(r.current(op.wall()), errRaced)
 	}
 	return &kv.ConflictError{Key: op.key, Current: r.current(op.wall()), Version: r.ver()}
 }
 
-// conditional runs a conditional write. ok: it was applied, by whichever attempt. Else err, or r is the row that failed the
-// condition, nil for none.
+// conditional runs a conditional write. ok: it was applied, by whichever attempt. Else
+// there is an error, or r is the row that failed the condition, nil for none.
 func (s *Store) conditional(ctx context.Context, op *operation, writer string, send sender) (ok bool, r *row, err error) {
 	err = op.run(ctx, send)
 	var failed *types.ConditionalCheckFailedException
@@ -152,8 +155,8 @@ func (s *Store) conditional(ctx context.Context, op *operation, writer string, s
 	}
 }
 
-// blocker decodes the row that failed a condition. DynamoDB returns none if there is none; an
-// endpoint that never returns any is told apart by having returned none yet, and gets a read instead.
+// blocker decodes the row that failed a condition. DynamoDB returns none if there is none.
+// An endpoint that has returned none yet may never return any, so it gets a read.
 func (s *Store) blocker(ctx context.Context, op *operation, it item) (*row, error) {
 	if len(it) > 0 {
 		s.returnsItems.Store(true)
@@ -224,8 +227,8 @@ func deadlineOf(w *kv.WriteSettings, now time.Time) time.Time {
 	}
 }
 
-// sweepTime is from when on the row may be swept, the zero time for never. It leaves the retention to every row, so that no late
-// attempt of an older write finds it gone.
+// sweepTime is when the row may be swept, the zero time for never. It leaves the retention
+// to every row, so that no late attempt of an older write finds it gone.
 func (s *Store) sweepTime(w *kv.WriteSettings, deadline, now time.Time) time.Time {
 	if deadline.IsZero() && w.SweepAfter == 0 {
 		return time.Time{}
@@ -238,7 +241,8 @@ func (s *Store) sweepTime(w *kv.WriteSettings, deadline, now time.Time) time.Tim
 	return sweep
 }
 
-// written is the pair that the operation has written. It shares nothing with the caller's arguments.
+// written is the pair that the operation has written. It shares nothing with the caller's
+// arguments.
 func (s *Store) written(op *operation, w *kv.WriteSettings) *kv.KVPair {
 	s.saw(op.version, op.wall())
 	return kv.NewPair(op.key, op.version, bytes.Clone(w.Value), deadlineOf(w, op.wall()), maps.Clone(w.Fields))

@@ -26,13 +26,15 @@ const (
 	sendBound = time.Minute
 )
 
-// errTooLate: S6 forbids to send this any more. The process was suspended, or attempts failed for a minute.
+// errTooLate: S6 forbids to send this any more. The process was suspended, or attempts
+// failed for a minute.
 var errTooLate = errors.New("dynamokv: more than a minute has passed since the operation began")
 
 // errBusy is why an operation has found no moment to be applied at.
 var errBusy = errors.New("dynamokv: others wrote or freed the key before each try")
 
-// operation is one call of a Store's method: what is the same for all its attempts. It is used by one goroutine.
+// operation is one call of a Store's method: what is the same for all its attempts. One
+// goroutine uses it.
 type operation struct {
 	store   *Store
 	key     string
@@ -60,8 +62,9 @@ func (op *operation) wall() time.Time { return op.start.Wall }
 // late reports that S6 forbids to send anything more.
 func (op *operation) late() bool { return op.store.clock.Now().Since(op.start) > sendBound }
 
-// run makes attempts until one gets an answer that settles the operation. It returns nil, the
-// *types.ConditionalCheckFailedException (op.unknown then tells of the attempts before it), or an error for the caller of the Store.
+// run makes attempts until one gets an answer that settles the operation. It returns nil,
+// an error for the caller of the Store, or the *types.ConditionalCheckFailedException.
+// op.unknown then tells of the attempts before that.
 func (op *operation) run(ctx context.Context, send sender) error {
 	if err := ctx.Err(); err != nil && !op.unknown {
 		return fmt.Errorf("dynamokv: key %q: %w", op.key, err)
@@ -123,7 +126,8 @@ func (op *operation) again(ctx context.Context) error {
 	return nil
 }
 
-// newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ, maxBackoff at most.
+// newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ,
+// maxBackoff at most.
 func (op *operation) newBackoff() *clock.Pauses {
 	return clock.Jitter(op.store.clock, backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(firstBackoff/2),
@@ -150,8 +154,8 @@ func (op *operation) attempt(ctx context.Context, send sender) (err error, sent 
 	return err, handed.Load() || !entered.Load()
 }
 
-// observe notes when a request enters the SDK and when, signed, it is handed to the HTTP client. There, S6 is checked again: the
-// process may have been suspended on the way.
+// observe notes when a request enters the SDK, and when it is handed to the HTTP client,
+// signed. There S6 is checked again: the process may have been suspended on the way.
 func (op *operation) observe(stack *middleware.Stack, entered, handed *atomic.Bool) error {
 	err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("DynalockEntered",
 		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
@@ -171,7 +175,8 @@ func (op *operation) observe(stack *middleware.Stack, entered, handed *atomic.Bo
 		}), middleware.After)
 }
 
-// refused returns the error of an operation whose last attempt was refused in a way that trying again cannot mend.
+// refused returns the error of an operation whose last attempt was refused in a way that
+// trying again cannot mend.
 func (op *operation) refused(err error, v verdict) error {
 	switch {
 	case op.write && op.unknown:

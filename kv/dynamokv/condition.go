@@ -9,9 +9,10 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// ConditionCheck turns c into an element of a DynamoDB transaction, which is then applied only if the live pair of c.Key has
-// the field with the value. With the condition of a lease in the transaction that writes the guarded data, a holder
-// that has lost the lease cannot write it. c is in terms of this Store's keys: see kv.ResolveCondition.
+// ConditionCheck turns c into an element of a DynamoDB transaction. The transaction is then
+// applied only if the live pair of c.Key has the field with the value. With the condition
+// of a lease in the transaction that writes the guarded data, a holder that has lost the
+// lease cannot write. c is in terms of this Store's keys: see kv.ResolveCondition.
 func (s *Store) ConditionCheck(c kv.Condition) (types.TransactWriteItem, error) {
 	// As the options of a write, key and field are checked and normalized as those of a write are.
 	w, err := kv.AtomicPutSettings(c.Key, []kv.WriteOption{kv.WithFields(kv.Fields{c.Field: c.Value})})

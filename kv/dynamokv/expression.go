@@ -7,7 +7,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// expression collects the placeholders of a request's expressions: names may be DynamoDB's reserved words, and it refuses unused ones.
+// expression collects the placeholders of a request's expressions. Names may be DynamoDB's
+// reserved words, and it refuses unused placeholders.
 type expression struct {
 	names  map[string]string // placeholder → attribute
 	holder map[string]string // attribute → placeholder
@@ -51,8 +52,9 @@ func (e *expression) liveAt(version uint64, now time.Time) string {
 	return fmt.Sprintf("%s = %s AND %s", e.attr(attrVersion), e.value(num(version)), e.notDead(now))
 }
 
-// creatable is true if a create that gives its row version may be applied: no row, or a dead one of a lower version. So a late
-// attempt of a create that was applied fails, whatever has become of the row since.
+// creatable is true if a create that gives its row version may be applied: there is no row,
+// or a dead one of a lower version. So a late attempt of a create that was applied fails,
+// whatever has become of the row since.
 func (e *expression) creatable(id string, version uint64, now time.Time) string {
 	return fmt.Sprintf("attribute_not_exists(%s) OR ((attribute_exists(%s) OR %s <= %s) AND %s < %s)", e.attr(id),
 		e.attr(attrDeleted), e.attr(attrDeadline), e.value(num(now.UnixMilli())), e.attr(attrVersion), e.value(num(version)))

@@ -13,7 +13,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// minScan is how many rows a query with a limit looks at, so that dead rows do not make many small queries.
+// minScan is how many rows a query with a limit looks at, so that dead rows do not make
+// many small queries.
 const minScan = 100
 
 // List implements kv.Store.

@@ -18,8 +18,8 @@ import (
 // ErrTableNotFound says that the table does not exist, in this account and Region. Nothing was written.
 var ErrTableNotFound = errors.New("dynamokv: table does not exist")
 
-// Client is what a Store needs of DynamoDB: *dynamodb.Client has it. An implementation must honour the
-// options of each call: those that turn retries off keep writes safe.
+// Client is what a Store needs of DynamoDB. *dynamodb.Client has it. An implementation must
+// honour the options of each call: those that turn retries off keep writes safe.
 type Client interface {
 	GetItem(context.Context, *dynamodb.GetItemInput, ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error)
 	PutItem(context.Context, *dynamodb.PutItemInput, ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error)
@@ -32,7 +32,8 @@ type Deleter interface {
 	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
 }
 
-// Store is a kv.Store in a DynamoDB table. Make it with New. It is safe for concurrent use, and it holds nothing that needs closing.
+// Store is a kv.Store in a DynamoDB table. Make it with New. It is safe for concurrent use.
+// It holds nothing that needs closing.
 type Store struct {
 	client  Client
 	deleter Deleter // nil unless the retention is 0
@@ -86,8 +87,9 @@ type config struct {
 // Option is an option of New and EnsureTable.
 type Option func(*config) error
 
-// WithPartition sets the value of the partition key that the Store lives in: 1 to 2,048 bytes, "dynalock" by
-// default. Stores of different partitions share nothing but the table.
+// WithPartition sets the value of the partition key that the Store lives in: 1 to 2,048
+// bytes, "dynalock" by default. Stores of different partitions share nothing but the
+// table.
 func WithPartition(id string) Option {
 	return func(c *config) error {
 		if id == "" || len(id) > maxPartitionSize {
@@ -103,11 +105,19 @@ func WithPartition(id string) Option {
 // Clocks of machines that share the table must agree to within it, less 16
 // minutes.
 //
-// 0 makes Delete and AtomicDelete remove the row at once, and expired rows go when DynamoDB sweeps them. With the tombstone goes
-// the promise that rests on it (S3): a create whose outcome was unknown, or one that the network doubled, may land after the key was
-// deleted and bring it back; versions of a key grow across a delete only as far as the clocks of those who create it agree, and
-// not if the create began before the delete; and an AtomicDelete whose answer was lost is an ErrUncertain without a pair if it was applied. Do not keep
-// leases in such a Store. The client must be a [Deleter] then. All Stores of a partition should have the same retention.
+// 0 makes Delete and AtomicDelete remove the row at once. Expired rows go when DynamoDB
+// sweeps them. The client must be a [Deleter] then. With the tombstone goes the promise
+// that rests on it (S3):
+//
+//   - A create of unknown outcome, or one that the network doubled, may land after the key
+//     was deleted, and bring it back.
+//   - Versions of a key grow across a delete as far as the clocks of those who create it
+//     agree, and not if the create began before the delete.
+//   - An AtomicDelete that was applied, and whose answer was lost, is an ErrUncertain without
+//     a pair.
+//
+// Do not keep leases in such a Store. All Stores of a partition should have the same
+// retention.
 func WithRetention(d time.Duration) Option {
 	return func(c *config) error {
 		if d != 0 && (d < minRetention || d > maxRetention) {
@@ -135,8 +145,9 @@ func WithKeyNames(partitionKey, sortKey string) Option {
 	}
 }
 
-// WithProvisionedCapacity makes EnsureTable create the table with this many read and write capacity units, each at least 1, instead of
-// on demand. A table that exists keeps the capacity that it has. New ignores it.
+// WithProvisionedCapacity makes EnsureTable create the table with this many read and write
+// capacity units, each at least 1, instead of on demand. A table that exists keeps the
+// capacity that it has. New ignores it.
 func WithProvisionedCapacity(read, write int64) Option {
 	return func(c *config) error {
 		if read < 1 || write < 1 {
@@ -158,8 +169,8 @@ func WithClock(clk clock.Clock) Option {
 	}
 }
 
-// New returns the Store of one partition of table. It sends nothing: a missing table shows at the first use,
-// as ErrTableNotFound.
+// New returns the Store of one partition of table. It sends nothing: a missing table shows
+// at the first use, as ErrTableNotFound.
 func New(client Client, table string, options ...Option) (*Store, error) {
 	if client == nil {
 		return nil, fmt.Errorf("dynamokv: the client is nil: %w", kv.ErrInvalidOption)
@@ -213,7 +224,8 @@ func (s *Store) saw(version uint64, now time.Time) {
 	}
 }
 
-// plausible reports whether a working clock may have given version: one row of nonsense must not raise all others.
+// plausible reports whether a working clock may have given version: one row of nonsense
+// must not raise all others.
 func plausible(version uint64, now time.Time) bool {
 	return version <= uint64(now.Add(maxWriteDelay).UnixMicro())
 }

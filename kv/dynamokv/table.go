@@ -13,8 +13,9 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// ErrTableUnfit says that a table exists but cannot be used: its keys are other ones, its time to live is that of another
-// attribute, or it is a global table whose Regions are not strongly consistent.
+// ErrTableUnfit says that a table exists but cannot be used. Its keys are other ones, its
+// time to live is that of another attribute, or it is a global table whose Regions are not
+// strongly consistent.
 var ErrTableUnfit = errors.New("dynamokv: table does not fit")
 
 // tablePoll is how often EnsureTable looks whether the table has become active.
@@ -28,10 +29,13 @@ type TableClient interface {
 	DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error)
 }
 
-// EnsureTable makes sure that table exists, is active and fits: string keys of the names that WithKeyNames sets, time to live on
-// "expires". A table that it creates is on demand, unless WithProvisionedCapacity is given. It may be called by many processes at
-// once, and costs two requests when there is nothing to do. Without a deadline in ctx it waits for as long as the table takes. An error
-// that matches ErrTableUnfit says what is wrong with an existing table; nothing was changed then.
+// EnsureTable makes sure that table exists, is active and fits: string keys of the names
+// that WithKeyNames sets, time to live on "expires". A table that it creates is on demand,
+// unless WithProvisionedCapacity is given.
+//
+// Many processes may call it at once. It costs two requests when there is nothing to do.
+// Without a deadline in ctx it waits for as long as the table takes. An error that matches
+// ErrTableUnfit says what is wrong with an existing table. Then nothing was changed.
 func EnsureTable(ctx context.Context, client TableClient, table string, options ...Option) error {
 	c, err := newConfig(table, options)
 	if err != nil {

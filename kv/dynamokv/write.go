@@ -103,7 +103,8 @@ func (s *Store) overwrite(op *operation, w *kv.WriteSettings, writer string, r *
 	return s.putItem(put, e, e.attr(attrVersion)+" = "+e.value(num(r.version)))
 }
 
-// Delete implements kv.Store. It leaves a tombstone, also where there was nothing; nothing at all if the retention is 0.
+// Delete implements kv.Store. It leaves a tombstone, also where there was nothing. If the
+// retention is 0 it leaves nothing.
 func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOption) error {
 	d, err := kv.CheckDelete(key, options)
 	if err != nil {
@@ -119,8 +120,8 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 		e.attr(attrWriter) + " = " + e.value(str(newWriteID())),
 		e.attr(attrDeleted) + " = " + e.value(yes()),
 		e.attr(attrExpires) + " = " + e.value(num(op.wall().Add(s.retention).Unix())),
-		// The pair's fields, whose names are not known here, are still in this tombstone. A deadline
-		// that has passed keeps Put from merging into it.
+		// The pair's fields, whose names are not known here, are still in this tombstone. A
+		// deadline that has passed keeps Put from merging into it.
 		e.attr(attrDeadline) + " = " + e.value(num(0)),
 	}
 	return op.run(ctx, s.updateItem(key, e, set, []string{e.attr(attrPayload)}, ""))
