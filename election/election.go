@@ -10,9 +10,8 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -149,9 +148,7 @@ func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term
 
 // keepCampaigning campaigns until it succeeds, ctx ends or nothing is to be hoped for.
 func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
-	pauses := clock.Jitter(e.clock, backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(5*time.Second),
-		backoff.WithMaxElapsedTime(0)))
+	pauses := retry.PausesBetween(e.clock, 100*time.Millisecond, 5*time.Second)
 	for {
 		t, err := e.Campaign(ctx, e.value)
 		switch {
@@ -171,15 +168,7 @@ func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
 
 // permanent reports whether err is one that campaigning again does not mend.
 func permanent(err error) bool {
-	for _, target := range []error{
-		lease.ErrClosed, lease.ErrFormat, lease.ErrInvalid,
-		kv.ErrClosed, kv.ErrFormat, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrUnsupported, kv.ErrClock,
-	} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
+	return retry.IsPermanent(err, lease.ErrClosed, lease.ErrFormat, lease.ErrInvalid)
 }
 
 // lead calls fn and then resigns, however fn ended. again: the leadership was lost,

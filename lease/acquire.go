@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -242,15 +243,7 @@ func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.K
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	for _, target := range []error{
-		ErrFormat, ErrClosed, kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption,
-		kv.ErrUnsupported, kv.ErrClock,
-	} {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
+	return retry.IsPermanent(err, ErrFormat, ErrClosed)
 }
 
 // mayTake decides whether session s may overwrite the row (R9.2). A nil error says

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -104,13 +105,13 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 			patience = 0
 			return nil
 		case permanent(err):
-			return stop(err)
+			return retry.Stop(err)
 		case err != nil:
 			return err
 		}
 		record, err := decodeSession(pair)
 		if err != nil {
-			return stop(err)
+			return retry.Stop(err)
 		}
 		patience = record.ttl() + record.driftMargin()
 		if slices.Contains(record.Revoked, entry) {
@@ -119,10 +120,10 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		record.Revoked = append(record.Revoked, entry)
 		_, err = c.store.AtomicPut(ctx, pair.Key, c.sessionOptions(*record, pair)...)
 		if _, conflict := currentPair(err); conflict {
-			return errAgain
+			return retry.Again
 		}
 		if permanent(err) {
-			return stop(err)
+			return retry.Stop(err)
 		}
 		return err
 	})

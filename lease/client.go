@@ -2,14 +2,12 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -208,37 +206,8 @@ func (c *Client) covers(acq string) bool {
 	return ok
 }
 
-// errAgain asks untilKnown for another round at once.
-var errAgain = errors.New("lease: again")
-
-// stopError ends untilKnown: trying again does not mend it.
-type stopError struct{ error }
-
-func stop(err error) error { return stopError{err} }
-
 // untilKnown calls write until it returns nil or ctx ends. Between failures it
 // pauses for 100 ms to 30 s.
 func (c *Client) untilKnown(ctx context.Context, write func() error) error {
-	pauses := c.newPauses()
-	for {
-		err := write()
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, errAgain) && ctx.Err() == nil {
-			continue
-		}
-		if final := (stopError{}); errors.As(err, &final) {
-			return final.error
-		}
-		if clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
-			return fmt.Errorf("%w, and before that: %w", context.Cause(ctx), err)
-		}
-	}
-}
-
-// newPauses are the pauses of R14: 100 ms to 30 s, jittered, for ever.
-func (c *Client) newPauses() *clock.Pauses {
-	return clock.Jitter(c.clock, backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)))
+	return retry.UntilKnown(ctx, c.clock, write)
 }

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 )
 
 // maxGroups bounds what a heartbeat has to write.
@@ -104,7 +105,7 @@ func (c *Client) rejoin() {
 		return
 	}
 	c.life.start(func(ctx context.Context) {
-		pauses := c.newPauses()
+		pauses := retry.Pauses(c.clock)
 		for c.life.open.Err() == nil && c.isMember() {
 			if _, err := c.current(ctx); err == nil || clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 				return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -25,7 +26,7 @@ func (p *Pool) add(ctx context.Context, key string) error {
 		case err == nil, conflict, errors.Is(err, kv.ErrUncertain):
 			return err
 		}
-		return stop(err)
+		return retry.Stop(err)
 	})
 }
 
@@ -48,7 +49,7 @@ func (p *Pool) mark(ctx context.Context, key string, change func(*partitionMarks
 func (p *Pool) change(ctx context.Context, pair *kv.KVPair, change func(*partitionMarks)) error {
 	record, err := decodePartition(pair)
 	if err != nil {
-		return stop(err)
+		return retry.Stop(err)
 	}
 	marks := record.Partition.with(change)
 	if *marks == *record.Partition {
@@ -60,7 +61,7 @@ func (p *Pool) change(ctx context.Context, pair *kv.KVPair, change func(*partiti
 	}
 	_, err = p.client.store.AtomicPut(ctx, pair.Key, record.options(pair, p.client.attempts)...)
 	if permanent(err) {
-		return stop(err)
+		return retry.Stop(err)
 	}
 	return err
 }
@@ -72,7 +73,7 @@ func (p *Pool) read(ctx context.Context, key string) (*kv.KVPair, error) {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return nil, nil
 	case permanent(err):
-		return nil, stop(err)
+		return nil, retry.Stop(err)
 	}
 	return pair, err
 }
@@ -111,13 +112,13 @@ func (p *Pool) whenIdle(
 				err = marked(record.Partition)
 			}
 			if err != nil {
-				return stop(err)
+				return retry.Stop(err)
 			}
 			if busy, err = p.hasOwner(ctx, key, pair, record); err != nil || busy != nil {
 				return err
 			}
 			if err = do(pair); permanent(err) {
-				return stop(err)
+				return retry.Stop(err)
 			}
 			return err
 		})
@@ -141,7 +142,7 @@ func (p *Pool) hasOwner(ctx context.Context, key string, pair *kv.KVPair, record
 	dead, _, err := p.client.isDead(ctx, record.Session)
 	switch {
 	case permanent(err):
-		return nil, stop(err)
+		return nil, retry.Stop(err)
 	case dead:
 		return nil, nil
 	}

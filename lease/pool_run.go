@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -45,7 +46,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	m := &poolMember{
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, settled: map[string]settlement{},
-		changed: make(chan struct{}, 1), joined: c.clock.Now(), troubles: c.newPauses(),
+		changed: make(chan struct{}, 1), joined: c.clock.Now(), troubles: retry.Pauses(c.clock),
 	}
 	err = m.run(running)
 	leave()

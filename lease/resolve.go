@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -61,7 +62,7 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 // runResolver reads the row until no write is pending. It pauses for 100 ms to
 // 30 s.
 func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
-	pauses := c.newPauses()
+	pauses := retry.Pauses(c.clock)
 	for {
 		c.mu.Lock()
 		writes := r.writes

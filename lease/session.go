@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -204,7 +205,7 @@ func (s *session) end(ctx context.Context) error {
 			s.mu.Unlock()
 			return nil
 		case current != nil && s.adopt(current), s.version() > pair.Version:
-			return errAgain // the other one who ends it may have adopted it meanwhile
+			return retry.Again // the other one who ends it may have adopted it meanwhile
 		case conflict, current != nil && current.Version != pair.Version:
 			return nil // somebody else's row now
 		}
