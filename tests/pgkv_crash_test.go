@@ -81,9 +81,21 @@ func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 		}
 		return n
 	}
+	// A writer that waits between two attempts may miss a whole round.
+	missed := func(since []int64) bool {
+		for i, c := range counters {
+			if c.acks.Load() == since[i] {
+				return true
+			}
+		}
+		return false
+	}
 	for round := range rounds {
-		before := acks()
-		for limit := time.Now().Add(2 * time.Minute); acks() < before+int64(20+7*round) && len(errs) == 0; {
+		before, since := acks(), make([]int64, writers)
+		for i, c := range counters {
+			since[i] = c.acks.Load()
+		}
+		for limit := time.Now().Add(2 * time.Minute); (acks() < before+int64(20+7*round) || missed(since)) && len(errs) == 0; {
 			time.Sleep(time.Millisecond)
 			if time.Now().After(limit) {
 				for _, c := range counters {
