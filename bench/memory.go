@@ -114,11 +114,11 @@ func liveHeap() uint64 {
 // planner is what a plan of a Pool takes, as the package's own benchmark has it: 100 members and 10,000 partitions.
 func planner(ctx context.Context, r *rig) (section, error) {
 	s := section{
-		title: "A pool's plan", method: "`go test -bench Plan ./lease`: 100 members, 10,000 partitions. Each member makes one per plan interval, 10 s by default.",
+		title: "A pool's plan", method: "`go test -bench Plan ./pool`: 100 members, 10,000 partitions. Each member makes one per plan interval, 10 s by default.",
 		table: [][]string{{"Start", "Time"}},
 	}
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkPlan$", "-benchtime", pick(r, "500ms", "1x"),
-		"github.com/dynalock/dynalock/lease")
+		"github.com/dynalock/dynalock/pool")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

@@ -55,6 +55,10 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
+	if r.from != nil && r.from.Key != key {
+		return nil, fmt.Errorf("lease: acquiring %q: From(%q): want what was read of the same key: %w",
+			key, r.from.Key, ErrInvalid)
+	}
 	ctx, use, err := c.life.begin(ctx)
 	if err != nil {
 		return nil, err
@@ -104,8 +108,7 @@ var errHeldHere = errors.New("lease: held by this client")
 
 // busy says that a key is held, and what the waiter has to know.
 type busy struct {
-	pair   *kv.KVPair
-	record *leaseRecord
+	*found
 	// look is when the holder's session is worth asking about again.
 	look time.Duration
 	// err is why the session could not be asked about, nil if it is alive.
@@ -115,7 +118,7 @@ type busy struct {
 func (b *busy) Error() string { return "lease: " + b.record.Owner + " holds the key" }
 
 func (b *busy) held(key string) *HeldError {
-	return &HeldError{Holder: b.record.holder(key, b.pair)}
+	return &HeldError{Holder: b.holder(key)}
 }
 
 // attempt tries to get key once, and says who holds it otherwise.
@@ -141,7 +144,7 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 
 // tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *busy if the key
 // is held. seen is the row if it has just been read, else nil.
-func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Lease, error) {
+func (c *Client) tryRow(ctx context.Context, r *request, seen *found) (*Lease, error) {
 	if err := c.beginWriting(ctx, r); err != nil {
 		return nil, err
 	}
@@ -160,6 +163,9 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		if err != nil {
 			return nil, err
 		}
+		if seen, err = r.begin(seen); err != nil {
+			return nil, err
+		}
 		var takeover bool
 		if seen != nil {
 			if takeover, err = c.mayTake(ctx, s, seen); err != nil {
@@ -172,7 +178,10 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *kv.KVPair) (*Leas
 		if l != nil || err != nil {
 			return l, err
 		}
-		seen = current // nil: freed meanwhile, or the session was lost: once more from the start
+		// nil: freed meanwhile, or the session was lost: once more from the start.
+		if seen, err = r.inTheWay(current); err != nil {
+			return nil, err
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
@@ -225,16 +234,14 @@ func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session
 
 // patience slows an attempt down in which others were faster again and again. It
 // ends the attempt after a dozen rounds.
-func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.KVPair) error {
+func (c *Client) patience(ctx context.Context, key string, round int, seen *found) error {
 	switch {
 	case round < 3:
 		return nil
 	case round > 12:
 		holder := Holder{Key: key, Owner: "others in quick succession"}
 		if seen != nil {
-			if record, err := decodeLease(seen); err == nil {
-				holder = record.holder(key, seen)
-			}
+			holder = seen.holder(key)
 		}
 		return &HeldError{Holder: holder}
 	}
@@ -243,33 +250,29 @@ func (c *Client) patience(ctx context.Context, key string, round int, seen *kv.K
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	return retry.IsPermanent(err, ErrFormat, ErrClosed)
+	return retry.IsPermanent(err, ErrFormat, ErrClosed, ErrChanged)
 }
 
 // mayTake decides whether session s may overwrite the row (R9.2). A nil error says
 // that it may. takeover: the session in the row is dead.
-func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (takeover bool, err error) {
-	record, err := decodeLease(pair)
-	if err != nil {
-		return false, err
-	}
-	switch record.Session {
+func (c *Client) mayTake(ctx context.Context, s *session, row *found) (takeover bool, err error) {
+	switch row.record.Session {
 	case "":
 		return false, nil // unowned, it keeps its value
 	case s.id:
-		if c.covers(record.Acq) {
-			return false, &busy{pair: pair, record: record, look: c.ttl}
+		if c.covers(row.record.Acq) {
+			return false, &busy{found: row, look: c.ttl}
 		}
 		return false, nil // an orphan of our own
 	}
-	dead, next, err := c.isDead(ctx, record.Session)
+	dead, next, err := c.isDead(ctx, row.record.Session)
 	switch {
 	case permanent(err):
 		return false, err
 	case err != nil:
-		return false, &busy{pair: pair, record: record, look: c.pollMin, err: err}
+		return false, &busy{found: row, look: c.pollMin, err: err}
 	case !dead:
-		return false, &busy{pair: pair, record: record, look: next}
+		return false, &busy{found: row, look: next}
 	}
 	return true, nil
 }
@@ -277,13 +280,11 @@ func (c *Client) mayTake(ctx context.Context, s *session, pair *kv.KVPair) (take
 // write sends the acquiring write on previous; nil makes it a create. It returns a
 // lease, or the row that stood in the way, or an error. Without any of them no row
 // is live any more. The resolver gets a write of unknown outcome.
-func (c *Client) write(ctx context.Context, s *session, r *request, previous *kv.KVPair) (*Lease, *kv.KVPair, error) {
+func (c *Client) write(ctx context.Context, s *session, r *request, row *found) (*Lease, *kv.KVPair, error) {
 	var old *leaseRecord
-	if previous != nil {
-		var err error
-		if old, err = decodeLease(previous); err != nil {
-			return nil, nil, err
-		}
+	var previous *kv.KVPair
+	if row != nil {
+		old, previous = row.record, row.pair
 	}
 	began := c.clock.Now()
 	record := r.record(c, s, old)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"time"
+
+	"github.com/dynalock/dynalock/kv"
 )
 
 // MaxValueSize bounds a lease's value, in bytes.
@@ -16,6 +18,7 @@ type acquireSettings struct {
 	retention    time.Duration
 	minRemaining time.Duration
 	maxHold      time.Duration
+	from         *Holder // nil: whatever the row says, or none
 }
 
 // AcquireOption is an option of Acquire and TryAcquire.
@@ -90,6 +93,48 @@ func WithMaxHold(d time.Duration) AcquireOption {
 	}
 }
 
+// From makes the acquire begin with the row as h shows it: what Holder, Keys,
+// Inspect or a HeldError returned of the same key. That spares a key that keeps
+// its value the write that finds this out. The acquire never makes the row. If it
+// is gone by then, or its note is another one (see Annotate), the error matches
+// ErrChanged.
+func From(h *Holder) AcquireOption {
+	return func(a *acquireSettings) error {
+		if h == nil || h.row == nil {
+			return fmt.Errorf("lease: From: want a holder of a row that was read, "+
+				"as Holder, Keys, Inspect or a HeldError has it: %w", ErrInvalid)
+		}
+		a.from = h
+		return nil
+	}
+}
+
+// begin returns the row that an attempt begins with. Where the acquire is to find
+// one, that is the row that was seen, or else the one that it was given.
+func (r *request) begin(seen *found) (*found, error) {
+	if r.from == nil {
+		return seen, nil
+	}
+	if seen == nil {
+		seen = r.from.row
+	}
+	if !bytes.Equal(seen.record.Note, r.from.Note) {
+		return nil, fmt.Errorf("lease: acquiring %q: it has another note: %w", r.key, ErrChanged)
+	}
+	return seen, nil
+}
+
+// inTheWay reads the row that a refused write has met, nil if there was none.
+func (r *request) inTheWay(current *kv.KVPair) (*found, error) {
+	switch {
+	case current != nil:
+		return readRow(current)
+	case r.from != nil:
+		return nil, fmt.Errorf("lease: acquiring %q: its row is gone: %w", r.key, ErrChanged)
+	}
+	return nil, nil
+}
+
 // apply adds the options up and checks them against the client's.
 func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 	for _, option := range options {
@@ -116,7 +161,7 @@ func (a *acquireSettings) record(c *Client, s *session, old *leaseRecord) leaseR
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
 	}
 	if old != nil && old.Keep {
-		r.Keep, r.Value, r.Partition = true, old.Value, old.Partition
+		r.Keep, r.Value, r.Note = true, old.Value, old.Note
 		if r.Sweep == 0 {
 			r.Sweep = old.Sweep
 		}

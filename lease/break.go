@@ -120,7 +120,7 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		record.Revoked = append(record.Revoked, entry)
 		_, err = c.store.AtomicPut(ctx, pair.Key, c.sessionOptions(*record, pair)...)
 		if _, conflict := currentPair(err); conflict {
-			return retry.Again
+			return retry.ErrAgain
 		}
 		if permanent(err) {
 			return retry.Stop(err)

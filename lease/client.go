@@ -48,9 +48,6 @@ type Client struct {
 	joined map[string]int
 	// joinings counts the changes of joined.
 	joinings uint64
-	// pools are the names of the pools that this client runs. The first one makes
-	// the map.
-	pools map[string]bool
 }
 
 // New makes a client of store. It checks the options and does no I/O.

@@ -32,7 +32,7 @@
 //	       └── trust deadline, kill, Break,
 //	           max-hold, Close ───────────────▶ lost     (Err matches ErrLost)
 //
-// A [Pool] shares a set of keys among its members by the same leases.
+// Package pool shares a set of keys among its members by the same leases.
 //
 // # Why it is safe
 //

@@ -19,6 +19,9 @@ var (
 	// ErrFormat: this version of the package does not understand a row of the
 	// store. See FormatError.
 	ErrFormat = errors.New("lease: unknown row format")
+	// ErrChanged: the row of a key is not any more what it was when it was read.
+	// Nothing was written.
+	ErrChanged = errors.New("lease: changed since it was read")
 	// ErrInvalid: an argument or option is out of bounds. Nothing was sent.
 	ErrInvalid = errors.New("lease: invalid argument")
 )

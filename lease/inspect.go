@@ -29,12 +29,20 @@ type Holder struct {
 	// Value is the lease's value. If nobody holds the key, it is the value that the
 	// key keeps. nil: there is none.
 	Value []byte
+	// Kept: the key keeps its value when nobody holds it. See KeepValue.
+	Kept bool
+	// Note is what was said of a key that keeps its value. See Client.Annotate.
+	Note []byte
+	// Version is that of the row, which rises with every write. 0: there is no row.
+	Version uint64
 	// MaxHold is that of WithMaxHold, 0: none.
 	MaxHold time.Duration
 	// Member is the holder's session, which Inspect reads after the key. Where
 	// Inspect names a Session and no Member, the holder is dead: the next acquire
-	// gets the key. HeldError and Holders leave it out.
+	// gets the key. HeldError and the listings leave it out.
 	Member *Member
+
+	row *found // nil: there is none
 }
 
 // Held reports whether anybody held the key.
@@ -58,13 +66,19 @@ type Member struct {
 	TTL time.Duration
 	// Joined are the groups it takes part in. See Client.Join.
 	Joined []string
+	// DeadIn is, from Alive, in how long the member may turn out to be dead, if it
+	// is silent until then.
+	DeadIn time.Duration
 }
 
 // holder is what the row of key says.
-func (r *leaseRecord) holder(key string, pair *kv.KVPair) Holder {
-	h := Holder{Key: key, Value: r.Value}
+func (f *found) holder(key string) Holder {
+	r := f.record
+	h := Holder{
+		Key: key, Value: bytes.Clone(r.Value), Kept: r.Keep, Note: bytes.Clone(r.Note), Version: f.pair.Version, row: f,
+	}
 	if r.Session != "" {
-		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.token(pair), r.Session, r.Acquired
+		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.token(f.pair), r.Session, r.Acquired
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
 	}
 	return h
@@ -74,9 +88,10 @@ func (r *leaseRecord) holder(key string, pair *kv.KVPair) Holder {
 func (l *Lease) holder() Holder {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h := l.record.holder(l.key, kv.NewPair("", l.token, nil, time.Time{}, nil))
-	h.Value = bytes.Clone(h.Value)
-	return h
+	record := l.record
+	record.Token = l.token
+	f := &found{pair: kv.NewPair(l.row, l.version, nil, time.Time{}, nil), record: &record}
+	return f.holder(l.key)
 }
 
 func (r *sessionRecord) member(row string) *Member {
@@ -91,6 +106,22 @@ func (r *sessionRecord) member(row string) *Member {
 // is a holder. A row that this package cannot read is an error that matches
 // ErrFormat.
 func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
+	h, err := c.Holder(ctx, key)
+	if err != nil || !h.Held() {
+		return h, err
+	}
+	switch h.Member, err = c.member(ctx, h.Session); {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		return h, nil
+	case err != nil:
+		return nil, fmt.Errorf("lease: inspecting the holder of %q: %w", key, err)
+	}
+	return h, nil
+}
+
+// Holder returns what the row of key says, as Inspect does without asking after
+// the holder, who may be dead. It costs one strong read.
+func (c *Client) Holder(ctx context.Context, key string) (*Holder, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
@@ -101,20 +132,16 @@ func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
 	case err != nil:
 		return nil, fmt.Errorf("lease: inspecting %q: %w", key, err)
 	}
-	record, err := decodeLease(pair)
+	return holderOf(pair)
+}
+
+// holderOf is what a row says.
+func holderOf(pair *kv.KVPair) (*Holder, error) {
+	row, err := readRow(pair)
 	if err != nil {
 		return nil, err
 	}
-	h := record.holder(key, pair)
-	if !h.Held() {
-		return &h, nil
-	}
-	switch h.Member, err = c.member(ctx, h.Session); {
-	case errors.Is(err, kv.ErrKeyNotFound):
-		return &h, nil
-	case err != nil:
-		return nil, fmt.Errorf("lease: inspecting the holder of %q: %w", key, err)
-	}
+	h := row.holder(strings.TrimPrefix(pair.Key, leasePrefix))
 	return &h, nil
 }
 
@@ -138,14 +165,20 @@ func (c *Client) member(ctx context.Context, session string) (*Member, error) {
 // An error comes with a nil Holder. The error of an unreadable row matches
 // ErrFormat, and the listing goes on. Any other error ends it.
 func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, error] {
-	return listed(ctx, c.store, leasePrefix+prefix, func(pair *kv.KVPair) (*Holder, error) {
-		record, err := decodeLease(pair)
-		if err != nil || record.Session == "" {
-			return nil, err
+	return func(yield func(*Holder, error) bool) {
+		for h, err := range c.Keys(ctx, prefix) {
+			if (err != nil || h.Held()) && !yield(h, err) {
+				return
+			}
 		}
-		h := record.holder(strings.TrimPrefix(pair.Key, leasePrefix), pair)
-		return &h, nil
-	})
+	}
+}
+
+// Keys returns the keys that begin with prefix and are held or keep a value, in
+// the order of their bytes. It costs a listing of them: a strong one, unless the
+// options say kv.EventuallyConsistent. Errors are as with Holders.
+func (c *Client) Keys(ctx context.Context, prefix string, options ...kv.ReadOption) iter.Seq2[*Holder, error] {
+	return listed(ctx, c.store, leasePrefix+prefix, holderOf, append(options, c.attempts)...)
 }
 
 // Members returns the sessions there are, this client's among them. It costs a
@@ -160,13 +193,13 @@ func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
 	})
 }
 
-// listed decodes the pairs under prefix. It leaves out those of which decode returns
-// nothing.
+// listed decodes the pairs under prefix. It leaves out those of which decode
+// returns nothing.
 func listed[T any](
-	ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error),
+	ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error), options ...kv.ReadOption,
 ) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
-		for pair, err := range kv.All(ctx, store, prefix) {
+		for pair, err := range kv.All(ctx, store, prefix, options...) {
 			if err != nil {
 				yield(nil, fmt.Errorf("lease: listing %q: %w", prefix, err))
 				return

@@ -85,6 +85,14 @@ func (l *Lease) Value() []byte {
 	return bytes.Clone(l.record.Value)
 }
 
+// Version returns the version that the lease's row had when this lease last wrote
+// it, for whoever compares rows: see Holder.Version. No I/O.
+func (l *Lease) Version() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.version
+}
+
 // Condition returns the condition that the lease's row is still that of this
 // acquisition. Put it into the transaction that writes the guarded data (for
 // DynamoDB: (*dynamokv.Store).ConditionCheck). Then whoever has lost the lease to

@@ -35,41 +35,22 @@ func (l *link) fails(failing *atomic.Bool, op, prefix string, err error) {
 func TestI13FailingStoreIsAskedLessAndLessOften(t *testing.T) {
 	t.Parallel()
 	wait := func(ctx context.Context, c *lease.Client) { _, _ = c.Acquire(ctx, "key") }
-	partition := func(ctx context.Context, c *lease.Client) {
-		p, err := lease.NewPool(c, "pool", func(ctx context.Context, _ *lease.Lease) error {
-			<-lease.Draining(ctx)
-			return nil
-		}, lease.WithPlanInterval(time.Hour))
-		if err == nil {
-			_ = p.Run(ctx)
-		}
-	}
 	for name, test := range map[string]struct {
 		op, prefix string
 		err        error
 		run        func(context.Context, *lease.Client)
 	}{
-		"reads of the row":                {"Get", "lease/key", errRefused, wait},
-		"reads of the session":            {"Get", "session/", errRefused, wait},
-		"throttled reads of the session":  {"Get", "session/", kv.ErrThrottled, wait},
-		"all reads":                       {"Get", "", errRefused, wait},
-		"a partition's rows":              {"Get", "lease/pool/", errRefused, partition},
-		"the session of a partition's":    {"Get", "session/", errRefused, partition},
-		"all reads, while a partition is": {"Get", "", errRefused, partition},
+		"reads of the row":               {"Get", "lease/key", errRefused, wait},
+		"reads of the session":           {"Get", "session/", errRefused, wait},
+		"throttled reads of the session": {"Get", "session/", kv.ErrThrottled, wait},
+		"all reads":                      {"Get", "", errRefused, wait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				holder, _ := w.client("holder")
-				key := "key"
-				if strings.Contains(name, "partition") {
-					key = "pool/one"
-					p, err := lease.NewPool(holder, "pool", nil)
-					require.NoError(t, err)
-					require.NoError(t, p.Add(t.Context(), "one"))
-				}
-				l, err := holder.TryAcquire(t.Context(), key, lease.KeepValue())
+				l, err := holder.TryAcquire(t.Context(), "key", lease.KeepValue())
 				require.NoError(t, err)
 				c, link := w.client("waiter")
 				var failing atomic.Bool

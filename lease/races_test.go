@@ -137,56 +137,6 @@ func TestR16CloseDoesNotSpendItsTimeOnCorpses(t *testing.T) {
 	})
 }
 
-// timed counts the AfterFuncs that have neither fired nor been stopped.
-type timed struct {
-	clock.Clock
-	pending atomic.Int64
-}
-
-func (c *timed) AfterFunc(d time.Duration, f func()) clock.Timer {
-	c.pending.Add(1)
-	return &countedTimer{c.Clock.AfterFunc(d, func() { c.pending.Add(-1); f() }), c}
-}
-
-type countedTimer struct {
-	clock.Timer
-	clock *timed
-}
-
-func (t *countedTimer) Stop() bool {
-	stopped := t.Timer.Stop()
-	if stopped {
-		t.clock.pending.Add(-1)
-	}
-	return stopped
-}
-
-func (t *countedTimer) Reset(d time.Duration) bool {
-	active := t.Timer.Reset(d)
-	if !active {
-		t.clock.pending.Add(1)
-	}
-	return active
-}
-
-func TestI10PoolLeavesNoTimerBehind(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		c := &timed{Clock: clock.System}
-		client, link := w.client("a", lease.WithClock(c))
-		book := newLedger()
-		m := w.run(&member{client: client, link: link}, book.handler("a"), lease.WithDrainTimeout(time.Hour))
-		require.NoError(t, m.Add(t.Context(), "x", "y"))
-		time.Sleep(3 * ttl)
-		require.Equal(t, 2, book.load()["a"])
-		m.stop()
-		require.NoError(t, <-m.ended)
-		require.NoError(t, client.Close(t.Context()))
-		require.Zero(t, c.pending.Load(), "the handlers returned long before the end of their time")
-	})
-}
-
 func TestR14RowThatLandsAfterTheLastReadBeganIsStillGivenBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -63,8 +63,10 @@ type leaseRecord struct {
 	// Sweep is how long after the last write the store keeps the row when nobody
 	// holds it. 0: for ever.
 	Sweep int64 `json:"sweep_ms,omitempty"`
-	// Partition makes the row that of a Pool's partition.
-	Partition *partitionMarks `json:"partition,omitempty"`
+	// Note is what others than the holder say of the key. They may change it while
+	// the key is held: the acquisition stays as it is, and its holder adopts the
+	// note.
+	Note []byte `json:"note,omitempty"`
 }
 
 // token is the fencing token of the acquisition that pair shows.
@@ -77,7 +79,7 @@ func (r *leaseRecord) token(pair *kv.KVPair) uint64 {
 
 // unowned is the record that frees the row of a record with Keep (R19).
 func (r *leaseRecord) unowned() leaseRecord {
-	return leaseRecord{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep, Partition: r.Partition}
+	return leaseRecord{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep, Note: r.Note}
 }
 
 // options are what a write of the record over previous carries, nil: a create.
@@ -126,13 +128,25 @@ func decodeLease(pair *kv.KVPair) (*leaseRecord, error) {
 		return nil, &FormatError{Row: pair.Key, Problem: "session and acq do not go together"}
 	case r.Session == "" && !r.Keep:
 		return nil, &FormatError{Row: pair.Key, Problem: "neither a session nor a value to keep"}
-	case r.Partition != nil && r.Partition.Format != partitionFormat:
-		problem := fmt.Sprintf("partition of format %d, this version knows %d", r.Partition.Format, partitionFormat)
-		return nil, &FormatError{Row: pair.Key, Problem: problem}
 	}
 	r.MaxHold = bounded(r.MaxHold, 0)
 	r.Sweep = bounded(r.Sweep, time.Second)
 	return &r, nil
+}
+
+// found is a row of a key as it was read.
+type found struct {
+	pair   *kv.KVPair
+	record *leaseRecord
+}
+
+// readRow decodes a row.
+func readRow(pair *kv.KVPair) (*found, error) {
+	record, err := decodeLease(pair)
+	if err != nil {
+		return nil, err
+	}
+	return &found{pair: pair, record: record}, nil
 }
 
 // bounded is a span of milliseconds of a row, 0 or less: none, as one that the

@@ -17,7 +17,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 	l.mu.Lock()
 	record, version := l.record, l.version
 	l.mu.Unlock()
-	record.Value, record.Token, record.Partition = value, l.token, record.Partition.saved(l.client.clock.Now().Wall)
+	record.Value, record.Token = value, l.token
 	for {
 		if lost := l.lost(); lost != nil {
 			return lost
@@ -32,7 +32,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		}
 		current, conflict := currentPair(err)
 		if current != nil && current.Version > version && ours(current, record.Acq) {
-			version, record.Partition = current.Version, record.Partition.merge(current)
+			version, record.Note = current.Version, noteOf(current)
 			continue
 		}
 		if conflict || (current != nil && current.Version != version) {
@@ -44,6 +44,15 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		}
 		return fmt.Errorf("lease: updating %q: %w", l.key, err)
 	}
+}
+
+// noteOf is the note of a row that can be read.
+func noteOf(pair *kv.KVPair) []byte {
+	record, err := decodeLease(pair)
+	if err != nil {
+		return nil
+	}
+	return record.Note
 }
 
 // ours reports whether a row carries the acquisition id.
@@ -165,12 +174,11 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 		return l.free(ctx, r, reason)
 	case ReasonClosed:
 		end := l.session.err()
-		says := value != nil || r.record.finished()
-		if says && end == nil {
+		if value != nil && end == nil {
 			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
 		}
 		c.uncover(r.acq)
-		if !says && (end == nil || end.Reason == ReasonClosed) {
+		if value == nil && (end == nil || end.Reason == ReasonClosed) {
 			return nil // Close waits for this call and then frees the row with the session
 		}
 	default:
@@ -257,7 +265,6 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 		}
 		switch {
 		case record != nil && record.Acq == r.acq && current.Version > r.version:
-			record.Partition = r.record.Partition.merge(current)
 			// No attempt before was applied.
 			r.version, r.record, r.unknown = current.Version, *record, false
 		case conflict, current != nil && current.Version != r.version:

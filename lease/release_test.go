@@ -2,7 +2,6 @@ package lease_test
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,40 +204,4 @@ func TestR19RetentionIsTheKeysAndCountsWhenNobodyHasIt(t *testing.T) {
 		}
 		require.NoError(t, c.Close(t.Context()))
 	})
-}
-
-// The rows of a pool's partitions carry marks, which others change while a partition is held (package lease, partitionMarks).
-func TestR13R19MarksOutlastTheHolderAndThoseMadeMeanwhileAreAdopted(t *testing.T) {
-	t.Parallel()
-	const fresh = `{"f":1,"keep":true,"value":"dg==","sweep_ms":60000,"partition":{"f":1,"weight":3}}`
-	for _, end := range []string{"untouched", "Release", "Update"} {
-		t.Run(end, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				a, _ := w.client("a")
-				row := func() *kv.KVPair {
-					pair, err := w.store.Get(t.Context(), "lease/key")
-					require.NoError(t, err)
-					return pair
-				}
-				require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(fresh)))
-				l := w.acquire(a, "key")
-				want := fresh
-				if end != "untouched" {
-					marked := strings.Replace(row().String(), `"weight":3`, `"weight":3,"paused":true`, 1)
-					require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(marked)))
-					want = strings.Replace(want, `"weight":3`, `"weight":3,"paused":true`, 1)
-				}
-				if end == "Update" {
-					require.NoError(t, l.Update(t.Context(), []byte("v")))
-					require.Contains(t, row().String(), `"paused":true`)
-					saved := time.Now().UTC().Format(time.RFC3339Nano)
-					want = strings.Replace(want, `"paused":true`, `"paused":true,"saved_at":"`+saved+`"`, 1)
-				}
-				require.NoError(t, l.Release(t.Context()))
-				require.JSONEq(t, want, row().String())
-			})
-		})
-	}
 }

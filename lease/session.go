@@ -205,7 +205,7 @@ func (s *session) end(ctx context.Context) error {
 			s.mu.Unlock()
 			return nil
 		case current != nil && s.adopt(current), s.version() > pair.Version:
-			return retry.Again // the other one who ends it may have adopted it meanwhile
+			return retry.ErrAgain // the other one who ends it may have adopted it meanwhile
 		case conflict, current != nil && current.Version != pair.Version:
 			return nil // somebody else's row now
 		}

@@ -91,7 +91,7 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
-	var seen *kv.KVPair
+	var seen *found
 	for ; ; waited = true {
 		if err == nil || errors.Is(err, errHeldHere) {
 			l, blocked, localErr := c.awaitLocal(ctx, w)
@@ -168,7 +168,7 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 // poll waits until the row has changed or its holder's session is worth another
 // look. It returns the row as it was read, nil if there is none, or the lease
 // that w is handed meanwhile.
-func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *kv.KVPair, handed *Lease, err error) {
+func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *found, handed *Lease, err error) {
 	looked := c.clock.Now()
 	for {
 		freed, handed, err := w.rest(ctx, w.pace.pause(c, b, looked, watch), watch)
@@ -188,7 +188,8 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (se
 			w.tellWaiting(nil, err) // an outage is waited out
 			w.pace.failed(c)
 		case lookDue || b == nil || pair.Version != b.pair.Version:
-			return pair, nil, nil
+			seen, err = readRow(pair)
+			return seen, nil, err
 		default:
 			w.pace.failures = nil
 		}

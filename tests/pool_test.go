@@ -32,6 +32,7 @@ import (
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 // What a member of the pool in a process of its own needs to know.
@@ -64,7 +65,7 @@ func (c *requestCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // openPool makes a client and a pool on DynamoDB Local, whose requests are
 // counted, or on the PostgreSQL at endpoint.
-func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lease.Pool, *requestCounter, error) {
+func openPool(table, endpoint string, handle pool.Handler) (*lease.Client, *pool.Pool, *requestCounter, error) {
 	count := &requestCounter{}
 	store, err := openPoolStore(table, endpoint, count)
 	if err != nil {
@@ -75,8 +76,8 @@ func openPool(table, endpoint string, handle lease.Handler) (*lease.Client, *lea
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	pool, err := lease.NewPool(client, "shards", handle)
-	return client, pool, count, err
+	p, err := pool.New(client, "shards", handle)
+	return client, p, count, err
 }
 
 func openPoolStore(table, endpoint string, count *requestCounter) (kv.Store, error) {
@@ -108,11 +109,11 @@ func TestPoolMemberProcess(t *testing.T) {
 		e.PID, e.At = os.Getpid(), machineTime()
 		_ = events.Encode(e) // the parent is gone: nothing matters any more
 	}
-	client, pool, count, err := openPool(table, os.Getenv(poolEndpoint), func(ctx context.Context, l *lease.Lease) error {
+	client, p, count, err := openPool(table, os.Getenv(poolEndpoint), func(ctx context.Context, l *pool.Work) error {
 		say(poolEvent{Event: "begin", Key: l.Key(), Token: l.Token()})
 		defer say(poolEvent{Event: "end", Key: l.Key(), Token: l.Token()})
 		select {
-		case <-lease.Draining(ctx):
+		case <-l.Draining():
 		case <-ctx.Done():
 		}
 		return nil
@@ -123,7 +124,7 @@ func TestPoolMemberProcess(t *testing.T) {
 			say(poolEvent{Event: "requests", Requests: count.n.Load()})
 		}
 	}()
-	require.NoError(t, errors.Join(pool.Run(ctx), client.Close(context.WithoutCancel(ctx))))
+	require.NoError(t, errors.Join(p.Run(ctx), client.Close(context.WithoutCancel(ctx))))
 }
 
 // poolRun is the parent's view of the members.
@@ -286,13 +287,13 @@ func TestPoolOfProcessesOnPostgres(t *testing.T) {
 func testPoolOfProcesses(t *testing.T, table, endpoint string, partitions int, counts bool) {
 	t.Helper()
 	const members = 3
-	client, pool, _, err := openPool(table, endpoint, func(context.Context, *lease.Lease) error { return nil })
+	client, p, _, err := openPool(table, endpoint, func(context.Context, *pool.Work) error { return nil })
 	require.NoError(t, err)
 	names := make([]string, partitions)
 	for i := range names {
 		names[i] = fmt.Sprintf("shard-%03d", i)
 	}
-	require.NoError(t, pool.Add(t.Context(), names...))
+	require.NoError(t, p.Add(t.Context(), names...))
 	require.NoError(t, client.Close(t.Context()))
 
 	r := &poolRun{t: t, env: []string{poolTable + "=" + table, poolEndpoint + "=" + endpoint}, has: map[int]map[string]bool{}, sent: map[int]int64{}, holds: map[string][]hold{}}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 func main() {
@@ -33,15 +34,15 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	pool, err := lease.NewPool(client, "mails", nil)
+	p, err := pool.New(client, "mails", nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := pool.Sync(ctx, "anna", "bob", "carla"); err != nil {
+	if err := p.Sync(ctx, "anna", "bob", "carla"); err != nil {
 		log.Fatal(err)
 	}
 	w := &worker{name: "one", store: store, log: slog.Default(), set: "mails", ttl: lease.DefaultTTL,
-		longest: lease.DefaultDrainTimeout, do: func(_ context.Context, _ *lease.Lease, entry string) error {
+		longest: pool.DefaultDrainTimeout, do: func(_ context.Context, _ *pool.Work, entry string) error {
 			fmt.Println("mails", entry)
 			return nil
 		}}

@@ -10,6 +10,7 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 // Job is what a worker needs to know. A worker process reads it, as JSON, from
@@ -56,7 +57,7 @@ func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *s
 	t.emit(Event{Event: workerStarted})
 	w := &worker{
 		name: name, store: store, log: log, set: job.Set, ttl: job.TTL,
-		longest: lease.DefaultDrainTimeout + job.Work, do: t.do,
+		longest: pool.DefaultDrainTimeout + job.Work, do: t.do,
 	}
 	err := w.run(ctx)
 	finished := Event{Event: workerFinished, Requests: t.requests.snapshot()}
@@ -70,7 +71,7 @@ func runWorker(ctx context.Context, name string, job Job, store kv.Store, log *s
 // do does entry, as worker says, and reports how that began and ended. The
 // report of the end comes before the lock is given back, so that the time
 // between the two lies within the time of the lock.
-func (t *task) do(ctx context.Context, held *lease.Lease, entry string) error {
+func (t *task) do(ctx context.Context, held *pool.Work, entry string) error {
 	t.emit(Event{
 		Event: entryAcquired, Entry: entry, Token: held.Token(), Takeover: held.TakenOver(),
 		Requests: t.requests.snapshot(),
@@ -91,7 +92,7 @@ func (t *task) do(ctx context.Context, held *lease.Lease, entry string) error {
 
 // work does entry until ctx ends. nil means that nothing is left to do: there
 // is a result, or there cannot be one.
-func (t *task) work(ctx context.Context, held *lease.Lease, entry string) error {
+func (t *task) work(ctx context.Context, held *pool.Work, entry string) error {
 	if done, err := t.done(ctx, entry); done || err != nil {
 		return err // somebody did it, and ended before the pool knew
 	}

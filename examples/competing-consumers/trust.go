@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
-	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 // trust notes until when a lease may be believed in, by the clock of instant. A worker that was suspended, and lost its lock
@@ -17,7 +17,7 @@ type trust struct {
 }
 
 // followTrust begins to follow held, until end is called.
-func followTrust(held *lease.Lease) *trust {
+func followTrust(held *pool.Work) *trust {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &trust{cancel: cancel, done: make(chan struct{})}
 	go func() {

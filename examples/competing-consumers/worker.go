@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 const (
@@ -42,7 +42,7 @@ type worker struct {
 	// do does one entry under its lock. nil means that the entry is done for good.
 	// After an error it is called again, here or in another worker. Its context
 	// ends with the lock, and when run has to stop.
-	do func(ctx context.Context, held *lease.Lease, entry string) error
+	do func(ctx context.Context, held *pool.Work, entry string) error
 }
 
 // run works until every entry is done, ctx ends, or the store fails for good.
@@ -57,24 +57,24 @@ func (w *worker) run(ctx context.Context) (err error) {
 		defer cancel()
 		err = errors.Join(err, client.Close(closing))
 	}()
-	pool, err := lease.NewPool(client, w.set, w.handler(ctx), lease.WithMaxPartitions(batch),
-		lease.WithPlanInterval(planInterval), lease.WithDrainTimeout(w.longest), lease.WithOutageLimit(longestOutage))
+	p, err := pool.New(client, w.set, w.handler(ctx), pool.WithMaxPartitions(batch),
+		pool.WithPlanInterval(planInterval), pool.WithDrainTimeout(w.longest), pool.WithOutageLimit(longestOutage))
 	if err != nil {
 		return err
 	}
-	return pool.Run(ctx)
+	return p.Run(ctx)
 }
 
 // handler returns what the pool calls with each entry that this worker has
 // locked. It lets one entry at a time be done. A stop ends the work. A move of
 // the entry to another worker waits for it.
-func (w *worker) handler(stop context.Context) lease.Handler {
+func (w *worker) handler(stop context.Context) pool.Handler {
 	turn := make(chan struct{}, 1)
-	return func(ctx context.Context, held *lease.Lease) error {
+	return func(ctx context.Context, held *pool.Work) error {
 		select {
 		case turn <- struct{}{}:
 			defer func() { <-turn }()
-		case <-lease.Draining(ctx): // another worker gets it, or this one stops
+		case <-held.Draining(): // another worker gets it, or this one stops
 			return nil
 		case <-ctx.Done(): // the lock is lost
 			return nil
@@ -85,10 +85,10 @@ func (w *worker) handler(stop context.Context) lease.Handler {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(stop, cancel)()
-		err := w.do(ctx, held, strings.TrimPrefix(held.Key(), w.set+"/"))
+		err := w.do(ctx, held, held.Name())
 		switch {
 		case err == nil:
-			return lease.ErrDone
+			return pool.ErrDone
 		case ctx.Err() != nil || !held.Held():
 			return nil // it was cut short: somebody else does it
 		}

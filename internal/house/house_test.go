@@ -30,6 +30,7 @@ var layers = []struct {
 	{"lease", []string{"internal/", "kv"}},
 	{"lock", []string{"internal/", "kv", "lease"}},
 	{"election", []string{"internal/", "kv", "lease"}},
+	{"pool", []string{"internal/", "kv", "lease"}},
 }
 
 // directDependencies is all that the root module may ask of its users.

@@ -29,8 +29,8 @@ func PausesBetween(c clock.Clock, least, most time.Duration) *clock.Pauses {
 		backoff.WithInitialInterval(least), backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0)))
 }
 
-// Again asks Until for another round at once.
-var Again = errors.New("retry: again")
+// ErrAgain asks Until for another round at once.
+var ErrAgain = errors.New("retry: again")
 
 // stopError ends Until: trying again does not mend it.
 type stopError struct{ error }
@@ -47,7 +47,7 @@ func UntilKnown(ctx context.Context, c clock.Clock, do func() error) error {
 		if err == nil {
 			return nil
 		}
-		if errors.Is(err, Again) && ctx.Err() == nil {
+		if errors.Is(err, ErrAgain) && ctx.Err() == nil {
 			continue
 		}
 		if final := (stopError{}); errors.As(err, &final) {

@@ -46,7 +46,7 @@ func TestUntilKnownGoesAgainAtOnce(t *testing.T) {
 		began, calls := time.Now(), 0
 		err := retry.UntilKnown(t.Context(), clock.System, func() error {
 			if calls++; calls < 3 {
-				return fmt.Errorf("changed: %w", retry.Again)
+				return fmt.Errorf("changed: %w", retry.ErrAgain)
 			}
 			return nil
 		})
@@ -57,10 +57,10 @@ func TestUntilKnownGoesAgainAtOnce(t *testing.T) {
 
 func TestUntilKnownEndsWithItsContextAndSaysWhatFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, fails := range []error{errStore, retry.Again} {
+		for _, fails := range []error{errStore, retry.ErrAgain} {
 			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, context.DeadlineExceeded)
 			err := retry.UntilKnown(ctx, clock.System, func() error {
-				if ctx.Err() == nil && errors.Is(fails, retry.Again) {
+				if ctx.Err() == nil && errors.Is(fails, retry.ErrAgain) {
 					<-ctx.Done()
 				}
 				return fails

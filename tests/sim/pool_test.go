@@ -6,16 +6,16 @@ import (
 	"slices"
 	"time"
 
-	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 var partitions = []string{"p0", "p1", "p2", "p3"}
 
-func partitionKey(partition string) string { return "pool/" + partition }
+func partitionKey(partition string) string { return "pool/pool/" + partition }
 
 // pooled is what a node's pool and its handlers know of each other.
 type pooled struct {
-	*lease.Pool
+	*pool.Pool
 	// These are guarded by w.mu: whether Run is running, the handlers at work, by partition, how many calls there were, and the last one's lease.
 	running bool
 	busy    map[string]bool
@@ -23,10 +23,19 @@ type pooled struct {
 	grants  map[string]*grant
 }
 
+// working is a partition at work, and the context of its handler.
+type working struct {
+	*pool.Work
+	ctx context.Context
+}
+
+// Context implements holding.
+func (w working) Context() context.Context { return w.ctx }
+
 func (n *node) newPool() error {
 	p := &pooled{busy: map[string]bool{}, calls: map[string]int{}, grants: map[string]*grant{}}
-	pool, err := lease.NewPool(n.client, "pool", n.handle, lease.WithPlanInterval(n.ttl/2), lease.WithDrainTimeout(n.ttl/2), lease.WithoutEnd())
-	p.Pool, n.pool = pool, p
+	made, err := pool.New(n.client, "pool", n.handle, pool.WithPlanInterval(n.ttl/2), pool.WithDrainTimeout(n.ttl/2), pool.WithoutEnd())
+	p.Pool, n.pool = made, p
 	return err
 }
 
@@ -80,14 +89,14 @@ func markPool(a *actor, _ string) {
 		err := a.node.pool.Pause(ctx, p)
 		a.w.record(a.node, fmt.Sprintf("pause, error: %t", err != nil), "lease/"+partitionKey(p), 0)
 	case 1:
-		_ = a.node.pool.Weigh(ctx, 1+a.rng.IntN(3), p)
+		_ = a.node.pool.SetWeight(ctx, 1+a.rng.IntN(3), p)
 	}
 	_ = a.node.pool.Resume(ctx, p)
 }
 
 // handle works on a partition: never twice at a time, and not while another's lease is believed in (granted checks that).
-func (n *node) handle(ctx context.Context, l *lease.Lease) error {
-	p := l.Key()[len("pool/"):]
+func (n *node) handle(ctx context.Context, l *pool.Work) error {
+	p := l.Name()
 	n.w.mu.Lock()
 	if n.pool.busy[p] {
 		n.w.failLocked("pool", "two handlers of %s work on %s", n.name, p)
@@ -98,8 +107,8 @@ func (n *node) handle(ctx context.Context, l *lease.Lease) error {
 	a := &actor{node: n, w: n.w, rng: n.w.rng(fmt.Sprint("handler ", n.name, p, n.pool.calls[p]))}
 	g := n.pool.grants[p]
 	n.w.mu.Unlock()
-	if g == nil || g.lease != l { // else it is called again with the same lease, after a failure
-		g = n.w.granted(n, l.Key(), l)
+	if g == nil || g.token != l.Token() { // else it is called again with the same lease, after a failure
+		g = n.w.granted(n, l.Key(), working{l, ctx})
 	}
 	a.process(ctx, g, l)
 	n.clock.await()
@@ -115,7 +124,7 @@ func (n *node) handle(ctx context.Context, l *lease.Lease) error {
 }
 
 // process goes on until it is asked to stop, or has had enough, with a checkpoint now and then.
-func (a *actor) process(ctx context.Context, g *grant, l *lease.Lease) {
+func (a *actor) process(ctx context.Context, g *grant, l *pool.Work) {
 	for range a.rng.IntN(20) {
 		t := a.node.clock.NewTimer(latency(a.rng, time.Millisecond, time.Second))
 		select {
@@ -124,7 +133,7 @@ func (a *actor) process(ctx context.Context, g *grant, l *lease.Lease) {
 		case <-ctx.Done():
 			t.Stop()
 			return
-		case <-lease.Draining(ctx):
+		case <-l.Draining():
 			t.Stop()
 			if a.rng.IntN(2) == 0 {
 				return
@@ -135,7 +144,7 @@ func (a *actor) process(ctx context.Context, g *grant, l *lease.Lease) {
 			return
 		}
 		if a.rng.IntN(3) == 0 {
-			_ = l.Update(ctx, fmt.Append(nil, g.token, a.rng.IntN(1000)))
+			_ = l.Save(ctx, fmt.Append(nil, g.token, a.rng.IntN(1000)))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/dynalock/dynalock/examples/internal/stores"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/pool"
 )
 
 func main() { stores.Main(share) }
@@ -27,15 +28,15 @@ func share(ctx context.Context, store kv.Store) error {
 		defer cancel()
 		_ = client.Close(ctx)
 	}()
-	pool, err := lease.NewPool(client, "invoices", func(_ context.Context, l *lease.Lease) error {
-		fmt.Println("does", l.Key())
-		return lease.ErrDone
-	}, lease.WithMaxPartitions(2), lease.WithPlanInterval(time.Second))
+	p, err := pool.New(client, "invoices", func(_ context.Context, w *pool.Work) error {
+		fmt.Println("does", w.Name())
+		return pool.ErrDone
+	}, pool.WithMaxPartitions(2), pool.WithPlanInterval(time.Second))
 	if err == nil {
-		err = pool.Sync(ctx, "anna", "bob", "carla", "dave", "eve", "frank")
+		err = p.Sync(ctx, "anna", "bob", "carla", "dave", "eve", "frank")
 	}
 	if err == nil {
-		err = pool.Run(ctx) // until all are done
+		err = p.Run(ctx) // until all are done
 	}
 	return err
 }

@@ -1,0 +1,26 @@
+// Package seam gives package pool the few things that a lease.Client has and that
+// are nobody else's business. lease sets the variable when the program begins.
+package seam
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+)
+
+// Client is what a lease.Client was made with.
+type Client struct {
+	Clock clock.Clock
+	Log   *slog.Logger
+	// Heartbeat is the interval of its heartbeats, AttemptTimeout the bound of
+	// each of its attempts. PollMin and PollMax bound the pauses of who waits.
+	Heartbeat, AttemptTimeout time.Duration
+	PollMin, PollMax          time.Duration
+	// Emit tells its observer of an event, which is a lease.Event, and not its
+	// log.
+	Emit func(event any)
+}
+
+// Of returns the parts of client, which is a *lease.Client.
+var Of func(client any) Client

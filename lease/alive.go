@@ -1,0 +1,122 @@
+package lease
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+// Alive is Members without those that are known to be dead. It watches the
+// members of group, "" being all: one whose heartbeats it has not seen for its
+// TTL and a sixteenth, over several calls, is asked after and ended (R10). So a
+// member that crashed while it held nothing does not stay. Member.DeadIn says
+// when it is worth looking again.
+//
+// It costs a listing of the sessions, a strong one unless the options say
+// kv.EventuallyConsistent, and a read and a write for each that is found dead.
+// Errors are as with Holders, but with that of an unreadable row comes a Member
+// that has its Session and nothing else: it may be alive (R18).
+func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOption) iter.Seq2[*Member, error] {
+	return func(yield func(*Member, error) bool) {
+		for pair, err := range kv.All(ctx, c.store, sessionPrefix, append(options, c.attempts)...) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			id := strings.TrimPrefix(pair.Key, sessionPrefix)
+			record, err := decodeSession(pair)
+			if err != nil {
+				if !yield(&Member{Session: id}, err) {
+					return
+				}
+				continue
+			}
+			m := record.member(pair.Key)
+			if id != c.Session() && (group == "" || slices.Contains(record.Joined, group)) {
+				m.DeadIn = c.watchListed(ctx, id, pair, record)
+			}
+			if !c.isBuried(id) && !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// watchListed notes a session that was listed, and asks after it if it has been
+// silent for long enough. It returns in how long that may be.
+func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, record *sessionRecord) time.Duration {
+	patience := c.noticed(id, pair, record)
+	if patience <= 0 {
+		// Where it cannot be asked after, the next call asks again.
+		_, patience, _ = c.isDead(ctx, id)
+	}
+	return max(patience, c.pollMin)
+}
+
+// Dead reports whether a session is proven dead: its row is gone, or this client
+// has not seen it change for its TTL and a sixteenth, and ends it then (R10).
+// False says that it is alive, or was not watched for long enough: ask again. It
+// costs one strong read, unless one that is less than a third of the session's
+// TTL old showed it alive, and a write to end it.
+func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
+	dead, _, err := c.isDead(ctx, session)
+	return dead, err
+}
+
+// Session returns the id of the client's session, "" if it has none that is
+// trusted now. Every acquire that follows a loss may have another one. No I/O.
+func (c *Client) Session() string {
+	if s := c.trusted(); s != nil {
+		return s.id
+	}
+	return ""
+}
+
+// Context returns a context that ends when Close begins, with ErrClosed as its
+// cause: for what goes on for as long as the client does.
+func (c *Client) Context() context.Context { return c.life.open }
+
+// noticed notes a session row that a listing showed. It returns for how long it
+// has to stay as it is to be dead: R10's patience counts from the receipt of the
+// first read that showed its version, whatever read. That it is alive a listing
+// does not tell as a strong read does.
+func (c *Client) noticed(id string, pair *kv.KVPair, record *sessionRecord) time.Duration {
+	seen := c.sightings.of(id)
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+	default:
+		return record.ttl() // somebody is just asking
+	}
+	now := c.clock.Now()
+	if pair.Version > seen.version {
+		seen.version, seen.first = pair.Version, now
+		seen.ttl, seen.patience = record.ttl(), record.ttl()+record.driftMargin()
+	}
+	if c.longDead(record, now) {
+		return 0
+	}
+	return seen.patience - now.MonotonicSince(seen.first)
+}
+
+// isBuried reports whether a session is known to be dead, which a listing may not
+// show yet.
+func (c *Client) isBuried(id string) bool {
+	c.sightings.mu.Lock()
+	seen, ok := c.sightings.byID[id]
+	c.sightings.mu.Unlock()
+	if !ok {
+		return false
+	}
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+		return seen.dead
+	default:
+		return false
+	}
+}

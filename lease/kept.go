@@ -1,0 +1,122 @@
+package lease
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/dynalock/dynalock/kv"
+)
+
+// MaxNoteSize bounds a key's note, in bytes.
+const MaxNoteSize = 1 << 10
+
+// Keep makes key keep value, at most MaxValueSize bytes, while nobody holds it:
+// the next acquire finds it. A key that is held or keeps a value already stays as
+// it is. It returns the key as it stands, and needs no session. It costs one
+// write.
+//
+// On failure the key may keep the value all the same, or come to do so yet, if
+// the error matches kv.ErrUncertain.
+func (c *Client) Keep(ctx context.Context, key string, value []byte) (*Holder, error) {
+	if err := errors.Join(checkKey(key), checkValue("Keep", value)); err != nil {
+		return nil, err
+	}
+	record := leaseRecord{Format: format, Keep: true, Value: bytes.Clone(value)}
+	pair, err := c.store.AtomicPut(ctx, leasePrefix+key, record.options(nil, c.attempts)...)
+	switch current, _ := currentPair(err); {
+	case err == nil:
+		h := (&found{pair: pair, record: &record}).holder(key)
+		return &h, nil
+	case current != nil:
+		return holderOf(current)
+	}
+	return nil, fmt.Errorf("lease: keeping a value for %q: %w", key, err)
+}
+
+// Annotate writes a note of at most MaxNoteSize bytes to a key that keeps its
+// value, for all who look at it. nil: none. The key's holder, if there is one,
+// goes on, and none of its writes undoes the note. h is the key as it was read.
+// It costs one write.
+//
+// An error that matches ErrChanged: the row is another one by now. The note is
+// not written, unless by an earlier attempt whose outcome was unknown: read it
+// again. Any other error: see kv.ErrUncertain.
+func (c *Client) Annotate(ctx context.Context, h *Holder, note []byte) error {
+	if err := checkKept("Annotate", h); err != nil {
+		return err
+	}
+	if len(note) > MaxNoteSize {
+		return fmt.Errorf("lease: Annotate: a note of %d bytes, want at most %d: %w", len(note), MaxNoteSize, ErrInvalid)
+	}
+	record := *h.row.record
+	record.Note = bytes.Clone(note)
+	if h.Held() {
+		record.Token = h.Token // it stays what it is, though the version rises
+	}
+	return c.rewrite(ctx, "annotating", h, record)
+}
+
+// Replace replaces the value that a key keeps while nobody holds it, at most
+// MaxValueSize bytes. h is the key as it was read. It costs one write. Its errors
+// are those of Annotate. If somebody holds the key, the error matches ErrHeld.
+func (c *Client) Replace(ctx context.Context, h *Holder, value []byte) error {
+	if err := errors.Join(checkKept("Replace", h), checkValue("Replace", value)); err != nil {
+		return err
+	}
+	if h.Held() {
+		return &HeldError{Holder: *h}
+	}
+	record := *h.row.record
+	record.Value = bytes.Clone(value)
+	return c.rewrite(ctx, "replacing the value of", h, record)
+}
+
+// rewrite writes a row over the one that h shows.
+func (c *Client) rewrite(ctx context.Context, doing string, h *Holder, record leaseRecord) error {
+	previous := h.row.pair
+	_, err := c.store.AtomicPut(ctx, previous.Key, record.options(previous, c.attempts)...)
+	return explainChange(err, doing, h)
+}
+
+// Discard removes a key with the value that it keeps. h is the key as it was
+// read. It costs one write, and what Dead costs if the row names a holder. Its
+// errors are those of Annotate. If the holder is alive, the error matches
+// ErrHeld.
+func (c *Client) Discard(ctx context.Context, h *Holder) error {
+	if err := checkKept("Discard", h); err != nil {
+		return err
+	}
+	if h.Held() {
+		switch dead, err := c.Dead(ctx, h.Session); {
+		case err != nil:
+			return fmt.Errorf("lease: asking after the holder of %q: %w", h.Key, err)
+		case !dead:
+			return &HeldError{Holder: *h}
+		}
+	}
+	previous := h.row.pair
+	err := c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)
+	return explainChange(err, "discarding", h)
+}
+
+// explainChange makes a conflict of a write over the row of h one of ErrChanged.
+func explainChange(err error, doing string, h *Holder) error {
+	if err == nil {
+		return nil
+	}
+	if _, conflict := currentPair(err); conflict || errors.Is(err, kv.ErrKeyNotFound) {
+		return fmt.Errorf("lease: %s %q: %w: %w", doing, h.Key, ErrChanged, err)
+	}
+	return fmt.Errorf("lease: %s %q: %w", doing, h.Key, err)
+}
+
+// checkKept refuses a holder of a key that keeps no value.
+func checkKept(what string, h *Holder) error {
+	if h == nil || h.row == nil || !h.Kept {
+		return fmt.Errorf("lease: %s: want a key that keeps its value, "+
+			"as Holder, Keys, Inspect or Keep returned it: %w", what, ErrInvalid)
+	}
+	return nil
+}

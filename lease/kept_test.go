@@ -1,0 +1,281 @@
+package lease_test
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestKeepMakesAKeyThatTheNextAcquireFinds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, link := w.client("a")
+		h, err := c.Keep(t.Context(), "key", []byte("begin"))
+		require.NoError(t, err)
+		require.False(t, h.Held())
+		require.True(t, h.Kept)
+		require.Equal(t, []byte("begin"), h.Value)
+		require.NotZero(t, h.Version)
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "no session")
+
+		again, err := c.Keep(t.Context(), "key", []byte("other"))
+		require.NoError(t, err)
+		require.Equal(t, []byte("begin"), again.Value, "it stays as it is")
+		require.Equal(t, h.Version, again.Version)
+
+		l := w.acquire(c, "key")
+		require.Equal(t, []byte("begin"), l.Value())
+		held, err := c.Keep(t.Context(), "key", nil)
+		require.NoError(t, err)
+		require.Equal(t, "a", held.Owner)
+		require.True(t, l.Held())
+	})
+}
+
+func TestFromBeginsWithTheRowThatWasRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, link := w.client("a")
+		h, err := c.Keep(t.Context(), "key", []byte("v"))
+		require.NoError(t, err)
+		require.NoError(t, w.acquire(c, "other").Release(t.Context()))
+		link.take()
+
+		l, err := c.TryAcquire(t.Context(), "key", lease.From(h))
+		require.NoError(t, err)
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "without From it takes two")
+		require.Greater(t, l.Token(), h.Version)
+		require.Equal(t, []byte("v"), l.Value())
+
+		b, _ := w.client("b")
+		var held *lease.HeldError
+		_, err = b.TryAcquire(t.Context(), "key", lease.From(h))
+		require.ErrorAs(t, err, &held, "h is old: the row in its place decides")
+		require.Equal(t, "a", held.Holder.Owner)
+
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := b.Acquire(context.Background(), "key", lease.From(&held.Holder))
+			waiting <- err
+		}()
+		time.Sleep(3 * time.Second)
+		require.NoError(t, l.Release(t.Context()))
+		require.NoError(t, <-waiting)
+	})
+}
+
+func TestFromNeverMakesTheRow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		h, err := a.Keep(t.Context(), "key", nil)
+		require.NoError(t, err)
+		require.NoError(t, a.Discard(t.Context(), h))
+		for name, acquire := range map[string]func() (*lease.Lease, error){
+			"TryAcquire": func() (*lease.Lease, error) { return a.TryAcquire(t.Context(), "key", lease.From(h)) },
+			"Acquire":    func() (*lease.Lease, error) { return a.Acquire(t.Context(), "key", lease.From(h)) },
+		} {
+			_, err = acquire()
+			require.ErrorIs(t, err, lease.ErrChanged, name)
+			require.Empty(t, w.rows("lease/"), name)
+		}
+
+		h, err = a.Keep(t.Context(), "key", nil)
+		require.NoError(t, err)
+		l := w.acquire(a, "key")
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := b.Acquire(context.Background(), "key", lease.From(h))
+			waiting <- err
+		}()
+		time.Sleep(2 * time.Second)
+		require.NoError(t, w.store.Delete(t.Context(), "lease/key")) // by hand
+		require.ErrorIs(t, <-waiting, lease.ErrChanged)
+		require.Empty(t, w.rows("lease/"))
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+	})
+}
+
+func TestFromRefusesAnotherNote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		h, err := a.Keep(t.Context(), "key", nil)
+		require.NoError(t, err)
+		l, err := a.TryAcquire(t.Context(), "key", lease.From(h))
+		require.NoError(t, err)
+		waiting := make(chan error, 1)
+		go func() {
+			_, err := b.Acquire(context.Background(), "key", lease.From(h))
+			waiting <- err
+		}()
+		time.Sleep(2 * time.Second)
+		held, err := b.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		require.NoError(t, b.Annotate(t.Context(), held, []byte("paused")))
+		require.ErrorIs(t, <-waiting, lease.ErrChanged, "who waits learns of it at its next poll")
+		require.True(t, l.Held())
+		require.NoError(t, l.Release(t.Context()))
+		_, err = b.TryAcquire(t.Context(), "key", lease.From(h))
+		require.ErrorIs(t, err, lease.ErrChanged)
+		now, err := b.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		_, err = b.TryAcquire(t.Context(), "key", lease.From(now))
+		require.NoError(t, err)
+	})
+}
+
+func TestR19NoteOutlivesWhatItsHolderWrites(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		note := func(text string) {
+			h, err := b.Holder(t.Context(), "key")
+			require.NoError(t, err)
+			require.NoError(t, b.Annotate(t.Context(), h, []byte(text)))
+		}
+		requireNote := func(text string) *lease.Holder {
+			h, err := b.Holder(t.Context(), "key")
+			require.NoError(t, err)
+			require.Equal(t, text, string(h.Note))
+			return h
+		}
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
+		require.NoError(t, err)
+		note("one")
+		require.True(t, l.Held())
+		h := requireNote("one")
+		require.Equal(t, l.Token(), h.Token, "the acquisition is the same")
+		require.NoError(t, l.Update(t.Context(), []byte("checkpoint")))
+		requireNote("one")
+		note("two")
+		require.NoError(t, l.ReleaseWith(t.Context(), []byte("last")))
+		h = requireNote("two")
+		require.False(t, h.Held())
+		require.Equal(t, "last", string(h.Value))
+		next := w.acquire(b, "key")
+		require.Greater(t, next.Token(), l.Token())
+		requireNote("two")
+		require.NoError(t, next.Release(t.Context()))
+		note("")
+		requireNote("")
+	})
+}
+
+func TestChangesOfAKeptKeyNameWhatTheyNeed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		h, err := a.Keep(t.Context(), "key", []byte("v"))
+		require.NoError(t, err)
+
+		require.NoError(t, a.Replace(t.Context(), h, []byte("w")))
+		for name, change := range map[string]func() error{
+			"Replace":  func() error { return a.Replace(t.Context(), h, nil) },
+			"Annotate": func() error { return a.Annotate(t.Context(), h, nil) },
+			"Discard":  func() error { return a.Discard(t.Context(), h) },
+		} {
+			require.ErrorIs(t, change(), lease.ErrChanged, name)
+		}
+		l := w.acquire(a, "key")
+		require.Equal(t, "w", string(l.Value()))
+		held, err := a.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		require.ErrorIs(t, a.Replace(t.Context(), held, nil), lease.ErrHeld)
+		b, _ := w.client("b")
+		require.ErrorIs(t, b.Discard(t.Context(), held), lease.ErrHeld)
+		require.True(t, l.Held())
+
+		plain := w.acquire(a, "plain")
+		plainHolder, err := a.Holder(t.Context(), "plain")
+		require.NoError(t, err)
+		nothing, err := a.Holder(t.Context(), "nothing")
+		require.NoError(t, err)
+		require.Zero(t, nothing.Version)
+		for _, h := range []*lease.Holder{nil, {Key: "key", Kept: true}, plainHolder, nothing} {
+			require.ErrorIs(t, a.Replace(t.Context(), h, nil), lease.ErrInvalid)
+			require.ErrorIs(t, a.Annotate(t.Context(), h, nil), lease.ErrInvalid)
+			require.ErrorIs(t, a.Discard(t.Context(), h), lease.ErrInvalid)
+		}
+		require.NoError(t, plain.Release(t.Context()))
+		require.ErrorContains(t, a.Annotate(t.Context(), held, bytes.Repeat([]byte("x"), lease.MaxNoteSize+1)), "1024")
+		_, err = a.Keep(t.Context(), "", nil)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+		_, err = a.Keep(t.Context(), "big", make([]byte, lease.MaxValueSize+1))
+		require.ErrorIs(t, err, lease.ErrInvalid)
+		for _, from := range []lease.AcquireOption{lease.From(nil), lease.From(nothing), lease.From(held)} {
+			_, err = a.TryAcquire(t.Context(), "other", from)
+			require.ErrorIs(t, err, lease.ErrInvalid)
+		}
+	})
+}
+
+func TestDiscardTakesTheKeyOfADeadHolder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		_, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
+		require.NoError(t, err)
+		link.setCut(true)
+		h, err := b.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		require.ErrorIs(t, b.Discard(t.Context(), h), lease.ErrHeld, "it was not watched yet")
+		require.Eventually(t, func() bool { return b.Discard(t.Context(), h) == nil }, 2*patience, time.Second)
+		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestWhatAHolderShowsIsTheCallers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, _ := w.client("a")
+		value := []byte("value")
+		h, err := c.Keep(t.Context(), "key", value)
+		require.NoError(t, err)
+		copy(value, "XXXXX")
+		copy(h.Value, "YYYYY")
+		l, err := c.TryAcquire(t.Context(), "key", lease.From(h))
+		require.NoError(t, err)
+		require.Equal(t, "value", string(l.Value()))
+	})
+}
+
+func TestKeysListsWhatIsHeldAndWhatIsKept(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, _ := w.client("a")
+		_, err := c.Keep(t.Context(), "p/kept", []byte("v"))
+		require.NoError(t, err)
+		w.acquire(c, "p/held")
+		w.acquire(c, "q")
+		var keys []string
+		for h, err := range c.Keys(t.Context(), "p/", kv.EventuallyConsistent()) {
+			require.NoError(t, err)
+			require.NotZero(t, h.Version)
+			require.Equal(t, h.Key == "p/kept", h.Kept)
+			require.Equal(t, h.Key == "p/held", h.Held())
+			keys = append(keys, h.Key)
+		}
+		require.Equal(t, []string{"p/held", "p/kept"}, keys)
+	})
+}

@@ -1,0 +1,202 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// claim is one partition that a member tries to get, has, or gives back. It lives
+// in a goroutine of its own, and ends with it.
+type claim struct {
+	member *member
+	name   string
+	// currentOwner is the live session that it waits for until it has a lease, ""
+	// if there is none.
+	currentOwner string
+	// trying ends when the partition is not wanted any more before it was got.
+	trying context.Context
+	cancel context.CancelFunc
+	// drained is closed when it has to be given back.
+	drained chan struct{}
+	// version is that of the row as it was listed, or before it was given back.
+	version uint64
+
+	// The rest is guarded by member.mu. lease is nil until it was got, at began.
+	lease *lease.Lease
+	began clock.Reading
+	// draining: it has to be given back. moving: to keep the load even.
+	draining, moving bool
+	// work is the latest call of the handler, nil before the first. timedOut: the
+	// handler should have stopped by now.
+	work     *Work
+	timedOut bool
+	// unknown is the value that a Save of unknown outcome may have written, nil if
+	// the last one's is known.
+	unknown []byte
+	// limit is the timer of WithDrainTimeout, nil until it runs.
+	limit clock.Timer
+}
+
+// claim starts a claim. The caller holds m.mu.
+func (m *member) claim(r *row, owner string) {
+	c := &claim{member: m, name: r.name, currentOwner: owner, drained: make(chan struct{}), version: r.Version}
+	c.trying, c.cancel = context.WithCancel(m.values)
+	m.claims[r.name] = c
+	m.wait.Go(func() { c.live(r) })
+}
+
+// drain asks the claim to end. The caller holds member.mu.
+func (c *claim) drain(moving bool) {
+	c.moving = c.moving || moving
+	if !c.draining {
+		c.draining = true
+		c.cancel()
+		close(c.drained)
+		if c.lease != nil {
+			c.limit = c.member.clock.AfterFunc(c.member.drainTimeout, c.force)
+		}
+	}
+}
+
+// live gets the partition, works on it and gives it back. Whatever ends it, a
+// handler that calls runtime.Goexit included, it ends in order.
+func (c *claim) live(r *row) {
+	m := c.member
+	finished := false
+	defer func() {
+		m.mu.Lock()
+		delete(m.claims, c.name)
+		if c.limit != nil {
+			c.limit.Stop()
+		}
+		m.released[c.name] = release{m.clock.Now(), c.version}
+		if finished {
+			m.finished, m.idleRounds = true, 1
+		}
+		m.mu.Unlock()
+		c.cancel()
+		select {
+		case m.changed <- struct{}{}:
+		default:
+		}
+	}()
+	l, err := c.acquire(r)
+	if err != nil {
+		if c.trying.Err() == nil && !errors.Is(err, lease.ErrChanged) && !errors.Is(err, lease.ErrHeld) {
+			m.report(slog.LevelWarn, "a partition cannot be had", "partition", c.name, "error", err)
+		}
+		return
+	}
+	defer func() { c.release(l, finished) }()
+	m.mu.Lock()
+	c.lease, c.began = l, m.clock.Now()
+	m.mu.Unlock()
+	finished = c.workOn(l)
+}
+
+// acquire gets the partition's lease. If its owner is alive it waits, else it
+// tries once. It never makes the row, so that a partition that was removed does
+// not come back.
+func (c *claim) acquire(r *row) (*lease.Lease, error) {
+	m := c.member
+	if c.currentOwner != "" {
+		return m.client.Acquire(c.trying, r.Key, lease.From(r.Holder))
+	}
+	done, err := m.slots.take(c.trying)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return m.client.TryAcquire(c.trying, r.Key, lease.From(r.Holder))
+}
+
+// release gives the lease back, saying that the partition is done if it is, which
+// Close waits for. What is not known goes on in the background, until Close. A
+// lost lease cannot say so any more. Then the log is all that tells.
+func (c *claim) release(l *lease.Lease, finished bool) {
+	m := c.member
+	c.version = l.Version()
+	done, _ := m.slots.take(m.values) // which have no end
+	defer done()
+	if !finished {
+		if err := l.Release(m.values); err != nil && !errors.Is(err, lease.ErrLost) {
+			m.report(slog.LevelWarn, "a partition is given back later", "partition", c.name, "error", err)
+		}
+		return
+	}
+	s, checkpoint, err := decodeState(c.value(l))
+	if err == nil {
+		s.Done = true
+		err = l.ReleaseWith(m.values, s.encode(checkpoint))
+	}
+	if err != nil {
+		m.tell(m.values, slog.LevelWarn, "a partition that was done may be worked on again", "partition", c.name, "error", err)
+	}
+}
+
+// value is what the handler has last tried to leave.
+func (c *claim) value(l *lease.Lease) []byte {
+	c.member.mu.Lock()
+	defer c.member.mu.Unlock()
+	if c.unknown != nil {
+		return c.unknown
+	}
+	return l.Value()
+}
+
+// workOn calls the handler until it gives the partition up, or finishes it, or has
+// to stop.
+func (c *claim) workOn(l *lease.Lease) (finished bool) {
+	m := c.member
+	if s, _, err := decodeState(l.Value()); err != nil || s.Done {
+		return false // the listing was old
+	}
+	pauses := retry.PausesBetween(m.clock, time.Second, time.Minute)
+	for l.Held() && !c.drains() {
+		began := m.clock.Now()
+		err := c.call(l)
+		switch {
+		case errors.Is(err, ErrDone):
+			return true
+		case err == nil:
+			return false
+		case !l.Held(), c.drains():
+			m.report(slog.LevelDebug, "a handler stopped", "partition", c.name, "error", err)
+			return false
+		}
+		if m.clock.Now().MonotonicSince(began) > time.Minute {
+			pauses.Reset()
+		}
+		pause := pauses.NextBackOff()
+		c.failed(EventFailed, l, err, "again", pause)
+		c.sleep(l, pause)
+	}
+	return false
+}
+
+// drains reports whether the claim was asked to end.
+func (c *claim) drains() bool {
+	select {
+	case <-c.drained:
+		return true
+	default:
+		return false
+	}
+}
+
+// sleep waits for d, or until the partition is lost or has to be given back.
+func (c *claim) sleep(l *lease.Lease, d time.Duration) {
+	t := c.member.clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C():
+	case <-c.drained:
+	case <-l.Context().Done():
+	}
+}

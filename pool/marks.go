@@ -1,0 +1,121 @@
+package pool
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/dynalock/dynalock/lease"
+)
+
+// format is the only format of a partition's value and note there is so far.
+const format = 1
+
+// state is what a partition's holder says of it. It is the head of the key's
+// value: a line of JSON. The rest is the checkpoint.
+type state struct {
+	Format int `json:"f"`
+	// Done: finished for good.
+	Done bool `json:"done,omitempty"`
+	// Saved is when the checkpoint was written, by its writer's wall clock, for
+	// people only. Zero: there is none.
+	Saved time.Time `json:"saved_at,omitzero"`
+}
+
+// maxHead bounds the head of a value, in bytes.
+const maxHead = 256
+
+// encode is the value of a partition.
+func (s state) encode(checkpoint []byte) []byte {
+	s.Format = format
+	head, _ := json.Marshal(s) // which cannot fail
+	return append(append(head, '\n'), checkpoint...)
+}
+
+// decodeState reads the value of a partition. checkpoint is nil if there is none.
+func decodeState(value []byte) (s state, checkpoint []byte, err error) {
+	head, rest, ok := bytes.Cut(value, []byte("\n"))
+	if !ok || json.Unmarshal(head, &s) != nil {
+		return s, nil, fmt.Errorf("its value is not a partition's")
+	}
+	if s.Format != format {
+		return s, nil, fmt.Errorf("a partition of format %d, this version knows %d", s.Format, format)
+	}
+	if s.Saved.IsZero() {
+		return s, nil, nil
+	}
+	return s, rest, nil
+}
+
+// marks are what operators say of a partition. They are the key's note, none if
+// nothing is said.
+type marks struct {
+	Format int `json:"f"`
+	// Paused: nobody is to work on it. Removed: nor ever again, and the row is
+	// about to go.
+	Paused  bool `json:"paused,omitempty"`
+	Removed bool `json:"removed,omitempty"`
+	// Weight is what it counts for in balancing, 0: 1.
+	Weight int `json:"weight,omitempty"`
+}
+
+func (m marks) weight() int { return max(1, m.Weight) }
+
+// encode is the note of a partition.
+func (m marks) encode() []byte {
+	if m.Weight == 1 {
+		m.Weight = 0
+	}
+	if m == (marks{Format: m.Format}) {
+		return nil
+	}
+	m.Format = format
+	note, _ := json.Marshal(m) // which cannot fail
+	return note
+}
+
+// decodeMarks reads the note of a partition.
+func decodeMarks(note []byte) (m marks, err error) {
+	if len(note) == 0 {
+		return marks{Format: format}, nil
+	}
+	if err := json.Unmarshal(note, &m); err != nil {
+		return m, fmt.Errorf("its note is not a partition's: %w", err)
+	}
+	if m.Format != format {
+		return m, fmt.Errorf("a note of format %d, this version knows %d", m.Format, format)
+	}
+	return m, nil
+}
+
+// row is a partition as its row was read.
+type row struct {
+	name string
+	*lease.Holder
+	state      state
+	marks      marks
+	checkpoint []byte
+}
+
+// idle reports whether nobody is to work on the partition.
+func (r *row) idle() bool { return r.state.Done || r.marks.Paused || r.marks.Removed }
+
+// decode reads a partition's row. The error matches lease.ErrFormat.
+func decode(name string, h *lease.Holder) (*row, error) {
+	r := &row{name: name, Holder: h}
+	var err error
+	if !h.Kept {
+		err = fmt.Errorf("it keeps no value")
+	}
+	if err == nil {
+		r.state, r.checkpoint, err = decodeState(h.Value)
+	}
+	if err == nil {
+		r.marks, err = decodeMarks(h.Note)
+	}
+	if err != nil {
+		return nil, &lease.FormatError{Row: "lease/" + h.Key, Problem: err.Error()}
+	}
+	return r, nil
+}

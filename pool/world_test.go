@@ -1,0 +1,222 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/memkv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// ttl is what the clients of these tests use unless they say otherwise.
+const ttl = 10 * time.Second
+
+// freshValue is the value of a partition that was just added, as JSON has it.
+const freshValue = "eyJmIjoxfQo="
+
+var errLost = errors.New("answer lost")
+
+// link is one client's way to the store: it counts calls, and fails them as it is
+// told.
+type link struct {
+	kv.Store
+
+	mu    sync.Mutex
+	calls map[string]int
+	// cut makes every call hang until its context ends.
+	cut bool
+	// intercept, if set, is called around each call.
+	intercept kv.Hook
+}
+
+func newLink(store kv.Store) *link {
+	l := &link{calls: map[string]int{}}
+	l.Store = kv.Instrument(store, l.hook)
+	return l
+}
+
+// MaxWriteDelay implements kv.WriteDelayer. A link hides the store's own watch:
+// its clients poll.
+func (l *link) MaxWriteDelay() time.Duration { return kv.MaxWriteDelay(l.Store) }
+
+func (l *link) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.mu.Lock()
+	l.calls[call.Op]++
+	cut, intercept := l.cut, l.intercept
+	l.mu.Unlock()
+	switch {
+	case cut:
+		<-ctx.Done()
+		if call.Op == "Get" {
+			return ctx.Err()
+		}
+		return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
+	case intercept != nil:
+		return intercept(ctx, call, next)
+	}
+	return next(ctx)
+}
+
+func (l *link) setCut(cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut = cut
+}
+
+func (l *link) setIntercept(hook kv.Hook) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.intercept = hook
+}
+
+// loseAnswer lets the next call of op on a key with the prefix reach the store and
+// loses its answer.
+func (l *link) loseAnswer(op, prefix string) {
+	done := false
+	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		if done || call.Op != op || !strings.HasPrefix(call.Key, prefix) {
+			return next(ctx)
+		}
+		done = true
+		if err := next(ctx); err != nil {
+			return err
+		}
+		return &kv.UncertainError{Key: call.Key, Err: errLost}
+	})
+}
+
+// take returns the calls made since it was called last.
+func (l *link) take() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	calls := l.calls
+	l.calls = map[string]int{}
+	return calls
+}
+
+// world is a store with clients on it. Use it inside a synctest bubble.
+type world struct {
+	t     *testing.T
+	store *memkv.Store
+}
+
+// newWorld makes a world that ends a test which waits for ever: heartbeats keep
+// virtual time going, so that nothing else would.
+func newWorld(t *testing.T) *world {
+	hung := time.AfterFunc(30*24*time.Hour, func() { panic(t.Name() + " waits for something that does not happen") })
+	t.Cleanup(func() { hung.Stop() })
+	return &world{t: t, store: memkv.New()}
+}
+
+// client makes a client with its own link, closed at the end of the test.
+func (w *world) client(name string, options ...lease.Option) (*lease.Client, *link) {
+	l := newLink(w.store)
+	c, err := lease.New(l, append([]lease.Option{lease.WithTTL(ttl), lease.WithOwner(name)}, options...)...)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() {
+		l.setCut(false)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = c.Close(ctx) // the test may have closed it, or left leases on purpose
+	})
+	return c, l
+}
+
+func (w *world) acquire(c *lease.Client, key string) *lease.Lease {
+	w.t.Helper()
+	l, err := c.TryAcquire(w.t.Context(), key)
+	require.NoError(w.t, err)
+	return l
+}
+
+// rows returns the keys in the store.
+func (w *world) rows(prefix string) []string {
+	pairs, err := w.store.List(context.Background(), prefix)
+	require.NoError(w.t, err)
+	keys := []string{}
+	for _, p := range pairs {
+		keys = append(keys, p.Key)
+	}
+	return keys
+}
+
+func inspect(t *testing.T, c *lease.Client, key string) *lease.Holder {
+	t.Helper()
+	h, err := c.Inspect(t.Context(), key)
+	require.NoError(t, err)
+	return h
+}
+
+func reason(t *testing.T, err error) lease.Reason {
+	t.Helper()
+	var lost *lease.LostError
+	require.ErrorAs(t, err, &lost)
+	return lost.Reason
+}
+
+// recorder is an observer that remembers.
+type recorder struct {
+	mu     sync.Mutex
+	events []lease.Event
+}
+
+func (r *recorder) observe(e lease.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, e)
+}
+
+// of returns the events of a type.
+func (r *recorder) of(want lease.EventType) (found []lease.Event) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.events {
+		if e.Type == want {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// timed counts the AfterFuncs that have neither fired nor been stopped.
+type timed struct {
+	clock.Clock
+	pending atomic.Int64
+}
+
+func (c *timed) AfterFunc(d time.Duration, f func()) clock.Timer {
+	c.pending.Add(1)
+	return &countedTimer{c.Clock.AfterFunc(d, func() { c.pending.Add(-1); f() }), c}
+}
+
+type countedTimer struct {
+	clock.Timer
+	clock *timed
+}
+
+func (t *countedTimer) Stop() bool {
+	stopped := t.Timer.Stop()
+	if stopped {
+		t.clock.pending.Add(-1)
+	}
+	return stopped
+}
+
+func (t *countedTimer) Reset(d time.Duration) bool {
+	active := t.Timer.Reset(d)
+	if !active {
+		t.clock.pending.Add(1)
+	}
+	return active
+}
