@@ -325,13 +325,32 @@ func TestPoolMemberKeepsForAsLongAsTheResidency(t *testing.T) {
 				b.await(t, time.Second/2, 2, 1)
 				began := time.Now()
 				n := w.member("1", b.handler("1"), pool.WithPlanInterval(time.Second))
-				require.NoError(t, m.SetWeight(t.Context(), 1, "00000"))
 				b.await(t, 2*time.Minute, 2, 2)
 				require.GreaterOrEqual(t, time.Since(began)+time.Second, test.stays)
 				require.LessOrEqual(t, time.Since(began), test.stays+2*interval)
 				m.leave(t)
 				n.leave(t)
 			})
+		})
+	}
+}
+
+// Without a residency a member gives at its next plan. That comes up to a tenth
+// of an interval earlier or later, so half of the time before a residency of one
+// interval would be over.
+func TestPoolMemberWithoutResidencyGivesAtItsNextPlan(t *testing.T) {
+	t.Parallel()
+	for range 10 {
+		synctest.Test(t, func(t *testing.T) {
+			w, b := newWorld(t), newLedger()
+			m := w.member("0", b.handler("0"), pool.WithMinResidency(0), pool.WithPlanInterval(interval))
+			time.Sleep(3 * time.Second) // it is not new any more, and plans once an interval
+			w.partitions(2)
+			b.await(t, 2*interval, 2, 1)
+			n := w.member("1", b.handler("1"), pool.WithPlanInterval(time.Second))
+			b.await(t, interval*11/10+2*time.Second, 2, 2)
+			m.leave(t)
+			n.leave(t)
 		})
 	}
 }
