@@ -126,7 +126,12 @@ func TestFromRefusesAnotherNote(t *testing.T) {
 		held, err := b.Holder(t.Context(), "key")
 		require.NoError(t, err)
 		require.NoError(t, b.Annotate(t.Context(), held, []byte("paused")))
-		require.ErrorIs(t, <-waiting, lease.ErrChanged, "who waits learns of it at its next poll")
+		select {
+		case err := <-waiting:
+			require.ErrorIs(t, err, lease.ErrChanged)
+		case <-time.After(5 * time.Second):
+			require.Fail(t, "who waits learns of it at its next poll")
+		}
 		require.True(t, l.Held())
 		require.NoError(t, l.Release(t.Context()))
 		_, err = b.TryAcquire(t.Context(), "key", lease.From(h))

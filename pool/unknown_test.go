@@ -217,6 +217,7 @@ func TestPoolPauseAndRemoveDoNotWaitForASessionThatCannotBeRead(t *testing.T) {
 		for what, call := range map[string]func(context.Context, ...string) error{"pause": p.Pause, "remove": p.Remove} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			require.ErrorIs(t, call(ctx, "x"), lease.ErrFormat, what)
+			require.NoError(t, ctx.Err(), "at once: %s", what)
 			cancel()
 		}
 		require.Len(t, w.rows("lease/"), 1)
