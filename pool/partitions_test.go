@@ -207,16 +207,17 @@ func TestPoolCheckpointsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.partitions(1)
+		var large error
 		m := w.member("0", func(ctx context.Context, l *pool.Work) error {
 			if err := l.Save(ctx, make([]byte, pool.MaxCheckpointSize)); err != nil {
 				return err
 			}
-			err := l.Save(ctx, make([]byte, pool.MaxCheckpointSize+1))
-			require.ErrorIs(t, err, lease.ErrInvalid)
-			require.ErrorContains(t, err, "checkpoint of")
+			large = l.Save(ctx, make([]byte, pool.MaxCheckpointSize+1))
 			return pool.ErrDone
 		})
 		require.NoError(t, <-m.ended)
+		require.ErrorIs(t, large, lease.ErrInvalid)
+		require.ErrorContains(t, large, "checkpoint of")
 		require.Len(t, m.status(t, "00000").Checkpoint, pool.MaxCheckpointSize)
 	})
 }
