@@ -123,7 +123,7 @@ func (e *Election) begin(l *lease.Lease, leave func()) *Term {
 // campaign, Run returns ctx's cause.
 //
 // Campaigns that fail are repeated after 100 ms to 5 s. Errors that waiting does not
-// mend end Run, such as lease.ErrClosed and lease.ErrFormat. A nil fn is an error
+// mend end Run, such as lease.ErrClosed and kv.ErrFormat. A nil fn is an error
 // that matches lease.ErrInvalid, before anything is sent.
 func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
 	if fn == nil {
@@ -168,7 +168,7 @@ func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
 
 // permanent reports whether err is one that campaigning again does not mend.
 func permanent(err error) bool {
-	return retry.IsPermanent(err, lease.ErrClosed, lease.ErrFormat, lease.ErrInvalid)
+	return retry.IsPermanent(err, lease.ErrClosed, lease.ErrInvalid)
 }
 
 // lead calls fn and then resigns, however fn ended. again: the leadership was lost,
@@ -213,8 +213,8 @@ func (e *Election) open() []*Term {
 // that nobody has found dead yet may be among them. It costs a listing of all
 // sessions.
 //
-// An error comes with a nil member. The error of an unreadable row matches
-// lease.ErrFormat, and the listing goes on. Any other error ends it.
+// Errors are as with lease.Client.Members. A session whose row cannot be read may
+// be a candidate.
 func (e *Election) Candidates(ctx context.Context) iter.Seq2[*lease.Member, error] {
 	return func(yield func(*lease.Member, error) bool) {
 		for m, err := range e.client.Members(ctx) {

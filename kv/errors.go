@@ -35,9 +35,9 @@ var (
 	ErrIndexNotSupported = errors.New("kv: indexes are not supported by this driver")
 	// ErrUnsupported: this method or driver cannot honour an option. Nothing was sent.
 	ErrUnsupported = errors.New("kv: not supported")
-	// ErrFormat: the store holds something under the key that no driver of this kind
-	// wrote. See FormatError.
-	ErrFormat = errors.New("kv: not a pair of this store")
+	// ErrFormat: what the store holds under the key is not understood. See
+	// FormatError.
+	ErrFormat = errors.New("kv: unknown format")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("kv: store closed")
 )
@@ -117,8 +117,9 @@ func (e *UncertainError) Unwrap() []error {
 	return []error{ErrUncertain, e.Err}
 }
 
-// FormatError says that what the store holds under a key was not written by this driver, or was
-// changed behind its back. It matches [ErrFormat].
+// FormatError says that whoever reads what the store holds under a key, a driver
+// or a package above it, does not understand it: another version or another
+// program has written it, or a person. It matches [ErrFormat].
 type FormatError struct {
 	Key string
 	// Problem names what is wrong, for a person.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -51,7 +52,7 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	r := &request{key: key, row: leasePrefix + key, began: c.clock.Now(), waits: wait}
+	r := &request{key: key, row: rows.LeasePrefix + key, began: c.clock.Now(), waits: wait}
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
@@ -108,17 +109,17 @@ var errHeldHere = errors.New("lease: held by this client")
 
 // busy says that a key is held, and what the waiter has to know.
 type busy struct {
-	*found
+	*rows.Found
 	// look is when the holder's session is worth asking about again.
 	look time.Duration
 	// err is why the session could not be asked about, nil if it is alive.
 	err error
 }
 
-func (b *busy) Error() string { return "lease: " + b.record.Owner + " holds the key" }
+func (b *busy) Error() string { return "lease: " + b.Record.Owner + " holds the key" }
 
 func (b *busy) held(key string) *HeldError {
-	return &HeldError{Holder: b.holder(key)}
+	return &HeldError{Holder: showHolder(key, b.Found)}
 }
 
 // attempt tries to get key once, and says who holds it otherwise.
@@ -144,7 +145,7 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 
 // tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *busy if the key
 // is held. seen is the row if it has just been read, else nil.
-func (c *Client) tryRow(ctx context.Context, r *request, seen *found) (*Lease, error) {
+func (c *Client) tryRow(ctx context.Context, r *request, seen *rows.Found) (*Lease, error) {
 	if err := c.beginWriting(ctx, r); err != nil {
 		return nil, err
 	}
@@ -234,14 +235,14 @@ func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session
 
 // patience slows an attempt down in which others were faster again and again. It
 // ends the attempt after a dozen rounds.
-func (c *Client) patience(ctx context.Context, key string, round int, seen *found) error {
+func (c *Client) patience(ctx context.Context, key string, round int, seen *rows.Found) error {
 	switch {
 	case round < 3:
 		return nil
 	case round > 12:
 		holder := Holder{Key: key, Owner: "others in quick succession"}
 		if seen != nil {
-			holder = seen.holder(key)
+			holder = showHolder(key, seen)
 		}
 		return &HeldError{Holder: holder}
 	}
@@ -250,29 +251,29 @@ func (c *Client) patience(ctx context.Context, key string, round int, seen *foun
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	return retry.IsPermanent(err, ErrFormat, ErrClosed, ErrChanged)
+	return retry.IsPermanent(err, ErrClosed, ErrChanged)
 }
 
 // mayTake decides whether session s may overwrite the row (R9.2). A nil error says
 // that it may. takeover: the session in the row is dead.
-func (c *Client) mayTake(ctx context.Context, s *session, row *found) (takeover bool, err error) {
-	switch row.record.Session {
+func (c *Client) mayTake(ctx context.Context, s *session, row *rows.Found) (takeover bool, err error) {
+	switch row.Record.Session {
 	case "":
 		return false, nil // unowned, it keeps its value
 	case s.id:
-		if c.covers(row.record.Acq) {
-			return false, &busy{found: row, look: c.ttl}
+		if c.covers(row.Record.Acq) {
+			return false, &busy{Found: row, look: c.ttl}
 		}
 		return false, nil // an orphan of our own
 	}
-	dead, next, err := c.isDead(ctx, row.record.Session)
+	dead, next, err := c.isDead(ctx, row.Record.Session)
 	switch {
 	case permanent(err):
 		return false, err
 	case err != nil:
-		return false, &busy{found: row, look: c.pollMin, err: err}
+		return false, &busy{Found: row, look: c.pollMin, err: err}
 	case !dead:
-		return false, &busy{found: row, look: next}
+		return false, &busy{Found: row, look: next}
 	}
 	return true, nil
 }
@@ -280,18 +281,18 @@ func (c *Client) mayTake(ctx context.Context, s *session, row *found) (takeover 
 // write sends the acquiring write on previous; nil makes it a create. It returns a
 // lease, or the row that stood in the way, or an error. Without any of them no row
 // is live any more. The resolver gets a write of unknown outcome.
-func (c *Client) write(ctx context.Context, s *session, r *request, row *found) (*Lease, *kv.KVPair, error) {
-	var old *leaseRecord
+func (c *Client) write(ctx context.Context, s *session, r *request, row *rows.Found) (*Lease, *kv.KVPair, error) {
+	var old *rows.Lease
 	var previous *kv.KVPair
 	if row != nil {
-		old, previous = row.record, row.pair
+		old, previous = row.Record, row.Pair
 	}
 	began := c.clock.Now()
 	record := r.record(c, s, old)
 	// An orphan of our own may have been taken over.
 	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken)
 	c.cover(record.Acq, nil)
-	pair, err := c.store.AtomicPut(ctx, r.row, record.options(previous, c.attempts)...)
+	pair, err := c.store.AtomicPut(ctx, r.row, record.Options(previous, c.attempts)...)
 	if err == nil {
 		return c.grant(ctx, s, r, pair, record, began), nil, nil
 	}
@@ -299,7 +300,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, row *found) 
 	if errors.Is(err, kv.ErrUncertain) {
 		c.resolve(s, r.key, record.Acq, err)
 	}
-	current, conflict := currentPair(err)
+	current, conflict := rows.CurrentPair(err)
 	if conflict || current != nil {
 		return nil, current, nil
 	}
@@ -309,7 +310,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, row *found) 
 // grant makes the lease of a row just written. If its session is not to be trusted
 // any more, it gives the row back and returns nil (R9.4).
 func (c *Client) grant(
-	ctx context.Context, s *session, r *request, pair *kv.KVPair, record leaseRecord, began clock.Reading,
+	ctx context.Context, s *session, r *request, pair *kv.KVPair, record rows.Lease, began clock.Reading,
 ) *Lease {
 	l := &Lease{
 		client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, record: record,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -111,24 +112,24 @@ func From(h *Holder) AcquireOption {
 
 // begin returns the row that an attempt begins with. Where the acquire is to find
 // one, that is the row that was seen, or else the one that it was given.
-func (r *request) begin(seen *found) (*found, error) {
+func (r *request) begin(seen *rows.Found) (*rows.Found, error) {
 	if r.from == nil {
 		return seen, nil
 	}
 	if seen == nil {
 		seen = r.from.row
 	}
-	if !bytes.Equal(seen.record.Note, r.from.Note) {
+	if !bytes.Equal(seen.Record.Note, r.from.Note) {
 		return nil, fmt.Errorf("lease: acquiring %q: it has another note: %w", r.key, ErrChanged)
 	}
 	return seen, nil
 }
 
 // inTheWay reads the row that a refused write has met, nil if there was none.
-func (r *request) inTheWay(current *kv.KVPair) (*found, error) {
+func (r *request) inTheWay(current *kv.KVPair) (*rows.Found, error) {
 	switch {
 	case current != nil:
-		return readRow(current)
+		return rows.Read(current)
 	case r.from != nil:
 		return nil, fmt.Errorf("lease: acquiring %q: its row is gone: %w", r.key, ErrChanged)
 	}
@@ -155,9 +156,9 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 
 // record is the row of an acquisition by s over old. A key without a row has a
 // nil old (R19).
-func (a *acquireSettings) record(c *Client, s *session, old *leaseRecord) leaseRecord {
-	r := leaseRecord{
-		Format: format, Session: s.id, Acq: randomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
+func (a *acquireSettings) record(c *Client, s *session, old *rows.Lease) rows.Lease {
+	r := rows.Lease{
+		Session: s.id, Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
 	}
 	if old != nil && old.Keep {

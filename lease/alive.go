@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -18,24 +19,24 @@ import (
 //
 // It costs a listing of the sessions, a strong one unless the options say
 // kv.EventuallyConsistent, and a read and a write for each that is found dead.
-// Errors are as with Holders, but with that of an unreadable row comes a Member
-// that has its Session and nothing else: it may be alive (R18).
+// Errors are as with Members: a session whose row cannot be read may be alive
+// (R18).
 func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOption) iter.Seq2[*Member, error] {
 	return func(yield func(*Member, error) bool) {
-		for pair, err := range kv.All(ctx, c.store, sessionPrefix, append(options, c.attempts)...) {
+		for pair, err := range kv.All(ctx, c.store, rows.SessionPrefix, append(options, c.attempts)...) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			id := strings.TrimPrefix(pair.Key, sessionPrefix)
-			record, err := decodeSession(pair)
+			id := strings.TrimPrefix(pair.Key, rows.SessionPrefix)
+			record, err := rows.DecodeSession(pair)
 			if err != nil {
 				if !yield(&Member{Session: id}, err) {
 					return
 				}
 				continue
 			}
-			m := record.member(pair.Key)
+			m := showMember(pair.Key, record)
 			if id != c.Session() && (group == "" || slices.Contains(record.Joined, group)) {
 				m.DeadIn = c.watchListed(ctx, id, pair, record)
 			}
@@ -48,7 +49,7 @@ func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOpti
 
 // watchListed notes a session that was listed, and asks after it if it has been
 // silent for long enough. It returns in how long that may be.
-func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, record *sessionRecord) time.Duration {
+func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, record *rows.Session) time.Duration {
 	patience := c.noticed(id, pair, record)
 	if patience <= 0 {
 		// Where it cannot be asked after, the next call asks again.
@@ -84,18 +85,18 @@ func (c *Client) Context() context.Context { return c.life.open }
 // has to stay as it is to be dead: R10's patience counts from the receipt of the
 // first read that showed its version, whatever read. That it is alive a listing
 // does not tell as a strong read does.
-func (c *Client) noticed(id string, pair *kv.KVPair, record *sessionRecord) time.Duration {
+func (c *Client) noticed(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
 	seen := c.sightings.of(id)
 	select {
 	case seen.slot <- struct{}{}:
 		defer func() { <-seen.slot }()
 	default:
-		return record.ttl() // somebody is just asking
+		return record.Lifetime() // somebody is just asking
 	}
 	now := c.clock.Now()
 	if pair.Version > seen.version {
 		seen.version, seen.first = pair.Version, now
-		seen.ttl, seen.patience = record.ttl(), record.ttl()+record.driftMargin()
+		seen.ttl, seen.patience = record.Lifetime(), record.Lifetime()+record.DriftMargin()
 	}
 	if c.longDead(record, now) {
 		return 0

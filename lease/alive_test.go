@@ -90,7 +90,7 @@ func TestR18AliveShowsASessionThatCannotBeRead(t *testing.T) {
 		failures := 0
 		for m, err := range a.Alive(t.Context(), "") {
 			if err != nil {
-				require.ErrorIs(t, err, lease.ErrFormat)
+				require.ErrorIs(t, err, kv.ErrFormat)
 				failures++
 			}
 			sessions = append(sessions, m.Session)

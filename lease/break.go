@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -76,18 +77,18 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 			return err
 		}
 	}
-	pair, err := c.store.Get(ctx, leasePrefix+h.Key, c.attempts)
+	pair, err := c.store.Get(ctx, rows.LeasePrefix+h.Key, c.attempts)
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return nil
 	case err != nil:
 		return err
 	}
-	record, err := decodeLease(pair)
+	record, err := rows.DecodeLease(pair)
 	if err != nil {
 		return err
 	}
-	if record.Session != h.Session || record.token(pair) != h.Token {
+	if record.Session != h.Session || record.TokenIn(pair) != h.Token {
 		return nil
 	}
 	_, err = c.free(ctx, &row{key: h.Key, row: pair.Key, acq: record.Acq, version: pair.Version, record: *record})
@@ -99,7 +100,7 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 // seen the entry, 0 if the session is dead.
 func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patience time.Duration, err error) {
 	err = c.untilKnown(ctx, func() error {
-		pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
+		pair, err := c.store.Get(ctx, rows.SessionPrefix+session, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
 			patience = 0
@@ -109,17 +110,17 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		case err != nil:
 			return err
 		}
-		record, err := decodeSession(pair)
+		record, err := rows.DecodeSession(pair)
 		if err != nil {
 			return retry.Stop(err)
 		}
-		patience = record.ttl() + record.driftMargin()
+		patience = record.Lifetime() + record.DriftMargin()
 		if slices.Contains(record.Revoked, entry) {
 			return nil // another operator's
 		}
 		record.Revoked = append(record.Revoked, entry)
-		_, err = c.store.AtomicPut(ctx, pair.Key, c.sessionOptions(*record, pair)...)
-		if _, conflict := currentPair(err); conflict {
+		_, err = c.store.AtomicPut(ctx, pair.Key, record.Options(pair, c.attempts)...)
+		if _, conflict := rows.CurrentPair(err); conflict {
 			return retry.ErrAgain
 		}
 		if permanent(err) {
@@ -143,14 +144,14 @@ func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patien
 		if err := clock.Sleep(ctx, c.clock, min(left, max(waited/10, c.pollMin), max(c.pollMax, c.pollMin))); err != nil {
 			return err
 		}
-		pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
+		pair, err := c.store.Get(ctx, rows.SessionPrefix+session, c.attempts)
 		if errors.Is(err, kv.ErrKeyNotFound) {
 			return nil
 		}
 		if err != nil {
 			continue // patience is enough
 		}
-		record, err := decodeSession(pair)
+		record, err := rows.DecodeSession(pair)
 		if err == nil && !slices.Contains(record.Revoked, entry) {
 			return nil
 		}

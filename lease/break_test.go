@@ -60,7 +60,7 @@ func TestInspectDoesNotTakeAHolderForDeadWhoseSessionCannotBeRead(t *testing.T) 
 		link.setIntercept(nil)
 		require.NoError(t, w.store.Put(t.Context(), w.rows("session/")[0], kv.WithString("?")))
 		_, err = b.Inspect(t.Context(), "key")
-		require.ErrorIs(t, err, lease.ErrFormat)
+		require.ErrorIs(t, err, kv.ErrFormat)
 	})
 }
 
@@ -83,7 +83,7 @@ func TestHoldersAndMembersListWhatThereIs(t *testing.T) {
 		bad := 0
 		for h, err := range b.Holders(t.Context(), "jobs/") {
 			if err != nil {
-				require.ErrorIs(t, err, lease.ErrFormat)
+				require.ErrorIs(t, err, kv.ErrFormat)
 				bad++
 				continue
 			}

@@ -105,7 +105,7 @@
 //	                           Backward, or a contender's: nothing.
 //	the session row is edited  The session ends at the next heartbeat. Its leases
 //	                           are lost.
-//	a row is of another format [ErrFormat]: it is left alone.
+//	a row is of another format [kv.ErrFormat]: it is left alone.
 //
 // # What you must do
 //

@@ -87,9 +87,9 @@ func TestR12RowWithoutRenewedAtIsNotLongDead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		b, _ := w.client("b", lease.WithMaxClockSkew(time.Second))
-		_, err := w.store.AtomicPut(t.Context(), "session/x", kv.WithString(`{"f":1,"ttl_ms":10000,"beat":"00"}`))
+		_, err := w.store.AtomicPut(t.Context(), "session/x", kv.WithString(`{"f":2,"ttl_ms":10000,"nonce":"00"}`))
 		require.NoError(t, err)
-		_, err = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
+		_, err = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
 		require.NoError(t, err)
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.Error(t, err)
@@ -184,7 +184,7 @@ func TestCloseInterruptsATryAcquireThatHangs(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
-		_, _ = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
+		_, _ = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
 		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				<-ctx.Done()

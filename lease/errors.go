@@ -6,7 +6,9 @@ import (
 )
 
 // Errors that this package returns, to be tested with errors.Is. Errors of the
-// store come through wrapped.
+// store come through wrapped. A row that this version of the package does not
+// understand is a *kv.FormatError. Such a row is never taken, killed or thought
+// dead (R18).
 var (
 	// ErrHeld: another acquisition has the key. See HeldError.
 	ErrHeld = errors.New("lease: held")
@@ -16,9 +18,6 @@ var (
 	ErrNotHeld = errors.New("lease: not held")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("lease: client closed")
-	// ErrFormat: this version of the package does not understand a row of the
-	// store. See FormatError.
-	ErrFormat = errors.New("lease: unknown row format")
 	// ErrChanged: the row of a key is not any more what it was when it was read.
 	// Nothing was written.
 	ErrChanged = errors.New("lease: changed since it was read")
@@ -91,19 +90,3 @@ func (e *LostError) Unwrap() error {
 	}
 	return ErrLost
 }
-
-// FormatError names a row that this version of the package does not understand.
-// Such a row is never taken, killed or thought dead (R18). It matches
-// [ErrFormat].
-type FormatError struct {
-	// Row is the key of the row in the store.
-	Row string
-	// Problem says what is wrong with it.
-	Problem string
-}
-
-// Error implements error.
-func (e *FormatError) Error() string { return fmt.Sprintf("lease: row %q: %s", e.Row, e.Problem) }
-
-// Unwrap returns ErrFormat.
-func (e *FormatError) Unwrap() error { return ErrFormat }

@@ -119,7 +119,7 @@ func TestR2ForeignSessionRowEndsTheSession(t *testing.T) {
 		"cloned": func(w *world, row string) {
 			pair, err := w.store.Get(w.t.Context(), row)
 			require.NoError(w.t, err)
-			value := strings.Replace(pair.String(), `"beat":"`, `"beat":"00`, 1)
+			value := strings.Replace(pair.String(), `"nonce":"`, `"nonce":"00`, 1)
 			require.NoError(w.t, w.store.Put(w.t.Context(), row, kv.WithString(value)))
 		},
 		"garbage": func(w *world, row string) { require.NoError(w.t, w.store.Put(w.t.Context(), row, kv.WithString("?"))) },
@@ -381,10 +381,10 @@ func TestR18ForeignRowsAreLeftAlone(t *testing.T) {
 		c, _ := w.client("a")
 		for row, value := range map[string]string{
 			"lease/text":    "hello",
-			"lease/newer":   `{"f":2,"session":"x","acq":"y"}`,
-			"lease/neither": `{"f":1}`,
-			"lease/ttl":     `{"f":1,"session":"short","acq":"y"}`,
-			"session/short": `{"f":1,"ttl_ms":10}`,
+			"lease/newer":   `{"f":9,"session":"x","acq":"y"}`,
+			"lease/neither": `{"f":2}`,
+			"lease/ttl":     `{"f":2,"session":"short","acq":"y"}`,
+			"session/short": `{"f":2,"ttl_ms":10}`,
 		} {
 			require.NoError(t, w.store.Put(t.Context(), row, kv.WithString(value)))
 		}
@@ -392,9 +392,9 @@ func TestR18ForeignRowsAreLeftAlone(t *testing.T) {
 		for _, key := range []string{"text", "newer", "neither", "ttl"} {
 			for range 2 {
 				_, err := c.TryAcquire(t.Context(), key)
-				require.ErrorIs(t, err, lease.ErrFormat, key)
+				require.ErrorIs(t, err, kv.ErrFormat, key)
 				_, err = c.Acquire(t.Context(), key)
-				require.ErrorIs(t, err, lease.ErrFormat, key)
+				require.ErrorIs(t, err, kv.ErrFormat, key)
 				time.Sleep(2 * ttl)
 			}
 		}
@@ -407,13 +407,13 @@ func TestR19TakeoverOfAKeepRowKeepsItsValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		c, _ := w.client("a")
-		require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(`{"f":1,"keep":true,"value":"Y2hlY2twb2ludA=="}`)))
+		require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(`{"f":2,"keep":true,"value":"Y2hlY2twb2ludA=="}`)))
 		for range 2 {
 			l := w.acquire(c, "key")
 			require.NoError(t, l.Release(t.Context()))
 			pair, err := w.store.Get(t.Context(), "lease/key")
 			require.NoError(t, err)
-			require.JSONEq(t, `{"f":1,"keep":true,"value":"Y2hlY2twb2ludA=="}`, pair.String())
+			require.JSONEq(t, `{"f":2,"keep":true,"value":"Y2hlY2twb2ludA=="}`, pair.String())
 		}
 	})
 }

@@ -178,7 +178,7 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 	record := w.record(c, s, &old)
 	c.cover(record.Acq, nil)
 	previous := r.pair()
-	pair, err := c.store.AtomicPut(ctx, previous.Key, record.options(previous, c.attempts)...)
+	pair, err := c.store.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
 	if err != nil {
 		c.uncover(record.Acq)
 		if errors.Is(err, kv.ErrUncertain) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -115,11 +116,11 @@ func (s *session) renew() (again bool, err error) {
 		return false, lost // a heartbeat now would only make others wait
 	}
 	c := s.client
-	beat := randomID(8)
+	beat := rows.RandomID(8)
 	joined, joinings := c.groups()
 	s.mu.Lock()
 	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
-	s.record.Beat, s.record.RenewedAt, s.record.Joined = beat, t0.Wall, joined
+	s.record.Nonce, s.record.RenewedAt, s.record.Joined = beat, t0.Wall, joined
 	record, previous := s.record, s.pair
 	record.Revoked = s.unreceiptedLocked(t0)
 	s.unresolved = append(s.unresolved, beat)
@@ -128,12 +129,12 @@ func (s *session) renew() (again bool, err error) {
 
 	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
 	defer cancel()
-	pair, err := c.heartbeats.AtomicPut(ctx, previous.Key, c.sessionOptions(record, previous)...)
+	pair, err := c.heartbeats.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
 	if err == nil {
 		s.acknowledge(pair, record, joinings, t0)
 		return false, nil
 	}
-	current, conflict := currentPair(err)
+	current, conflict := rows.CurrentPair(err)
 	switch {
 	case current != nil && s.adopt(current):
 		return true, nil
@@ -145,7 +146,7 @@ func (s *session) renew() (again bool, err error) {
 
 // acknowledge extends the trust by a heartbeat that is known to be applied, unless
 // the old deadline has passed meanwhile (H21).
-func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings uint64, t0 clock.Reading) {
+func (s *session) acknowledge(pair *kv.KVPair, record rows.Session, joinings uint64, t0 clock.Reading) {
 	if s.err() != nil {
 		return
 	}
@@ -154,7 +155,7 @@ func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings ui
 	if s.lost != nil || s.remainingLocked() <= 0 {
 		return // the timer or the next question latches it
 	}
-	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Beat, nil
+	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Nonce, nil
 	s.record.Revoked, s.joinings, s.failure = record.Revoked, joinings, nil
 	close(s.news)
 	s.news = make(chan struct{})
@@ -164,12 +165,12 @@ func (s *session) acknowledge(pair *kv.KVPair, record sessionRecord, joinings ui
 // has written (R2). It reports whether current is such a row. Any other row is not
 // ours: it is a clone's, a restored table's, or was edited.
 func (s *session) adopt(current *kv.KVPair) bool {
-	record, err := decodeSession(current)
+	record, err := rows.DecodeSession(current)
 	if err != nil {
 		return false
 	}
 	s.mu.Lock()
-	if current.Version <= s.pair.Version || (record.Beat != s.acked && !slices.Contains(s.unresolved, record.Beat)) {
+	if current.Version <= s.pair.Version || (record.Nonce != s.acked && !slices.Contains(s.unresolved, record.Nonce)) {
 		s.mu.Unlock()
 		return false
 	}

@@ -115,7 +115,7 @@ func TestR2RowThatAnUncertainAnswerShows(t *testing.T) {
 					row, err := w.store.Get(ctx, call.Key)
 					require.NoError(t, err)
 					if foreign {
-						value := strings.Replace(row.String(), `"beat":"`, `"beat":"00`, 1)
+						value := strings.Replace(row.String(), `"nonce":"`, `"nonce":"00`, 1)
 						row = kv.NewPair(row.Key, row.Version+1, []byte(value), time.Time{}, nil)
 					}
 					return &kv.UncertainError{Key: call.Key, Current: row, Err: errLost}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -42,7 +43,7 @@ type Holder struct {
 	// gets the key. HeldError and the listings leave it out.
 	Member *Member
 
-	row *found // nil: there is none
+	row *rows.Found // nil: there is none
 }
 
 // Held reports whether anybody held the key.
@@ -71,14 +72,14 @@ type Member struct {
 	DeadIn time.Duration
 }
 
-// holder is what the row of key says.
-func (f *found) holder(key string) Holder {
-	r := f.record
+// showHolder is what the row of key says.
+func showHolder(key string, f *rows.Found) Holder {
+	r := f.Record
 	h := Holder{
-		Key: key, Value: bytes.Clone(r.Value), Kept: r.Keep, Note: bytes.Clone(r.Note), Version: f.pair.Version, row: f,
+		Key: key, Value: bytes.Clone(r.Value), Kept: r.Keep, Note: bytes.Clone(r.Note), Version: f.Pair.Version, row: f,
 	}
 	if r.Session != "" {
-		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.token(f.pair), r.Session, r.Acquired
+		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.TokenIn(f.Pair), r.Session, r.Acquired
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
 	}
 	return h
@@ -90,21 +91,22 @@ func (l *Lease) holder() Holder {
 	defer l.mu.Unlock()
 	record := l.record
 	record.Token = l.token
-	f := &found{pair: kv.NewPair(l.row, l.version, nil, time.Time{}, nil), record: &record}
-	return f.holder(l.key)
+	f := &rows.Found{Pair: kv.NewPair(l.row, l.version, nil, time.Time{}, nil), Record: &record}
+	return showHolder(l.key, f)
 }
 
-func (r *sessionRecord) member(row string) *Member {
+// showMember is what a session's row says.
+func showMember(row string, r *rows.Session) *Member {
 	return &Member{
-		Session: strings.TrimPrefix(row, sessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID, Metadata: r.Metadata,
-		Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.ttl(), Joined: r.Joined,
+		Session: strings.TrimPrefix(row, rows.SessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID, Metadata: r.Metadata,
+		Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.Lifetime(), Joined: r.Joined,
 	}
 }
 
 // Inspect returns who holds key. See Holder.Held. It changes nothing and needs no
 // session. It costs one strong read of the key, and one of the session if there
 // is a holder. A row that this package cannot read is an error that matches
-// ErrFormat.
+// kv.ErrFormat.
 func (c *Client) Inspect(ctx context.Context, key string) (*Holder, error) {
 	h, err := c.Holder(ctx, key)
 	if err != nil || !h.Held() {
@@ -125,45 +127,57 @@ func (c *Client) Holder(ctx context.Context, key string) (*Holder, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	pair, err := c.store.Get(ctx, leasePrefix+key, c.attempts)
+	pair, err := c.store.Get(ctx, rows.LeasePrefix+key, c.attempts)
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		return &Holder{Key: key}, nil
 	case err != nil:
 		return nil, fmt.Errorf("lease: inspecting %q: %w", key, err)
 	}
-	return holderOf(pair)
-}
-
-// holderOf is what a row says.
-func holderOf(pair *kv.KVPair) (*Holder, error) {
-	row, err := readRow(pair)
+	row, err := rows.Read(pair)
 	if err != nil {
 		return nil, err
 	}
-	h := row.holder(strings.TrimPrefix(pair.Key, leasePrefix))
+	h := showHolder(key, row)
 	return &h, nil
+}
+
+// holderOf is what a row says, its key alone if it cannot be read.
+func holderOf(pair *kv.KVPair) (*Holder, error) {
+	key := strings.TrimPrefix(pair.Key, rows.LeasePrefix)
+	row, err := rows.Read(pair)
+	if err != nil {
+		return &Holder{Key: key}, err
+	}
+	h := showHolder(key, row)
+	return &h, nil
+}
+
+// memberOf is what a session's row says, its id alone if it cannot be read.
+func memberOf(pair *kv.KVPair) (*Member, error) {
+	record, err := rows.DecodeSession(pair)
+	if err != nil {
+		return &Member{Session: strings.TrimPrefix(pair.Key, rows.SessionPrefix)}, err
+	}
+	return showMember(pair.Key, record), nil
 }
 
 // member reads a session's row.
 func (c *Client) member(ctx context.Context, session string) (*Member, error) {
-	pair, err := c.store.Get(ctx, sessionPrefix+session, c.attempts)
+	pair, err := c.store.Get(ctx, rows.SessionPrefix+session, c.attempts)
 	if err != nil {
 		return nil, err
 	}
-	record, err := decodeSession(pair)
-	if err != nil {
-		return nil, err
-	}
-	return record.member(pair.Key), nil
+	return memberOf(pair)
 }
 
 // Holders returns the keys that begin with prefix and are held, in the order of
 // their bytes. Holders that have died may be among them. It costs a listing of
 // all keys with the prefix that are held or keep a value.
 //
-// An error comes with a nil Holder. The error of an unreadable row matches
-// ErrFormat, and the listing goes on. Any other error ends it.
+// The error of a row that this package cannot read comes with a Holder that has
+// its Key and nothing else, and the listing goes on. An error without a Holder
+// ends it.
 func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, error] {
 	return func(yield func(*Holder, error) bool) {
 		for h, err := range c.Keys(ctx, prefix) {
@@ -178,25 +192,18 @@ func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, 
 // the order of their bytes. It costs a listing of them: a strong one, unless the
 // options say kv.EventuallyConsistent. Errors are as with Holders.
 func (c *Client) Keys(ctx context.Context, prefix string, options ...kv.ReadOption) iter.Seq2[*Holder, error] {
-	return listed(ctx, c.store, leasePrefix+prefix, holderOf, append(options, c.attempts)...)
+	return listed(ctx, c.store, rows.LeasePrefix+prefix, holderOf, append(options, c.attempts))
 }
 
 // Members returns the sessions there are, this client's among them. It costs a
-// listing of them. Errors are as with Holders.
+// listing of them. Errors are as with Holders: a Member has its Session.
 func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
-	return listed(ctx, c.store, sessionPrefix, func(pair *kv.KVPair) (*Member, error) {
-		record, err := decodeSession(pair)
-		if err != nil {
-			return nil, err
-		}
-		return record.member(pair.Key), nil
-	})
+	return listed(ctx, c.store, rows.SessionPrefix, memberOf, nil)
 }
 
-// listed decodes the pairs under prefix. It leaves out those of which decode
-// returns nothing.
+// listed shows the pairs under prefix.
 func listed[T any](
-	ctx context.Context, store kv.Store, prefix string, decode func(*kv.KVPair) (*T, error), options ...kv.ReadOption,
+	ctx context.Context, store kv.Store, prefix string, show func(*kv.KVPair) (*T, error), options []kv.ReadOption,
 ) iter.Seq2[*T, error] {
 	return func(yield func(*T, error) bool) {
 		for pair, err := range kv.All(ctx, store, prefix, options...) {
@@ -204,8 +211,7 @@ func listed[T any](
 				yield(nil, fmt.Errorf("lease: listing %q: %w", prefix, err))
 				return
 			}
-			item, err := decode(pair)
-			if (item != nil || err != nil) && !yield(item, err) {
+			if !yield(show(pair)) {
 				return
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -23,14 +24,19 @@ func (c *Client) Keep(ctx context.Context, key string, value []byte) (*Holder, e
 	if err := errors.Join(checkKey(key), checkValue("Keep", value)); err != nil {
 		return nil, err
 	}
-	record := leaseRecord{Format: format, Keep: true, Value: bytes.Clone(value)}
-	pair, err := c.store.AtomicPut(ctx, leasePrefix+key, record.options(nil, c.attempts)...)
-	switch current, _ := currentPair(err); {
+	record := rows.Lease{Keep: true, Value: bytes.Clone(value)}
+	pair, err := c.store.AtomicPut(ctx, rows.LeasePrefix+key, record.Options(nil, c.attempts)...)
+	switch current, _ := rows.CurrentPair(err); {
 	case err == nil:
-		h := (&found{pair: pair, record: &record}).holder(key)
+		h := showHolder(key, &rows.Found{Pair: pair, Record: &record})
 		return &h, nil
 	case current != nil:
-		return holderOf(current)
+		row, err := rows.Read(current)
+		if err != nil {
+			return nil, err
+		}
+		h := showHolder(key, row)
+		return &h, nil
 	}
 	return nil, fmt.Errorf("lease: keeping a value for %q: %w", key, err)
 }
@@ -50,7 +56,7 @@ func (c *Client) Annotate(ctx context.Context, h *Holder, note []byte) error {
 	if len(note) > MaxNoteSize {
 		return fmt.Errorf("lease: Annotate: a note of %d bytes, want at most %d: %w", len(note), MaxNoteSize, ErrInvalid)
 	}
-	record := *h.row.record
+	record := *h.row.Record
 	record.Note = bytes.Clone(note)
 	if h.Held() {
 		record.Token = h.Token // it stays what it is, though the version rises
@@ -68,15 +74,15 @@ func (c *Client) Replace(ctx context.Context, h *Holder, value []byte) error {
 	if h.Held() {
 		return &HeldError{Holder: *h}
 	}
-	record := *h.row.record
+	record := *h.row.Record
 	record.Value = bytes.Clone(value)
 	return c.rewrite(ctx, "replacing the value of", h, record)
 }
 
 // rewrite writes a row over the one that h shows.
-func (c *Client) rewrite(ctx context.Context, doing string, h *Holder, record leaseRecord) error {
-	previous := h.row.pair
-	_, err := c.store.AtomicPut(ctx, previous.Key, record.options(previous, c.attempts)...)
+func (c *Client) rewrite(ctx context.Context, doing string, h *Holder, record rows.Lease) error {
+	previous := h.row.Pair
+	_, err := c.store.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
 	return explainChange(err, doing, h)
 }
 
@@ -96,7 +102,7 @@ func (c *Client) Discard(ctx context.Context, h *Holder) error {
 			return &HeldError{Holder: *h}
 		}
 	}
-	previous := h.row.pair
+	previous := h.row.Pair
 	err := c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)
 	return explainChange(err, "discarding", h)
 }
@@ -106,7 +112,7 @@ func explainChange(err error, doing string, h *Holder) error {
 	if err == nil {
 		return nil
 	}
-	if _, conflict := currentPair(err); conflict || errors.Is(err, kv.ErrKeyNotFound) {
+	if _, conflict := rows.CurrentPair(err); conflict || errors.Is(err, kv.ErrKeyNotFound) {
 		return fmt.Errorf("lease: %s %q: %w: %w", doing, h.Key, ErrChanged, err)
 	}
 	return fmt.Errorf("lease: %s %q: %w", doing, h.Key, err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -32,7 +33,7 @@ type Lease struct {
 
 	mu sync.Mutex
 	// record is the row as this lease last wrote it, with that version.
-	record  leaseRecord
+	record  rows.Lease
 	version uint64
 	// updating is held during an Update; made by the first.
 	updating chan struct{}
@@ -99,7 +100,7 @@ func (l *Lease) Version() uint64 {
 // another cannot write, which no lock can promise by itself. The condition is in
 // terms of the driver's keys, whatever wrappers the client's store has.
 func (l *Lease) Condition() kv.Condition {
-	return kv.ResolveCondition(l.client.store, kv.Condition{Key: l.row, Field: acqField, Value: l.acq()})
+	return kv.ResolveCondition(l.client.store, kv.Condition{Key: l.row, Field: rows.AcqField, Value: l.acq()})
 }
 
 // acq is the acquisition id, which never changes.

@@ -122,7 +122,7 @@ func TestR11MemoryOfOtherSessionsIsBounded(t *testing.T) {
 		a, _ := w.client("a", lease.WithTTL(time.Hour))
 		const bound = 10_000
 		for i := range bound + 100 {
-			row := fmt.Sprintf(`{"f":1,"session":"dead%d","acq":"x"}`, i)
+			row := fmt.Sprintf(`{"f":2,"session":"dead%d","acq":"x"}`, i)
 			require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(row)))
 			w.turn(a, "key")
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -77,7 +78,7 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 	if next := seen.due(c.clock.Now()); next > 0 {
 		return false, next, nil
 	}
-	pair, err := c.store.Get(ctx, sessionPrefix+id, c.attempts)
+	pair, err := c.store.Get(ctx, rows.SessionPrefix+id, c.attempts)
 	now := c.clock.Now()
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
@@ -89,7 +90,7 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 		}
 		return false, 0, err
 	}
-	record, err := decodeSession(pair)
+	record, err := rows.DecodeSession(pair)
 	if err != nil {
 		return false, 0, err
 	}
@@ -105,22 +106,22 @@ func (c *Client) isDead(ctx context.Context, id string) (dead bool, next time.Du
 
 // longDead reports whether the wall clocks alone show that the session may be killed
 // at once. They are off by no more than WithMaxClockSkew says (R12).
-func (c *Client) longDead(record *sessionRecord, now clock.Reading) bool {
+func (c *Client) longDead(record *rows.Session, now clock.Reading) bool {
 	if c.maxSkew == 0 || record.RenewedAt.IsZero() {
 		return false
 	}
 	age := now.Wall.Sub(record.RenewedAt)
-	return age > record.ttl()+record.driftMargin()+c.maxSkew
+	return age > record.Lifetime()+record.DriftMargin()+c.maxSkew
 }
 
 // saw notes a pair that was received at now. Patience counts from the receipt of the
 // first read that showed its version.
-func (s *sighting) saw(pair *kv.KVPair, record *sessionRecord, now clock.Reading) {
+func (s *sighting) saw(pair *kv.KVPair, record *rows.Session, now clock.Reading) {
 	if pair.Version != s.version {
 		s.version, s.first = pair.Version, now
 	}
 	s.last = now
-	s.ttl, s.patience = record.ttl(), record.ttl()+record.driftMargin()
+	s.ttl, s.patience = record.Lifetime(), record.Lifetime()+record.DriftMargin()
 }
 
 // due is how long the session need not be looked at: a third of its ttl after the
@@ -135,17 +136,17 @@ func (s *sighting) due(now clock.Reading) time.Duration {
 // kill deletes a session whose version did not change for ttl + d (R10). Observation
 // alone proves nothing. This write, on the version observed, proves that no
 // heartbeat came since, and prevents any that is late.
-func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *sessionRecord, seen *sighting) error {
+func (c *Client) kill(ctx context.Context, pair *kv.KVPair, record *rows.Session, seen *sighting) error {
 	err := c.store.AtomicDelete(ctx, pair.Key, pair, c.attempts)
-	current, conflict := currentPair(err)
+	current, conflict := rows.CurrentPair(err)
 	switch {
 	case err == nil:
-		c.emit(Event{Type: EventSessionKilled, Session: pair.Key[len(sessionPrefix):], Owner: record.Owner})
+		c.emit(Event{Type: EventSessionKilled, Session: pair.Key[len(rows.SessionPrefix):], Owner: record.Owner})
 		seen.dead = true
 	case conflict && current == nil:
 		seen.dead = true
 	case current != nil:
-		alive, err := decodeSession(current)
+		alive, err := rows.DecodeSession(current)
 		if err != nil {
 			return err
 		}

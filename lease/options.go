@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -214,7 +215,7 @@ func newSettings(options []Option) (settings, error) {
 	}
 	if s.owner == "" {
 		host, _ := os.Hostname() // a nameless host has an empty name
-		s.owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), randomID(4))
+		s.owner = fmt.Sprintf("%s-%d-%s", host, os.Getpid(), rows.RandomID(4))
 	}
 	if s.margin == 0 {
 		s.margin = max(s.ttl/10, 500*time.Millisecond)

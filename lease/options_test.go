@@ -135,13 +135,13 @@ func TestR19SpansInARowThatAreOutOfBoundsAreKeptWithinThem(t *testing.T) {
 		`"max_hold_ms":-9223372036854775808,"sweep_ms":-9223372036854775808`: {0, 0},
 		`"max_hold_ms":5,"sweep_ms":5`:                                       {5 * time.Millisecond, time.Second},
 		`"max_hold_ms":315360000000,"sweep_ms":315360000000`:                 {tenYears, tenYears},
-		`"f":1`: {0, 0},
+		`"f":2`: {0, 0},
 	} {
 		t.Run(row, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
-				value := `{"f":1,"session":"dead","acq":"x","keep":true,` + row + `}`
+				value := `{"f":2,"session":"dead","acq":"x","keep":true,` + row + `}`
 				require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(value)))
 				store := &hints{Store: w.store, swept: map[string]time.Duration{}}
 				c, err := lease.New(store, lease.WithTTL(ttl))

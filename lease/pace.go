@@ -30,8 +30,8 @@ func (p *pace) note(c *Client, b *busy) {
 	default:
 		p.failures = nil
 	}
-	if b != nil && (b.pair.Version != p.version || p.since.IsZero()) {
-		p.version, p.since = b.pair.Version, c.clock.Now()
+	if b != nil && (b.Pair.Version != p.version || p.since.IsZero()) {
+		p.version, p.since = b.Pair.Version, c.clock.Now()
 	}
 }
 

@@ -27,7 +27,7 @@ func TestR10SessionRowThatLivesOnUnderACloneIsNotDead(t *testing.T) {
 		go func() {
 			for ctx.Err() == nil { // the clone beats
 				if p, err := w.store.Get(ctx, row); err == nil {
-					beat := strings.Replace(p.String(), `"beat":"`, `"beat":"0`, 1)
+					beat := strings.Replace(p.String(), `"nonce":"`, `"nonce":"0`, 1)
 					_, _ = w.store.AtomicPut(ctx, row, kv.WithPrevious(p), kv.WithString(beat))
 				}
 				time.Sleep(time.Second)
@@ -51,7 +51,7 @@ func TestR18SpoiledSessionRowIsNotDead(t *testing.T) {
 		<-l.Context().Done()
 		time.Sleep(3 * ttl)
 		_, err := a.TryAcquire(t.Context(), "key")
-		require.ErrorIs(t, err, lease.ErrFormat)
+		require.ErrorIs(t, err, kv.ErrFormat)
 	})
 }
 
@@ -207,7 +207,7 @@ func TestR13ReleaseAdoptsOurOwnWriteAndNobodyElses(t *testing.T) {
 		require.Empty(t, w.rows("lease/"))
 
 		l = w.acquire(a, "key")
-		require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`)))
+		require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`)))
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 		require.Len(t, w.rows("lease/"), 1, "another acquisition")
 	})

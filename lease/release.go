@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -23,15 +24,15 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 			return lost
 		}
 		previous := kv.NewPair(l.row, version, nil, time.Time{}, nil)
-		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.options(previous, l.client.attempts)...)
+		pair, err := l.client.store.AtomicPut(ctx, previous.Key, record.Options(previous, l.client.attempts)...)
 		if err == nil {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.record, l.version = record, pair.Version
 			return nil
 		}
-		current, conflict := currentPair(err)
-		if current != nil && current.Version > version && ours(current, record.Acq) {
+		current, conflict := rows.CurrentPair(err)
+		if current != nil && current.Version > version && rows.Carries(current, record.Acq) {
 			version, record.Note = current.Version, noteOf(current)
 			continue
 		}
@@ -48,17 +49,11 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 
 // noteOf is the note of a row that can be read.
 func noteOf(pair *kv.KVPair) []byte {
-	record, err := decodeLease(pair)
+	record, err := rows.DecodeLease(pair)
 	if err != nil {
 		return nil
 	}
 	return record.Note
-}
-
-// ours reports whether a row carries the acquisition id.
-func ours(pair *kv.KVPair, acq string) bool {
-	record, err := decodeLease(pair)
-	return err == nil && record.Acq == acq
 }
 
 // Release gives the key back. The lease ends before anything is sent, so stop the
@@ -233,7 +228,7 @@ type row struct {
 	key, row string // row is its key in the store
 	acq      string
 	version  uint64
-	record   leaseRecord
+	record   rows.Lease
 	// leave is the value to leave behind in a row that keeps one. nil: the one that
 	// it has.
 	leave []byte
@@ -258,10 +253,10 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 		}
 		asked := r.unknown
 		r.unknown = asked || errors.Is(err, kv.ErrUncertain)
-		current, conflict := currentPair(err)
-		var record *leaseRecord
+		current, conflict := rows.CurrentPair(err)
+		var record *rows.Lease
 		if current != nil {
-			record, _ = decodeLease(current) // what cannot be read is not ours
+			record, _ = rows.DecodeLease(current) // what cannot be read is not ours
 		}
 		switch {
 		case record != nil && record.Acq == r.acq && current.Version > r.version:
@@ -277,7 +272,7 @@ func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
 
 // left reports whether the row that was found in the place of ours has the
 // value that an attempt of ours may have left.
-func (r *row) left(found *leaseRecord) bool {
+func (r *row) left(found *rows.Lease) bool {
 	return r.unknown && r.leave != nil && found != nil && found.Keep && bytes.Equal(found.Value, r.leave)
 }
 
@@ -286,10 +281,10 @@ func (c *Client) freeVersion(ctx context.Context, r *row) error {
 	if !r.record.Keep {
 		return c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)
 	}
-	unowned := r.record.unowned()
+	unowned := r.record.Unowned()
 	if r.leave != nil {
 		unowned.Value = bytes.Clone(r.leave)
 	}
-	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.options(previous, c.attempts)...)
+	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.Options(previous, c.attempts)...)
 	return err
 }

@@ -334,7 +334,7 @@ func TestR8R16SessionRowOfAnotherThatADeleteOfUnknownOutcomeIsShownEndsTheMatter
 		w.turn(a, "key")
 		row := w.rows("session/")[0]
 		deletes := link.overtake("AtomicDelete", row, func() {
-			_, err := w.store.AtomicPut(t.Context(), row, kv.WithString(`{"f":1,"ttl_ms":10000,"beat":"00"}`))
+			_, err := w.store.AtomicPut(t.Context(), row, kv.WithString(`{"f":2,"ttl_ms":10000,"nonce":"00"}`))
 			require.NoError(t, err)
 		})
 		began := time.Now()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -38,7 +39,7 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 	uncertain := &kv.UncertainError{}
 	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
 	version, seen := uncertain.Version, uncertain.Current
-	if version != 0 && seen != nil && seen.Version >= version && !ours(seen, acq) {
+	if version != 0 && seen != nil && seen.Version >= version && !rows.Carries(seen, acq) {
 		return // it cannot land any more
 	}
 	c.mu.Lock()
@@ -108,18 +109,18 @@ func (c *Client) settle(key string, r *resolver, writes []pending, resolved func
 // do about a pending write. Where the row carries the write's acquisition id, the
 // test gives the row back.
 func (c *Client) look(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
-	pair, err := c.store.Get(ctx, leasePrefix+key, c.attempts)
+	pair, err := c.store.Get(ctx, rows.LeasePrefix+key, c.attempts)
 	var notFound *kv.NotFoundError
 	if err != nil && !errors.As(err, &notFound) {
 		return func(pending, clock.Reading) bool { return false }
 	}
-	var record *leaseRecord
+	var record *rows.Lease
 	var version uint64
 	if notFound != nil {
 		version = notFound.Version
 	} else {
 		version = pair.Version
-		record, _ = decodeLease(pair) // what cannot be read is not ours
+		record, _ = rows.DecodeLease(pair) // what cannot be read is not ours
 	}
 	return func(p pending, tried clock.Reading) bool {
 		if record == nil || record.Acq != p.acq {

@@ -156,18 +156,18 @@ func TestR17RevocationThatIsThereAlreadyIsWaitedForAndNotWrittenAgain(t *testing
 
 func TestR17R18BreakOfAHolderWhoseSessionCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
-	for name, value := range map[string]string{"text": "?", "newer": `{"f":2,"ttl_ms":10000,"beat":"00"}`, "ttl": `{"f":1,"ttl_ms":10,"beat":"00"}`} {
+	for name, value := range map[string]string{"text": "?", "newer": `{"f":9,"ttl_ms":10000,"nonce":"00"}`, "ttl": `{"f":2,"ttl_ms":10,"nonce":"00"}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				b, _ := w.client("b")
 				require.NoError(t, w.store.Put(t.Context(), "session/x", kv.WithString(value)))
-				pair, err := w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
+				pair, err := w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
 				require.NoError(t, err)
 				h := &lease.Holder{Key: "key", Session: "x", Token: pair.Version}
-				require.ErrorIs(t, b.Break(t.Context(), h), lease.ErrFormat)
-				require.ErrorIs(t, b.Break(t.Context(), h, lease.BreakForce()), lease.ErrFormat)
+				require.ErrorIs(t, b.Break(t.Context(), h), kv.ErrFormat)
+				require.ErrorIs(t, b.Break(t.Context(), h, lease.BreakForce()), kv.ErrFormat)
 				require.Equal(t, []string{"lease/key"}, w.rows("lease/"))
 				kept, err := w.store.Get(t.Context(), "session/x")
 				require.NoError(t, err)

@@ -192,16 +192,16 @@ func TestTTLOverflowIsOutOfBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		b, _ := w.client("b")
-		_, err := w.store.AtomicPut(t.Context(), "session/x", kv.WithString(`{"f":1,"ttl_ms":18446744090000,"beat":"00"}`))
+		_, err := w.store.AtomicPut(t.Context(), "session/x", kv.WithString(`{"f":2,"ttl_ms":18446744090000,"nonce":"00"}`))
 		require.NoError(t, err)
-		_, err = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":1,"session":"x","acq":"y"}`))
+		_, err = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
 		require.NoError(t, err)
 		_, err = b.TryAcquire(t.Context(), "key")
-		require.ErrorIs(t, err, lease.ErrFormat)
+		require.ErrorIs(t, err, kv.ErrFormat)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		_, err = b.Acquire(ctx, "key")
-		require.ErrorIs(t, err, lease.ErrFormat)
+		require.ErrorIs(t, err, kv.ErrFormat)
 	})
 }
 

@@ -2,19 +2,15 @@ package lease
 
 import (
 	"context"
-	"errors"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
-
-// sweepAfter is when the store may remove the row of a dead session that nobody
-// contended for.
-const sweepAfter = 7 * 24 * time.Hour
 
 // session is one row that the client heartbeats, and that the client's leases name.
 // It is born trusted. Once lost it is lost for ever (R5).
@@ -31,7 +27,7 @@ type session struct {
 	beating, nudged chan struct{}
 
 	mu     sync.Mutex
-	record sessionRecord
+	record rows.Session
 	// pair is the row at the latest version known to be this session's.
 	pair *kv.KVPair
 	// renewed is t0 of R3, read before the first attempt of the last heartbeat that
@@ -66,15 +62,15 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	joined, joinings := c.groups()
 	now := c.clock.Now()
 	s := &session{
-		client: c, id: c.newSessionID(), renewed: now, acked: randomID(8),
+		client: c, id: c.newSessionID(), renewed: now, acked: rows.RandomID(8),
 		beating: make(chan struct{}), nudged: make(chan struct{}, 1),
 		news: make(chan struct{}), revoked: map[string]clock.Reading{}, limited: map[*Lease]struct{}{},
 	}
-	s.record = sessionRecord{
-		Format: format, Owner: c.owner, TTL: c.ttl.Milliseconds(), Host: host, PID: os.Getpid(),
-		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Beat: s.acked, Joined: joined,
+	s.record = rows.Session{
+		Owner: c.owner, TTL: c.ttl.Milliseconds(), Host: host, PID: os.Getpid(),
+		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.metadata, Nonce: s.acked, Joined: joined,
 	}
-	pair, err := c.store.AtomicPut(ctx, sessionPrefix+s.id, c.sessionOptions(s.record, nil)...)
+	pair, err := c.store.AtomicPut(ctx, rows.SessionPrefix+s.id, s.record.Options(nil, c.attempts)...)
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +83,6 @@ func (c *Client) openSession(ctx context.Context) (*session, error) {
 	go s.beat()
 	c.emit(Event{Type: EventSessionOpened, Session: s.id})
 	return s, nil
-}
-
-func (c *Client) sessionOptions(record sessionRecord, previous *kv.KVPair) []kv.WriteOption {
-	return []kv.WriteOption{
-		kv.WithJSON(record), kv.WithPrevious(previous), kv.WithSweepAfter(sweepAfter), c.attempts,
-	}
 }
 
 // remainingLocked is the time to the trust deadline (R3), by the clock that counted
@@ -197,7 +187,7 @@ func (s *session) end(ctx context.Context) error {
 			return nil
 		}
 		err := s.client.store.AtomicDelete(ctx, pair.Key, pair, s.client.attempts)
-		current, conflict := currentPair(err)
+		current, conflict := rows.CurrentPair(err)
 		switch {
 		case err == nil, conflict && current == nil:
 			s.mu.Lock()
@@ -220,25 +210,11 @@ func (s *session) version() uint64 {
 	return s.pair.Version
 }
 
-// currentPair extracts from a failed write the pair that stood in its way. conflict:
-// the write is known not to be applied.
-func currentPair(err error) (current *kv.KVPair, conflict bool) {
-	var c *kv.ConflictError
-	if errors.As(err, &c) {
-		return c.Current, true
-	}
-	var u *kv.UncertainError
-	if errors.As(err, &u) {
-		return u.Current, false
-	}
-	return nil, false
-}
-
 // newSessionID returns 128 random bits. A simulation's clock makes its own, since
 // plans of a pool depend on them.
 func (c *Client) newSessionID() string {
 	if source, ok := c.clock.(interface{ SessionID() string }); ok {
 		return source.SessionID()
 	}
-	return randomID(16)
+	return rows.RandomID(16)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -91,7 +92,7 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
-	var seen *found
+	var seen *rows.Found
 	for ; ; waited = true {
 		if err == nil || errors.Is(err, errHeldHere) {
 			l, blocked, localErr := c.awaitLocal(ctx, w)
@@ -156,7 +157,7 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 	case b == nil && err == nil:
 		e.Owner = w.client.owner
 	case b != nil:
-		e.Owner, e.Token, e.Err = b.record.Owner, b.record.token(b.pair), b.err
+		e.Owner, e.Token, e.Err = b.Record.Owner, b.Record.TokenIn(b.Pair), b.err
 	}
 	if w.told && w.troubled == (e.Err != nil) {
 		return
@@ -168,7 +169,7 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 // poll waits until the row has changed or its holder's session is worth another
 // look. It returns the row as it was read, nil if there is none, or the lease
 // that w is handed meanwhile.
-func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *found, handed *Lease, err error) {
+func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *rows.Found, handed *Lease, err error) {
 	looked := c.clock.Now()
 	for {
 		freed, handed, err := w.rest(ctx, w.pace.pause(c, b, looked, watch), watch)
@@ -176,7 +177,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (se
 			return nil, handed, err
 		}
 		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.look
-		pair, err := c.store.Get(ctx, leasePrefix+w.key, c.attempts)
+		pair, err := c.store.Get(ctx, rows.LeasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
 			return nil, nil, nil
@@ -187,8 +188,8 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (se
 		case err != nil:
 			w.tellWaiting(nil, err) // an outage is waited out
 			w.pace.failed(c)
-		case lookDue || b == nil || pair.Version != b.pair.Version:
-			seen, err = readRow(pair)
+		case lookDue || b == nil || pair.Version != b.Pair.Version:
+			seen, err = rows.Read(pair)
 			return seen, nil, err
 		default:
 			w.pace.failures = nil
@@ -232,7 +233,7 @@ type watch struct {
 	ended   chan struct{}
 }
 
-func (c *Client) newWatch(key string) *watch { return &watch{client: c, key: leasePrefix + key} }
+func (c *Client) newWatch(key string) *watch { return &watch{client: c, key: rows.LeasePrefix + key} }
 
 // start begins to watch, if the store can and it has not begun. stop ends it and
 // waits for its goroutine.

@@ -71,7 +71,7 @@ func TestOnceGivesTheLeaseOfASlotBackThatItCannotRead(t *testing.T) {
 		})), "job", lock.TakeOver(), lock.RetryFailed())
 		ran, err := o.Do(t.Context(), "slot", mustNotRun(t))
 		require.False(t, ran)
-		require.ErrorIs(t, err, lease.ErrFormat)
+		require.ErrorIs(t, err, kv.ErrFormat)
 		require.JSONEq(t, value, string(requireFree(t, store).Value))
 	})
 }

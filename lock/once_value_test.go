@@ -133,9 +133,9 @@ func TestOnceOverwritesNoValueThatItDoesNotKnow(t *testing.T) {
 	for value, want := range map[string]error{
 		"text":                        lock.ErrAbandoned,
 		`{"page":7}`:                  lock.ErrAbandoned,
-		`{"f":2,"state":"done"}`:      lease.ErrFormat,
-		`{"f":2,"state":{"new":"!"}}`: lease.ErrFormat,
-		`{"f":1,"state":"someday"}`:   lease.ErrFormat,
+		`{"f":2,"state":"done"}`:      kv.ErrFormat,
+		`{"f":2,"state":{"new":"!"}}`: kv.ErrFormat,
+		`{"f":1,"state":"someday"}`:   kv.ErrFormat,
 	} {
 		client := newClient(t, memkv.New())
 		o := lock.NewOnce(client, "job")

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // Errors of slots that are settled and not done, to be tested with errors.Is. See
@@ -124,7 +124,7 @@ func (o Outcome) encode() []byte {
 }
 
 // decodeOutcome reads the value of a slot's row. An error matches
-// lease.ErrFormat: another version of this package has written it.
+// kv.ErrFormat: another version of this package has written it.
 func decodeOutcome(key string, value []byte) (Outcome, error) {
 	var r outcomeRecord
 	err := json.Unmarshal(value, &r)
@@ -145,7 +145,7 @@ func decodeOutcome(key string, value []byte) (Outcome, error) {
 }
 
 func formatError(key, problem string) error {
-	return &lease.FormatError{Row: "lease/" + key, Problem: problem}
+	return &kv.FormatError{Key: "lease/" + key, Problem: problem}
 }
 
 // Slot names the period that t falls into, by its beginning in UTC. For any time of

@@ -13,7 +13,7 @@ import (
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	return retry.IsPermanent(err, lease.ErrFormat, lease.ErrClosed, lease.ErrInvalid)
+	return retry.IsPermanent(err, lease.ErrClosed, lease.ErrInvalid)
 }
 
 // stopAtPermanent makes an error that waiting does not mend one to stop at.

@@ -27,10 +27,10 @@ func TestPoolRunGoesOnWhileARowOfThePoolCannotBeRead(t *testing.T) {
 	t.Parallel()
 	for name, row := range map[string]string{
 		"no record":                  "{",
-		"another format":             strings.Replace(partitionRow(`,"done":true`), `"f":1`, `"f":2`, 1),
-		"no partition's value":       `{"f":1,"keep":true,"value":"e30="}`,
-		"no partition's note":        `{"f":1,"keep":true,"value":"eyJmIjoxLCJkb25lIjp0cnVlfQo=","note":"e30="}`,
-		"another partition's format": `{"f":1,"keep":true,"value":"eyJmIjoyLCJkb25lIjp0cnVlfQo="}`,
+		"another format":             strings.Replace(partitionRow(`,"done":true`), `"f":2`, `"f":1`, 1),
+		"no partition's value":       `{"f":2,"keep":true,"value":"e30="}`,
+		"no partition's note":        `{"f":2,"keep":true,"value":"eyJmIjoxLCJkb25lIjp0cnVlfQo=","note":"e30="}`,
+		"another partition's format": `{"f":2,"keep":true,"value":"eyJmIjoyLCJkb25lIjp0cnVlfQo="}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

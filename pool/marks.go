@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -101,7 +102,7 @@ type row struct {
 // idle reports whether nobody is to work on the partition.
 func (r *row) idle() bool { return r.state.Done || r.marks.Paused || r.marks.Removed }
 
-// decode reads a partition's row. The error matches lease.ErrFormat.
+// decode reads a partition's row. The error matches kv.ErrFormat.
 func decode(name string, h *lease.Holder) (*row, error) {
 	r := &row{name: name, Holder: h}
 	var err error
@@ -115,7 +116,7 @@ func decode(name string, h *lease.Holder) (*row, error) {
 		r.marks, err = decodeMarks(h.Note)
 	}
 	if err != nil {
-		return nil, &lease.FormatError{Row: "lease/" + h.Key, Problem: err.Error()}
+		return nil, &kv.FormatError{Key: "lease/" + h.Key, Problem: err.Error()}
 	}
 	return r, nil
 }

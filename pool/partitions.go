@@ -38,37 +38,40 @@ type Partition struct {
 }
 
 // Partitions returns the pool's partitions, in the order of their names. It costs
-// a strong listing of them. An error comes with a nil Partition. That of an
-// unreadable row matches lease.ErrFormat, and the listing goes on. Any other
-// error ends it.
+// a strong listing of them. The error of a row that cannot be read comes with a
+// Partition that has its Name and nothing else, and the listing goes on. An error
+// without a Partition ends it.
 func (p *Pool) Partitions(ctx context.Context) iter.Seq2[*Partition, error] {
 	return func(yield func(*Partition, error) bool) {
 		for h, err := range p.client.Keys(ctx, p.key("")) {
-			var item *Partition
-			if err == nil {
-				item, err = p.partition(h)
+			if h == nil {
+				yield(nil, err)
+				return
 			}
-			if (item != nil || err != nil) && !yield(item, err) {
+			item := &Partition{Name: strings.TrimPrefix(h.Key, p.key(""))}
+			if err == nil {
+				if !h.Kept {
+					continue // it is no partition
+				}
+				err = p.show(item, h)
+			}
+			if !yield(item, err) {
 				return
 			}
 		}
 	}
 }
 
-// partition is what a row says, nil if it is no partition's.
-func (p *Pool) partition(h *lease.Holder) (*Partition, error) {
-	if !h.Kept {
-		return nil, nil
-	}
-	r, err := decode(strings.TrimPrefix(h.Key, p.key("")), h)
+// show fills in what a row says.
+func (p *Pool) show(item *Partition, h *lease.Holder) error {
+	r, err := decode(item.Name, h)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return &Partition{
-		Name: r.name, Owner: h.Owner, Session: h.Session, Token: h.Token,
-		Checkpoint: r.checkpoint, CheckpointAt: r.state.Saved,
-		Done: r.state.Done, Paused: r.marks.Paused, Removed: r.marks.Removed, Weight: r.marks.weight(),
-	}, nil
+	item.Owner, item.Session, item.Token = h.Owner, h.Session, h.Token
+	item.Checkpoint, item.CheckpointAt = r.checkpoint, r.state.Saved
+	item.Done, item.Paused, item.Removed, item.Weight = r.state.Done, r.marks.Paused, r.marks.Removed, r.marks.weight()
+	return nil
 }
 
 // Add adds partitions to the pool, with weight 1 and no checkpoint. Those that

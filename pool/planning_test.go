@@ -472,7 +472,7 @@ func TestPoolMemberTakesItsOwnOrphansAtOnce(t *testing.T) {
 		time.Sleep(2 * interval)
 		session := strings.TrimPrefix(w.rows("session/")[0], "session/")
 		for i := range 20 {
-			row := fmt.Sprintf(`{"f":1,"keep":true,"session":%q,"acq":"lost","owner":"0","value":%q}`, session, freshValue)
+			row := fmt.Sprintf(`{"f":2,"keep":true,"session":%q,"acq":"lost","owner":"0","value":%q}`, session, freshValue)
 			require.NoError(t, w.store.Put(t.Context(), fmt.Sprintf("lease/pool/p/%05d", i), kv.WithString(row)))
 		}
 		b.await(t, interval*11/10+time.Second, 20, 1)

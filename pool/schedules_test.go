@@ -228,7 +228,7 @@ func partitionRow(marks string) string {
 	if strings.Contains(marks, done) {
 		head += done
 	}
-	row := map[string]any{"f": 1, "keep": true, "value": []byte(head + "}\n")}
+	row := map[string]any{"f": 2, "keep": true, "value": []byte(head + "}\n")}
 	if marks = strings.Replace(marks, done, "", 1); marks != "" {
 		row["note"] = []byte(`{"f":1` + marks + `}`)
 	}

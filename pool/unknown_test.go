@@ -134,7 +134,7 @@ func TestPoolAddOfARowThatIsNoPartitionFails(t *testing.T) {
 		for _, name := range []string{"x", "y"} {
 			for what, call := range map[string]func(context.Context, ...string) error{"add": p.Add, "pause": p.Pause, "remove": p.Remove} {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-				require.ErrorIs(t, call(ctx, name), lease.ErrFormat, what)
+				require.ErrorIs(t, call(ctx, name), kv.ErrFormat, what)
 				cancel()
 			}
 		}
@@ -210,13 +210,13 @@ func TestPoolPauseAndRemoveDoNotWaitForASessionThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		row := fmt.Sprintf(`{"f":1,"keep":true,"session":"s","acq":"a","owner":"o","value":%q}`, freshValue)
+		row := fmt.Sprintf(`{"f":2,"keep":true,"session":"s","acq":"a","owner":"o","value":%q}`, freshValue)
 		require.NoError(t, w.store.Put(t.Context(), "lease/pool/p/x", kv.WithString(row)))
 		require.NoError(t, w.store.Put(t.Context(), "session/s", kv.WithString("{")))
 		p, _ := w.tool()
 		for what, call := range map[string]func(context.Context, ...string) error{"pause": p.Pause, "remove": p.Remove} {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			require.ErrorIs(t, call(ctx, "x"), lease.ErrFormat, what)
+			require.ErrorIs(t, call(ctx, "x"), kv.ErrFormat, what)
 			require.NoError(t, ctx.Err(), "at once: %s", what)
 			cancel()
 		}

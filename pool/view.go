@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -97,11 +96,11 @@ func (m *member) list(ctx context.Context, known []*row, options ...kv.ReadOptio
 	}
 	for h, err := range m.client.Keys(ctx, prefix, options...) {
 		switch {
-		case errors.Is(err, lease.ErrFormat):
+		case h == nil:
+			return listing{}, err
+		case err != nil:
 			unread(err)
 			continue
-		case err != nil:
-			return listing{}, err
 		case !h.Kept:
 			continue
 		}

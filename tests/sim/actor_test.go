@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -86,7 +87,7 @@ func (w *world) refused(n *node, key string, err error) {
 		w.record(n, "held", key, 0)
 	case errors.Is(err, lease.ErrClosed):
 		w.record(n, "refused: closed", key, 0)
-	case errors.Is(err, lease.ErrFormat), errors.Is(err, lease.ErrInvalid):
+	case errors.Is(err, kv.ErrFormat), errors.Is(err, lease.ErrInvalid):
 		w.fail("R18", "%s: acquiring %s: %v", n.name, key, err)
 	default:
 		w.record(n, "refused", key, 0)

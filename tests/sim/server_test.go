@@ -56,7 +56,7 @@ type record struct {
 	Session string   `json:"session"`
 	Acq     string   `json:"acq"`
 	TTL     int64    `json:"ttl_ms"`
-	Beat    string   `json:"beat"`
+	Beat    string   `json:"nonce"`
 	Revoked []string `json:"revoked"`
 	Keep    bool     `json:"keep"`
 	Value   string   `json:"value"`
