@@ -60,11 +60,11 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 		return nil, fmt.Errorf("lease: acquiring %q: From(%q): want what was read of the same key: %w",
 			key, r.from.Key, ErrInvalid)
 	}
-	ctx, use, err := c.life.begin(ctx)
+	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer use.end()
+	defer use.End()
 	r.gate = c.gateOf(key)
 	defer c.leaveGate(key, r.gate)
 	var l *Lease
@@ -74,9 +74,9 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 		l, err = c.attempt(ctx, r)
 	}
 	if err != nil {
-		return nil, c.life.explain(err)
+		return nil, c.life.Explain(err)
 	}
-	use.stays = true
+	use.Stays = true
 	return l, nil
 }
 
@@ -186,7 +186,7 @@ func (c *Client) tryRow(ctx context.Context, r *request, seen *rows.Found) (*Lea
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case c.life.open.Err() != nil:
+		case c.life.Open().Err() != nil:
 			return nil, ErrClosed
 		}
 	}
@@ -266,7 +266,7 @@ func (c *Client) mayTake(ctx context.Context, s *session, row *rows.Found) (take
 		}
 		return false, nil // an orphan of our own
 	}
-	dead, next, err := c.isDead(ctx, row.Record.Session)
+	dead, next, err := c.others.IsDead(ctx, row.Record.Session)
 	switch {
 	case permanent(err):
 		return false, err
@@ -321,7 +321,7 @@ func (c *Client) grant(
 	l.granted, l.stint = c.beginTurn(r)
 	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
 	c.cover(record.Acq, l)
-	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.life.open.Err() != nil || l.lost() != nil {
+	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.life.Open().Err() != nil || l.lost() != nil {
 		c.refuse(ctx, l)
 		return nil
 	}

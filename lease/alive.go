@@ -40,7 +40,7 @@ func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOpti
 			if id != c.Session() && (group == "" || slices.Contains(record.Joined, group)) {
 				m.DeadIn = c.watchListed(ctx, id, pair, record)
 			}
-			if !c.isBuried(id) && !yield(m, nil) {
+			if !c.others.KnownDead(id) && !yield(m, nil) {
 				return
 			}
 		}
@@ -50,12 +50,12 @@ func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOpti
 // watchListed notes a session that was listed, and asks after it if it has been
 // silent for long enough. It returns in how long that may be.
 func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, record *rows.Session) time.Duration {
-	patience := c.noticed(id, pair, record)
-	if patience <= 0 {
+	deadIn := c.others.Note(id, pair, record)
+	if deadIn <= 0 {
 		// Where it cannot be asked after, the next call asks again.
-		_, patience, _ = c.isDead(ctx, id)
+		_, deadIn, _ = c.others.IsDead(ctx, id)
 	}
-	return max(patience, c.pollMin)
+	return max(deadIn, c.pollMin)
 }
 
 // Dead reports whether a session is proven dead: its row is gone, or this client
@@ -64,7 +64,7 @@ func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, re
 // costs one strong read, unless one that is less than a third of the session's
 // TTL old showed it alive, and a write to end it.
 func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
-	dead, _, err := c.isDead(ctx, session)
+	dead, _, err := c.others.IsDead(ctx, session)
 	return dead, err
 }
 
@@ -79,45 +79,4 @@ func (c *Client) Session() string {
 
 // Context returns a context that ends when Close begins, with ErrClosed as its
 // cause: for what goes on for as long as the client does.
-func (c *Client) Context() context.Context { return c.life.open }
-
-// noticed notes a session row that a listing showed. It returns for how long it
-// has to stay as it is to be dead: R10's patience counts from the receipt of the
-// first read that showed its version, whatever read. That it is alive a listing
-// does not tell as a strong read does.
-func (c *Client) noticed(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
-	seen := c.sightings.of(id)
-	select {
-	case seen.slot <- struct{}{}:
-		defer func() { <-seen.slot }()
-	default:
-		return record.Lifetime() // somebody is just asking
-	}
-	now := c.clock.Now()
-	if pair.Version > seen.version {
-		seen.version, seen.first = pair.Version, now
-		seen.ttl, seen.patience = record.Lifetime(), record.Lifetime()+record.DriftMargin()
-	}
-	if c.longDead(record, now) {
-		return 0
-	}
-	return seen.patience - now.MonotonicSince(seen.first)
-}
-
-// isBuried reports whether a session is known to be dead, which a listing may not
-// show yet.
-func (c *Client) isBuried(id string) bool {
-	c.sightings.mu.Lock()
-	seen, ok := c.sightings.byID[id]
-	c.sightings.mu.Unlock()
-	if !ok {
-		return false
-	}
-	select {
-	case seen.slot <- struct{}{}:
-		defer func() { <-seen.slot }()
-		return seen.dead
-	default:
-		return false
-	}
-}
+func (c *Client) Context() context.Context { return c.life.Open() }

@@ -54,13 +54,13 @@ func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) e
 	for _, option := range options {
 		option(&b)
 	}
-	ctx, use, err := c.life.begin(ctx)
+	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	defer use.end()
+	defer use.End()
 	if err := c.breakLease(ctx, h, b); err != nil {
-		return c.life.explain(fmt.Errorf("lease: breaking %q: %w", h.Key, err))
+		return c.life.Explain(fmt.Errorf("lease: breaking %q: %w", h.Key, err))
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/lifecycle"
+	"github.com/dynalock/dynalock/internal/liveness"
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/kv"
 )
@@ -23,9 +25,9 @@ type Client struct {
 	// writeDelay bounds how late after its operation returned a write of unknown
 	// outcome may land (S6).
 	writeDelay time.Duration
-	sightings  sightings
+	others     *liveness.Observer
 	events     events
-	life       *lifecycle
+	life       *lifecycle.Lifecycle
 
 	mu      sync.Mutex
 	session *session
@@ -62,13 +64,20 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	if s.heartbeats == nil {
 		s.heartbeats = store
 	}
-	return &Client{
+	c := &Client{
 		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
-		sightings:  sightings{byID: map[string]*sighting{}}, life: newLifecycle(),
-		ending: map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
+		life:       lifecycle.New(ErrClosed),
+		ending:     map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
 		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{},
-	}, nil
+	}
+	c.others = liveness.New(liveness.Config{
+		Store: store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin,
+		Killed: func(session, owner string) {
+			c.emit(Event{Type: EventSessionKilled, Session: session, Owner: owner})
+		},
+	})
+	return c, nil
 }
 
 // Store returns the store that New was given. Keys that begin with session/ or
@@ -103,7 +112,7 @@ func (c *Client) sessionLost(s *session, lost *LostError) {
 	}
 	c.rejoin()
 	latched := c.clock.Now()
-	c.life.start(func(ctx context.Context) {
+	c.life.Start(func(ctx context.Context) {
 		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {
 			return // only ctx's end stops it: then Close goes on with it
 		}
@@ -137,10 +146,7 @@ func (c *Client) outlive(ctx context.Context, s *session, latched clock.Reading)
 
 // buried spares the client's own waiters the wait for its own old session.
 func (c *Client) buried(s *session) {
-	seen := c.sightings.of(s.id)
-	seen.slot <- struct{}{} // held for no longer than a store call
-	seen.dead = true
-	<-seen.slot
+	c.others.MarkDead(s.id)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, g := range c.gates {

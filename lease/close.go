@@ -25,17 +25,17 @@ import (
 // are free all the same. Or the session could not be deleted: then the leases
 // pass on after the TTL. Closing again returns nil.
 func (c *Client) Close(ctx context.Context) error {
-	if !c.life.beginClose() {
-		return c.life.awaitClosed(ctx)
+	if !c.life.BeginClose() {
+		return c.life.AwaitClosed(ctx)
 	}
-	defer c.life.endClose()
+	defer c.life.EndClose()
 	c.mu.Lock()
 	if c.session != nil {
 		c.session.cancelLeases(&LostError{Reason: ReasonClosed})
 	}
 	c.mu.Unlock()
 
-	err := c.life.awaitIdle(ctx)
+	err := c.life.AwaitIdle(ctx)
 	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
 	defer cancel()
 	sessions, o := c.lastSessions()

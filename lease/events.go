@@ -153,7 +153,7 @@ func (c *Client) emit(e Event) {
 	q.draining = true
 	q.mu.Unlock()
 	if start {
-		c.life.start(c.tell)
+		c.life.Start(c.tell)
 	}
 }
 

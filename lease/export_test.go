@@ -2,9 +2,7 @@ package lease
 
 // Remembered counts what a client remembers of leases, calls and sessions.
 func Remembered(c *Client) map[string]int {
-	c.life.mu.Lock()
-	users, calls := c.life.users, len(c.life.calls)
-	c.life.mu.Unlock()
+	users, calls := c.life.Count()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := map[string]int{
@@ -21,7 +19,5 @@ func Remembered(c *Client) map[string]int {
 
 // Observed counts the sessions of others that a client remembers.
 func Observed(c *Client) int {
-	c.sightings.mu.Lock()
-	defer c.sightings.mu.Unlock()
-	return len(c.sightings.byID)
+	return c.others.Len()
 }

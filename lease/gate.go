@@ -167,7 +167,7 @@ func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 // is nil if its grant came too late and the row was given back.
 func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (next *Lease, done bool) {
 	s := l.session
-	if s.err() != nil || s.remaining() < w.minRemaining || c.life.open.Err() != nil {
+	if s.err() != nil || s.remaining() < w.minRemaining || c.life.Open().Err() != nil {
 		return nil, false
 	}
 	old := r.record
@@ -205,6 +205,6 @@ func (c *Client) deliver(w *waiter, l *Lease) bool {
 // pass releases a lease that its waiter does not want any more, to the next one if
 // there is one (H23). It does not wait.
 func (c *Client) pass(l *Lease) {
-	c.life.enter()                                                 // the waiter counts for itself
-	c.life.start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
+	c.life.Enter()                                                 // the waiter counts for itself
+	c.life.Start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
 }

@@ -29,11 +29,11 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 	if group == "" || len(group) > 256 || !utf8.ValidString(group) {
 		return nil, fmt.Errorf("lease: Join(%.40q): want 1 to 256 bytes of UTF-8: %w", group, ErrInvalid)
 	}
-	ctx, use, err := c.life.begin(ctx)
+	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer use.end()
+	defer use.End()
 	c.mu.Lock()
 	if len(c.joined) >= maxGroups && c.joined[group] == 0 {
 		c.mu.Unlock()
@@ -60,7 +60,7 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 			continue // with a new session
 		}
 		leave()
-		return nil, c.life.explain(fmt.Errorf("lease: joining %q: %w", group, err))
+		return nil, c.life.Explain(fmt.Errorf("lease: joining %q: %w", group, err))
 	}
 }
 
@@ -104,9 +104,9 @@ func (c *Client) rejoin() {
 	if !c.isMember() {
 		return
 	}
-	c.life.start(func(ctx context.Context) {
+	c.life.Start(func(ctx context.Context) {
 		pauses := retry.Pauses(c.clock)
-		for c.life.open.Err() == nil && c.isMember() {
+		for c.life.Open().Err() == nil && c.isMember() {
 			if _, err := c.current(ctx); err == nil || clock.Sleep(ctx, c.clock, pauses.NextBackOff()) != nil {
 				return
 			}

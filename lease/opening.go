@@ -22,7 +22,7 @@ type opening struct {
 // current returns the client's session, opening one if there is none to trust
 // (R8). That costs one write, for all who wait for it.
 func (c *Client) current(ctx context.Context) (*session, error) {
-	if s := c.trusted(); s != nil && c.life.open.Err() == nil {
+	if s := c.trusted(); s != nil && c.life.Open().Err() == nil {
 		return s, nil
 	}
 	if ctx.Err() != nil {
@@ -56,12 +56,12 @@ func (c *Client) trusted() *session {
 func (c *Client) beginOpening() *opening {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.life.isClosed() || c.opening != nil {
+	if c.life.IsClosed() || c.opening != nil {
 		return c.opening
 	}
 	o := &opening{done: make(chan struct{})}
 	c.opening = o
-	c.life.start(func(ctx context.Context) {
+	c.life.Start(func(ctx context.Context) {
 		o.session, o.err = c.reopen(ctx)
 		c.mu.Lock()
 		c.opening = nil // who comes now makes an attempt of its own
@@ -84,7 +84,7 @@ func (c *Client) reopen(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("lease: opening a session: %w", err)
 	}
 	c.mu.Lock()
-	closed := c.life.isClosed()
+	closed := c.life.IsClosed()
 	if !closed {
 		c.session = s
 	}

@@ -147,7 +147,7 @@ func (l *Lease) isReleasing() bool {
 // giveBack is the body of Release (R13).
 func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	c := l.client
-	defer c.life.leave()
+	defer c.life.Leave()
 	if l.lost() == nil {
 		l.lose(ReasonReleased)
 	}
@@ -209,7 +209,7 @@ func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool,
 		c.wake(r.key)
 		return gone, nil
 	}
-	c.life.start(func(ctx context.Context) {
+	c.life.Start(func(ctx context.Context) {
 		defer c.wake(r.key)
 		defer c.uncover(r.acq)
 		_ = c.untilKnown(ctx, func() error {

@@ -57,7 +57,7 @@ func (c *Client) resolve(s *session, key, acq string, err error) {
 		}
 		return
 	}
-	c.life.start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
+	c.life.Start(func(ctx context.Context) { c.runResolver(ctx, key, r) })
 }
 
 // runResolver reads the row until no write is pending. It pauses for 100 ms to

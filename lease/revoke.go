@@ -41,9 +41,9 @@ func (s *session) revoke(entries []string) {
 	}
 	s.mu.Unlock()
 	for _, l := range leases {
-		c.life.start(func(ctx context.Context) { l.surrender(ctx) })
+		c.life.Start(func(ctx context.Context) { l.surrender(ctx) })
 	}
-	c.life.start(func(ctx context.Context) {
+	c.life.Start(func(ctx context.Context) {
 		if clock.Sleep(ctx, c.clock, c.margin+time.Millisecond) == nil { // later than the margin, by any rounding
 			s.nudge()
 		}
@@ -86,7 +86,7 @@ func (s *session) limit() {
 	s.mu.Unlock()
 	for _, l := range over {
 		l.lose(ReasonMaxHold)
-		s.client.life.start(func(ctx context.Context) { l.surrender(ctx) })
+		s.client.life.Start(func(ctx context.Context) { l.surrender(ctx) })
 	}
 }
 

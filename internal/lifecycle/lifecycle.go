@@ -1,0 +1,194 @@
+// Package lifecycle is the way of a client from its beginning to the end of its
+// Close: who uses it, whom Close waits for, what goes on in the background.
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Lifecycle counts whom Close waits for, and runs what goes on in the background.
+// Make one with New.
+type Lifecycle struct {
+	closedErr error
+	// open ends, with closedErr as its cause, when Close begins. background ends
+	// when Close is done.
+	open, background context.Context
+	shut             context.CancelCauseFunc
+	stop             context.CancelFunc
+	// idle is closed when Close has begun and there are no users, done when Close
+	// has ended.
+	idle, done chan struct{}
+	tasks      sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	// calls are under way. users counts them, and the leases not released.
+	calls map[*Use]struct{}
+	users int
+}
+
+// Use is a call of a client's method. Close interrupts it and waits for it.
+type Use struct {
+	life   *Lifecycle
+	cancel context.CancelCauseFunc
+	// Stays: a lease came of it, which counts on as a user.
+	Stays bool
+}
+
+// New makes a Lifecycle whose calls end with closed when Close begins.
+func New(closed error) *Lifecycle {
+	l := &Lifecycle{closedErr: closed, idle: make(chan struct{}), done: make(chan struct{}), calls: map[*Use]struct{}{}}
+	l.background, l.stop = context.WithCancel(context.Background())
+	l.open, l.shut = context.WithCancelCause(l.background)
+	return l
+}
+
+// Begin begins a call, unless the client is closed. Its context ends with ctx, or
+// with that of New as its cause when Close begins. The caller calls End.
+func (l *Lifecycle) Begin(ctx context.Context) (context.Context, *Use, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, nil, l.closedErr
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	u := &Use{life: l, cancel: cancel}
+	l.calls[u] = struct{}{}
+	l.users++
+	return ctx, u, nil
+}
+
+// End ends the call, but not the use that a lease makes of the client.
+func (u *Use) End() {
+	l := u.life
+	l.mu.Lock()
+	delete(l.calls, u)
+	if !u.Stays {
+		l.leaveLocked()
+	}
+	l.mu.Unlock()
+	u.cancel(nil)
+}
+
+// Enter counts one user more, also while Close waits. Leave ends a use.
+func (l *Lifecycle) Enter() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.users++
+}
+
+func (l *Lifecycle) Leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaveLocked()
+}
+
+// Count returns how many users there are, calls among them, for tests.
+func (l *Lifecycle) Count() (users, calls int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.users, len(l.calls)
+}
+
+// Open is a context that ends, with the cause that New was given, when Close
+// begins.
+func (l *Lifecycle) Open() context.Context { return l.open }
+
+func (l *Lifecycle) leaveLocked() {
+	if l.users--; l.users == 0 && l.closed {
+		close(l.idle)
+	}
+}
+
+// Start runs task in the background, until Close is done.
+func (l *Lifecycle) Start(task func(ctx context.Context)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.background.Err() != nil {
+		return
+	}
+	l.tasks.Add(1)
+	go func() {
+		defer l.tasks.Done()
+		task(l.background)
+	}()
+}
+
+// IsClosed reports whether Close has begun.
+func (l *Lifecycle) IsClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// Explain gives an error of a call that Close interrupted its true name.
+func (l *Lifecycle) Explain(err error) error {
+	if l.open.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, l.closedErr) {
+		return fmt.Errorf("%w: %w", l.closedErr, err)
+	}
+	return err
+}
+
+// BeginClose refuses new calls and interrupts those under way. It reports whether
+// it is the first.
+func (l *Lifecycle) BeginClose() (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.closed = true
+	l.shut(l.closedErr)
+	for u := range l.calls {
+		u.cancel(l.closedErr)
+	}
+	if l.users == 0 {
+		close(l.idle)
+	}
+	return true
+}
+
+// AwaitIdle waits for the calls under way and for the release of every lease,
+// until ctx ends.
+func (l *Lifecycle) AwaitIdle(ctx context.Context) error {
+	select {
+	case <-l.idle:
+		return nil
+	default:
+	}
+	select {
+	case <-l.idle:
+		return nil
+	case <-ctx.Done():
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return fmt.Errorf("lease: closed with %d leases not released: %w", l.users, context.Cause(ctx))
+	}
+}
+
+// EndClose ends the background and waits for its goroutines.
+func (l *Lifecycle) EndClose() {
+	l.mu.Lock()
+	l.stop()
+	l.mu.Unlock()
+	l.tasks.Wait()
+	close(l.done)
+}
+
+// AwaitClosed waits for the end of Close, until ctx ends.
+func (l *Lifecycle) AwaitClosed(ctx context.Context) error {
+	select {
+	case <-l.done:
+		return nil
+	default:
+	}
+	select {
+	case <-l.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("lease: another Close goes on: %w", context.Cause(ctx))
+	}
+}

@@ -1,0 +1,239 @@
+// Package liveness finds out whether the sessions of others are alive, and ends
+// those that are proven dead (R10 to R12).
+package liveness
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/kv"
+)
+
+// maxObservations bounds the memory of other clients' sessions (R11). What is
+// forgotten is waited for again.
+const maxObservations = 10_000
+
+// Observer is what a client has seen of other sessions. All its keys and calls
+// share it (R11). Make one with New.
+type Observer struct {
+	Config
+	mu   sync.Mutex
+	byID map[string]*observation
+}
+
+// Config is what an Observer needs.
+type Config struct {
+	Store kv.Store
+	// Attempts bounds each attempt of a store call.
+	Attempts kv.CallOption
+	Clock    clock.Clock
+	// MaxSkew is how far wall clocks are off at most, 0: they are not trusted (R12).
+	MaxSkew time.Duration
+	// Soon is the shortest time after which a session that has just been found
+	// alive is worth another look.
+	Soon time.Duration
+	// Killed is told of each session that the Observer has ended.
+	Killed func(session, owner string)
+}
+
+// New makes an Observer.
+func New(c Config) *Observer { return &Observer{Config: c, byID: map[string]*observation{}} }
+
+// observation is what was seen of one session. Its fields belong to whoever has
+// the slot, so that one goroutine at a time reads a session and kills it.
+type observation struct {
+	slot chan struct{}
+	// dead: a strong read found no live row. Ids are random and never used again,
+	// so that is for ever.
+	dead bool
+	// version was first seen at first, and last at last, by receipt of the
+	// answers.
+	version     uint64
+	first, last clock.Reading
+	// failure is why a look failed at failed. Who waited for it shares it, and
+	// does not repeat it in turn.
+	failure error
+	failed  clock.Reading
+	// ttl and deadAfter are those of the row.
+	ttl, deadAfter time.Duration
+}
+
+// of returns the observation of a session, forgetting another one if there are
+// too many.
+func (o *Observer) of(id string) *observation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	seen, ok := o.byID[id]
+	if !ok {
+		for old := range o.byID {
+			if len(o.byID) < maxObservations {
+				break
+			}
+			delete(o.byID, old)
+		}
+		seen = &observation{slot: make(chan struct{}, 1)}
+		o.byID[id] = seen
+	}
+	return seen
+}
+
+// Len is how many sessions the Observer remembers.
+func (o *Observer) Len() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.byID)
+}
+
+// IsDead decides whether a session that a row just read names is dead (R10). If it
+// is not, next is when it is worth asking again. It costs a strong read, unless
+// one less than a third of the session's TTL old showed it alive, and a write to
+// kill it.
+func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
+	seen, asked := o.of(id), o.Clock.Now()
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+	case <-ctx.Done():
+		return false, 0, context.Cause(ctx)
+	}
+	switch {
+	case seen.dead:
+		return true, 0, nil
+	case seen.failure != nil && seen.failed.MonotonicSince(asked) > 0:
+		return false, 0, seen.failure
+	}
+	if next := seen.recheckIn(o.Clock.Now()); next > 0 {
+		return false, next, nil
+	}
+	pair, err := o.Store.Get(ctx, rows.SessionPrefix+id, o.Attempts)
+	now := o.Clock.Now()
+	switch {
+	case errors.Is(err, kv.ErrKeyNotFound):
+		seen.dead = true
+		return true, 0, nil
+	case err != nil:
+		if ctx.Err() == nil { // else it says something of this caller alone
+			seen.failure, seen.failed = err, now
+		}
+		return false, 0, err
+	}
+	record, err := rows.DecodeSession(pair)
+	if err != nil {
+		return false, 0, err
+	}
+	seen.note(pair, record, now)
+	if now.MonotonicSince(seen.first) < seen.deadAfter && !o.longDead(record, now) {
+		return false, seen.recheckIn(now), nil
+	}
+	if err := o.kill(ctx, id, pair, record, seen); err != nil {
+		return false, 0, err
+	}
+	return seen.dead, max(seen.recheckIn(o.Clock.Now()), o.Soon), nil
+}
+
+// longDead reports whether the wall clocks alone show that the session may be
+// killed at once. They are off by no more than MaxSkew (R12).
+func (o *Observer) longDead(record *rows.Session, now clock.Reading) bool {
+	if o.MaxSkew == 0 || record.RenewedAt.IsZero() {
+		return false
+	}
+	return now.Wall.Sub(record.RenewedAt) > record.DeadAfter()+o.MaxSkew
+}
+
+// note notes a pair that was received at now. The time until death counts from
+// the receipt of the first read that showed its version.
+func (s *observation) note(pair *kv.KVPair, record *rows.Session, now clock.Reading) {
+	if pair.Version != s.version {
+		s.version, s.first = pair.Version, now
+	}
+	s.last = now
+	s.ttl, s.deadAfter = record.Lifetime(), record.DeadAfter()
+}
+
+// recheckIn is how long the session need not be looked at: a third of its TTL
+// after the last look, but not longer than until it may be dead.
+func (s *observation) recheckIn(now clock.Reading) time.Duration {
+	if s.last.IsZero() {
+		return 0
+	}
+	return min(s.ttl/3-now.MonotonicSince(s.last), s.deadAfter-now.MonotonicSince(s.first))
+}
+
+// kill deletes a session whose version did not change for TTL + d (R10).
+// Observation alone proves nothing. This write, on the version observed, proves
+// that no heartbeat came since, and prevents any that is late.
+func (o *Observer) kill(
+	ctx context.Context, id string, pair *kv.KVPair, record *rows.Session, seen *observation,
+) error {
+	err := o.Store.AtomicDelete(ctx, pair.Key, pair, o.Attempts)
+	current, conflict := rows.CurrentPair(err)
+	switch {
+	case err == nil:
+		o.Killed(id, record.Owner)
+		seen.dead = true
+	case conflict && current == nil:
+		seen.dead = true
+	case current != nil:
+		alive, err := rows.DecodeSession(current)
+		if err != nil {
+			return err
+		}
+		seen.note(current, alive, o.Clock.Now())
+	default:
+		return err
+	}
+	return nil
+}
+
+// Note notes a session row that a listing showed. It returns for how long it has
+// to stay as it is to be dead: R10's time counts from the receipt of the first
+// read that showed its version, whatever read. That it is alive a listing does
+// not tell as a strong read does.
+func (o *Observer) Note(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
+	seen := o.of(id)
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+	default:
+		return record.Lifetime() // somebody is just asking
+	}
+	now := o.Clock.Now()
+	if pair.Version > seen.version {
+		seen.version, seen.first = pair.Version, now
+		seen.ttl, seen.deadAfter = record.Lifetime(), record.DeadAfter()
+	}
+	if o.longDead(record, now) {
+		return 0
+	}
+	return seen.deadAfter - now.MonotonicSince(seen.first)
+}
+
+// KnownDead reports whether a session is known to be dead, which a listing may not
+// show yet.
+func (o *Observer) KnownDead(id string) bool {
+	o.mu.Lock()
+	seen, ok := o.byID[id]
+	o.mu.Unlock()
+	if !ok {
+		return false
+	}
+	select {
+	case seen.slot <- struct{}{}:
+		defer func() { <-seen.slot }()
+		return seen.dead
+	default:
+		return false
+	}
+}
+
+// MarkDead notes that a session's row is known to be gone.
+func (o *Observer) MarkDead(id string) {
+	seen := o.of(id)
+	seen.slot <- struct{}{} // held for no longer than a store call
+	seen.dead = true
+	<-seen.slot
+}
