@@ -17,8 +17,8 @@ import (
 // lookTimeout bounds one look of Observe, so that a store that hangs shows as an error.
 const lookTimeout = 5 * time.Second
 
-// seldom is how many polls lie between two looks while a watch tells of changes.
-const seldom = 10
+// idleFactor is how many polls lie between two looks while a watch tells of changes.
+const idleFactor = 10
 
 // Leader is a state of the election: who leads, or that nobody does. It is what the
 // store said when it was read.
@@ -41,7 +41,7 @@ func (l *Leader) Vacant() bool { return l.Member == nil }
 // until a candidate has found that out. It costs two strong reads, one in a
 // vacancy.
 func (e *Election) Leader(ctx context.Context) (*Leader, error) {
-	l, err := e.look(ctx, 0)
+	l, err := e.read(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -54,16 +54,16 @@ func (e *Election) Leader(ctx context.Context) (*Leader, error) {
 // look reads the state: the lease, then the leader's session. A session that the
 // strong read does not find is dead, which makes a vacancy (R10). seen is the
 // greatest token known.
-func (e *Election) look(ctx context.Context, seen uint64) (*Leader, error) {
+func (e *Election) read(ctx context.Context, known uint64) (*Leader, error) {
 	h, err := e.client.Inspect(ctx, e.key())
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("election: looking for the leader of %q: %w", e.name, err)
 	case !h.Held():
-		return &Leader{Token: seen}, nil
-	case h.Token < seen:
+		return &Leader{Token: known}, nil
+	case h.Token < known:
 		return nil, fmt.Errorf("election: %q: the token went back from %d to %d: was the table restored?",
-			e.name, seen, h.Token)
+			e.name, known, h.Token)
 	case h.Member == nil:
 		return &Leader{Token: h.Token}, nil
 	}
@@ -92,11 +92,11 @@ func (e *Election) Observe(ctx context.Context) iter.Seq2[*Leader, error] {
 		defer o.close()
 		var last *Leader
 		for {
-			var seen uint64
+			var known uint64
 			if last != nil {
-				seen = last.Token
+				known = last.Token
 			}
-			l, err := o.look(seen)
+			l, err := o.read(known)
 			switch {
 			case ctx.Err() != nil:
 				yield(nil, context.Cause(ctx))
@@ -159,10 +159,10 @@ func (o *observer) close() {
 }
 
 // look reads the state once.
-func (o *observer) look(seen uint64) (*Leader, error) {
+func (o *observer) read(known uint64) (*Leader, error) {
 	ctx, cancel := o.clock.WithTimeout(o.ctx, lookTimeout)
 	defer cancel()
-	return o.Election.look(ctx, seen)
+	return o.Election.read(ctx, known)
 }
 
 // wait returns when it is time for the next look: after a poll. Where a watch tells
@@ -172,7 +172,7 @@ func (o *observer) wait(last *Leader, failed bool) {
 	if o.watched != nil {
 		o.watchSession(last)
 		if !failed {
-			pause *= seldom
+			pause *= idleFactor
 		}
 	}
 	t := o.clock.NewTimer(clock.Spread(o.clock, pause*9/10, 1.0/9))

@@ -14,19 +14,19 @@ import (
 )
 
 // seen is what an observer was told.
-type seen struct {
+type known struct {
 	*election.Leader
 	err error
 	at  time.Time
 }
 
 // observe observes in the background until the test ends.
-func (p *process) observe(ctx context.Context) <-chan seen {
-	states := make(chan seen, 1000)
+func (p *process) observe(ctx context.Context) <-chan known {
+	states := make(chan known, 1000)
 	go func() {
 		defer close(states)
 		for l, err := range p.Observe(ctx) {
-			states <- seen{l, err, time.Now()}
+			states <- known{l, err, time.Now()}
 		}
 	}()
 	return states
@@ -49,7 +49,7 @@ func eachWay(t *testing.T, test func(t *testing.T, a, b, observer *process)) {
 	}
 }
 
-func requireLeader(t *testing.T, owner string, token uint64, s seen) {
+func requireLeader(t *testing.T, owner string, token uint64, s known) {
 	t.Helper()
 	require.NoError(t, s.err)
 	require.False(t, s.Vacant())
@@ -57,7 +57,7 @@ func requireLeader(t *testing.T, owner string, token uint64, s seen) {
 	require.Equal(t, token, s.Token)
 }
 
-func requireVacancy(t *testing.T, token uint64, s seen) {
+func requireVacancy(t *testing.T, token uint64, s known) {
 	t.Helper()
 	require.NoError(t, s.err)
 	require.True(t, s.Vacant())
@@ -207,7 +207,7 @@ func TestObserveReportsATokenThatWentBack(t *testing.T) {
 				require.ErrorContains(t, err, "went back")
 				break
 			}
-			requireLeader(t, "a", term.Token(), seen{Leader: l, err: err})
+			requireLeader(t, "a", term.Token(), known{Leader: l, err: err})
 			observer.link.Store = old
 		}
 	})
@@ -221,11 +221,11 @@ func TestCostOfObserving(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				store, a, _ := two(t)
-				var seen kv.Store = store
+				var known kv.Store = store
 				if way == "polls" {
-					seen = polled{store}
+					known = polled{store}
 				}
-				observer := newProcess(t, seen, "observer", 1)
+				observer := newProcess(t, known, "observer", 1)
 				a.campaign(t)
 				observer.observe(t.Context())
 				time.Sleep(polls * poll)

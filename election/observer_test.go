@@ -16,14 +16,14 @@ import (
 )
 
 // soon returns the next state, which must come within an hour.
-func soon(t *testing.T, states <-chan seen) seen {
+func soon(t *testing.T, states <-chan known) known {
 	t.Helper()
 	select {
 	case s := <-states:
 		return s
 	case <-time.After(time.Hour):
 		require.Fail(t, "the observer is told nothing any more")
-		return seen{}
+		return known{}
 	}
 }
 

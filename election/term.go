@@ -135,13 +135,13 @@ func (t *Term) sinceDeposed() time.Duration {
 	now := c.Now()
 	if t.deposed == nil {
 		t.deposed = &now
-		t.report = c.AfterFunc(t.election.grace, t.overdue)
+		t.report = c.AfterFunc(t.election.grace, t.timedOut)
 	}
 	return now.MonotonicSince(*t.deposed)
 }
 
-// overdue says that the leader has not stopped.
-func (t *Term) overdue() {
+// timedOut says that the leader has not stopped.
+func (t *Term) timedOut() {
 	if t.sinceDeposed() >= 0 {
 		t.election.log.Error("election: still at work after the loss of the leadership; others may lead",
 			"election", t.election.name, "token", t.Token(), "grace", t.election.grace)

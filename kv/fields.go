@@ -96,9 +96,9 @@ func normalizeField(value any) (any, error) {
 // normalizeFloat keeps what DynamoDB's numbers can hold. It makes whole numbers int64,
 // as they are when read back.
 func normalizeFloat(f float64) (any, error) {
-	const least, most = 1e-130, 9.9e125
-	if math.IsNaN(f) || math.Abs(f) > most || (f != 0 && math.Abs(f) < least) {
-		return nil, fmt.Errorf("number %g is not 0 or between %g and %g: %w", f, least, most, ErrInvalidOption)
+	const smallest, greatest = 1e-130, 9.9e125
+	if math.IsNaN(f) || math.Abs(f) > greatest || (f != 0 && math.Abs(f) < smallest) {
+		return nil, fmt.Errorf("number %g is not 0 or between %g and %g: %w", f, smallest, greatest, ErrInvalidOption)
 	}
 	if f == math.Trunc(f) && math.Abs(f) < 1<<53 {
 		return int64(f), nil

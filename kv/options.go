@@ -61,9 +61,9 @@ func WithJSON(v any) WriteOption {
 }
 
 // within refuses a duration outside its option's bounds.
-func within(option string, d, least, most time.Duration) error {
-	if d < least || d > most {
-		return fmt.Errorf("%s(%v): want %v to %v: %w", option, d, least, most, ErrInvalidOption)
+func within(option string, d, shortest, longest time.Duration) error {
+	if d < shortest || d > longest {
+		return fmt.Errorf("%s(%v): want %v to %v: %w", option, d, shortest, longest, ErrInvalidOption)
 	}
 	return nil
 }

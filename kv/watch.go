@@ -183,14 +183,14 @@ func (l listing) update(pairs []*KVPair, yield func(Event, error) bool) bool {
 	for _, pair := range pairs {
 		present[pair.Key] = struct{}{}
 	}
-	var gone []string
+	var deleted []string
 	for key := range l {
 		if _, ok := present[key]; !ok {
-			gone = append(gone, key)
+			deleted = append(deleted, key)
 		}
 	}
-	slices.Sort(gone)
-	for _, key := range gone {
+	slices.Sort(deleted)
+	for _, key := range deleted {
 		delete(l, key)
 		if !yield(Event{Type: EventDelete, Key: key}, nil) {
 			return false

@@ -10,6 +10,7 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -31,7 +32,7 @@ import (
 // session share one attempt to open it, which lasts 10 s at most, less with a
 // short TTL, and goes on when their contexts end.
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.enterGate(ctx, key, options, false)
+	return c.acquireKey(ctx, key, options, false)
 }
 
 // Acquire blocks until this client holds key, or ctx is done, or the client is
@@ -43,12 +44,12 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 // share one poller: waiting costs one read of the key per poll, and one read of
 // the holder's session per third of its TTL. A free key costs one write.
 func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.enterGate(ctx, key, options, true)
+	return c.acquireKey(ctx, key, options, true)
 }
 
-// enterGate runs an acquire of key, which Close interrupts and waits for. The
+// acquireKey runs an acquire of key, which Close interrupts and waits for. The
 // lease that comes of it counts on as a user of the client.
-func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOption, wait bool) (*Lease, error) {
+func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOption, wait bool) (*Lease, error) {
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
@@ -65,8 +66,8 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 		return nil, err
 	}
 	defer use.End()
-	r.gate = c.gateOf(key)
-	defer c.leaveGate(key, r.gate)
+	r.keyState = c.stateOf(key)
+	defer c.leaveState(key, r.keyState)
 	var l *Lease
 	if wait {
 		l, err = c.acquire(ctx, r)
@@ -83,10 +84,10 @@ func (c *Client) enterGate(ctx context.Context, key string, options []AcquireOpt
 // request is one acquire of one key.
 type request struct {
 	acquireSettings
-	key   string
-	row   string // its key in the store
-	gate  *gate
-	began clock.Reading
+	key      string
+	row      string // its key in the store
+	keyState *keyState
+	began    clock.Reading
 	// waits: the caller waits until it has the key. blocked: another client was
 	// found to have it.
 	waits, blocked bool
@@ -107,18 +108,18 @@ func checkKey(key string) error {
 // errHeldHere says that a lease of this client has the key.
 var errHeldHere = errors.New("lease: held by this client")
 
-// busy says that a key is held, and what the waiter has to know.
-type busy struct {
+// heldRow says that a key is held, and what the waiter has to know.
+type heldRow struct {
 	*rows.Found
 	// look is when the holder's session is worth asking about again.
-	look time.Duration
+	recheck time.Duration
 	// err is why the session could not be asked about, nil if it is alive.
 	err error
 }
 
-func (b *busy) Error() string { return "lease: " + b.Record.Owner + " holds the key" }
+func (b *heldRow) Error() string { return "lease: " + b.Record.Owner + " holds the key" }
 
-func (b *busy) held(key string) *HeldError {
+func (b *heldRow) held(key string) *HeldError {
 	return &HeldError{Holder: showHolder(key, b.Found)}
 }
 
@@ -128,7 +129,7 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 		return nil, &HeldError{Holder: l.holder()}
 	}
 	l, err := c.tryRow(ctx, r, nil)
-	var b *busy
+	var b *heldRow
 	switch {
 	case errors.Is(err, errHeldHere):
 		if l := c.localHolder(r.key); l != nil {
@@ -145,42 +146,42 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 
 // tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *busy if the key
 // is held. seen is the row if it has just been read, else nil.
-func (c *Client) tryRow(ctx context.Context, r *request, seen *rows.Found) (*Lease, error) {
+func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Lease, error) {
 	if err := c.beginWriting(ctx, r); err != nil {
 		return nil, err
 	}
-	defer func() { <-r.gate.writing }()
+	defer func() { <-r.keyState.writing }()
 	if c.localHolder(r.key) != nil {
 		return nil, errHeldHere // who had the slot before has got it
 	}
-	if err := c.rest(ctx, r); err != nil {
+	if err := c.yield(ctx, r); err != nil {
 		return nil, err
 	}
 	for round := 0; ; round++ {
-		if err := c.patience(ctx, r.key, round, seen); err != nil {
+		if err := c.contentionBackoff(ctx, r.key, round, known); err != nil {
 			return nil, err
 		}
 		s, err := c.healthy(ctx, r.minRemaining)
 		if err != nil {
 			return nil, err
 		}
-		if seen, err = r.begin(seen); err != nil {
+		if known, err = r.begin(known); err != nil {
 			return nil, err
 		}
 		var takeover bool
-		if seen != nil {
-			if takeover, err = c.mayTake(ctx, s, seen); err != nil {
+		if known != nil {
+			if takeover, err = c.mayTake(ctx, s, known); err != nil {
 				r.blocked = true
 				return nil, err
 			}
 			r.taken = r.taken || takeover
 		}
-		l, current, err := c.write(ctx, s, r, seen)
+		l, current, err := c.write(ctx, s, r, known)
 		if l != nil || err != nil {
 			return l, err
 		}
 		// nil: freed meanwhile, or the session was lost: once more from the start.
-		if seen, err = r.inTheWay(current); err != nil {
+		if known, err = r.inTheWay(current); err != nil {
 			return nil, err
 		}
 		switch {
@@ -200,7 +201,7 @@ func (c *Client) beginWriting(ctx context.Context, r *request) error {
 		return err
 	}
 	select {
-	case r.gate.writing <- struct{}{}:
+	case r.keyState.writing <- struct{}{}:
 		return nil
 	default:
 	}
@@ -208,7 +209,7 @@ func (c *Client) beginWriting(ctx context.Context, r *request) error {
 	t := c.clock.NewTimer(timeout)
 	defer t.Stop()
 	select {
-	case r.gate.writing <- struct{}{}:
+	case r.keyState.writing <- struct{}{}:
 		return nil
 	case <-t.C():
 		return fmt.Errorf("lease: acquiring %q: another attempt of this client has had no answer for %v: %w",
@@ -220,29 +221,29 @@ func (c *Client) beginWriting(ctx context.Context, r *request) error {
 
 // healthy returns the client's session when it has at least so much trust left. If
 // it has less, it is heartbeated first.
-func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session, error) {
+func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session.Session, error) {
 	for {
 		s, err := c.current(ctx)
-		if err != nil || s.remaining() >= remaining {
+		if err != nil || s.Remaining() >= remaining {
 			return s, err
 		}
-		err = s.refresh(ctx, func() bool { return s.remaining() >= remaining })
+		err = s.Refresh(ctx, func() bool { return s.Remaining() >= remaining })
 		if err != nil && !errors.Is(err, ErrLost) {
 			return nil, err
 		}
 	}
 }
 
-// patience slows an attempt down in which others were faster again and again. It
+// contentionBackoff slows an attempt down in which others were faster again and again. It
 // ends the attempt after a dozen rounds.
-func (c *Client) patience(ctx context.Context, key string, round int, seen *rows.Found) error {
+func (c *Client) contentionBackoff(ctx context.Context, key string, round int, known *rows.Found) error {
 	switch {
 	case round < 3:
 		return nil
 	case round > 12:
 		holder := Holder{Key: key, Owner: "others in quick succession"}
-		if seen != nil {
-			holder = showHolder(key, seen)
+		if known != nil {
+			holder = showHolder(key, known)
 		}
 		return &HeldError{Holder: holder}
 	}
@@ -256,13 +257,13 @@ func permanent(err error) bool {
 
 // mayTake decides whether session s may overwrite the row (R9.2). A nil error says
 // that it may. takeover: the session in the row is dead.
-func (c *Client) mayTake(ctx context.Context, s *session, row *rows.Found) (takeover bool, err error) {
+func (c *Client) mayTake(ctx context.Context, s *session.Session, row *rows.Found) (takeover bool, err error) {
 	switch row.Record.Session {
 	case "":
 		return false, nil // unowned, it keeps its value
-	case s.id:
-		if c.covers(row.Record.Acq) {
-			return false, &busy{Found: row, look: c.ttl}
+	case s.ID():
+		if c.owns(row.Record.Acq) {
+			return false, &heldRow{Found: row, recheck: c.ttl}
 		}
 		return false, nil // an orphan of our own
 	}
@@ -271,9 +272,9 @@ func (c *Client) mayTake(ctx context.Context, s *session, row *rows.Found) (take
 	case permanent(err):
 		return false, err
 	case err != nil:
-		return false, &busy{Found: row, look: c.pollMin, err: err}
+		return false, &heldRow{Found: row, recheck: c.pollMin, err: err}
 	case !dead:
-		return false, &busy{Found: row, look: next}
+		return false, &heldRow{Found: row, recheck: next}
 	}
 	return true, nil
 }
@@ -281,7 +282,7 @@ func (c *Client) mayTake(ctx context.Context, s *session, row *rows.Found) (take
 // write sends the acquiring write on previous; nil makes it a create. It returns a
 // lease, or the row that stood in the way, or an error. Without any of them no row
 // is live any more. The resolver gets a write of unknown outcome.
-func (c *Client) write(ctx context.Context, s *session, r *request, row *rows.Found) (*Lease, *kv.KVPair, error) {
+func (c *Client) write(ctx context.Context, s *session.Session, r *request, row *rows.Found) (*Lease, *kv.KVPair, error) {
 	var old *rows.Lease
 	var previous *kv.KVPair
 	if row != nil {
@@ -290,13 +291,13 @@ func (c *Client) write(ctx context.Context, s *session, r *request, row *rows.Fo
 	began := c.clock.Now()
 	record := r.record(c, s, old)
 	// An orphan of our own may have been taken over.
-	record.Taken = r.taken || (old != nil && old.Session == s.id && old.Taken)
-	c.cover(record.Acq, nil)
+	record.Taken = r.taken || (old != nil && old.Session == s.ID() && old.Taken)
+	c.track(record.Acq, nil)
 	pair, err := c.store.AtomicPut(ctx, r.row, record.Options(previous, c.attempts)...)
 	if err == nil {
 		return c.grant(ctx, s, r, pair, record, began), nil, nil
 	}
-	c.uncover(record.Acq)
+	c.untrack(record.Acq)
 	if errors.Is(err, kv.ErrUncertain) {
 		c.resolve(s, r.key, record.Acq, err)
 	}
@@ -310,7 +311,7 @@ func (c *Client) write(ctx context.Context, s *session, r *request, row *rows.Fo
 // grant makes the lease of a row just written. If its session is not to be trusted
 // any more, it gives the row back and returns nil (R9.4).
 func (c *Client) grant(
-	ctx context.Context, s *session, r *request, pair *kv.KVPair, record rows.Lease, began clock.Reading,
+	ctx context.Context, s *session.Session, r *request, pair *kv.KVPair, record rows.Lease, began clock.Reading,
 ) *Lease {
 	l := &Lease{
 		client: c, session: s, key: r.key, row: r.row, token: pair.Version, version: pair.Version, record: record,
@@ -319,27 +320,24 @@ func (c *Client) grant(
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
 	l.granted, l.stint = c.beginTurn(r)
-	l.ctx, l.cancel = context.WithCancelCause(s.leases) // already ended if Close began just now
-	c.cover(record.Acq, l)
-	if s.remaining() < r.minRemaining || s.isRevoked(r.key, l.token) || c.life.Open().Err() != nil || l.lost() != nil {
+	l.ctx, l.cancel = context.WithCancelCause(s.Leases()) // already ended if Close began just now
+	c.track(record.Acq, l)
+	if s.Remaining() < r.minRemaining || s.IsRevoked(func() string { return revocation(r.key, l.token) }) || c.life.Open().Err() != nil || l.lost() != nil {
 		c.refuse(ctx, l)
 		return nil
 	}
 	if l.hold != nil {
-		s.mu.Lock()
-		s.limited[l] = struct{}{}
-		if s.lost == nil {
-			s.deadline.Reset(s.untilCheckLocked())
-		}
-		s.mu.Unlock()
+		l.mu.Lock()
+		l.hold.timer = c.clock.AfterFunc(l.untilHoldCheck(), l.watchHold)
+		l.mu.Unlock()
 	}
 	c.mu.Lock()
-	if c.covered[record.Acq] == l { // else it was taken away meanwhile, and is given back
+	if c.tracked[record.Acq] == l { // else it was taken away meanwhile, and is given back
 		c.held[r.key] = l
 	}
 	c.mu.Unlock()
 	c.emit(Event{
-		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.id, TakenOver: record.Taken,
+		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.ID(), TakenOver: record.Taken,
 		Waited: c.clock.Now().MonotonicSince(r.began),
 	})
 	return l
@@ -348,8 +346,8 @@ func (c *Client) grant(
 // refuse gives a row back that was written and is not granted. Nobody has had the
 // lease, so neither an operator nor an event finds it.
 func (c *Client) refuse(ctx context.Context, l *Lease) {
-	c.cover(l.record.Acq, nil)
-	l.told.Store(true)
+	c.track(l.record.Acq, nil)
+	l.emitted.Store(true)
 	l.mu.Lock()
 	l.releasing = true
 	l.mu.Unlock()

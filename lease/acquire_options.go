@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -112,17 +113,17 @@ func From(h *Holder) AcquireOption {
 
 // begin returns the row that an attempt begins with. Where the acquire is to find
 // one, that is the row that was seen, or else the one that it was given.
-func (r *request) begin(seen *rows.Found) (*rows.Found, error) {
+func (r *request) begin(known *rows.Found) (*rows.Found, error) {
 	if r.from == nil {
-		return seen, nil
+		return known, nil
 	}
-	if seen == nil {
-		seen = r.from.row
+	if known == nil {
+		known = r.from.row
 	}
-	if !bytes.Equal(seen.Record.Note, r.from.Note) {
+	if !bytes.Equal(known.Record.Note, r.from.Note) {
 		return nil, fmt.Errorf("lease: acquiring %q: it has another note: %w", r.key, ErrChanged)
 	}
-	return seen, nil
+	return known, nil
 }
 
 // inTheWay reads the row that a refused write has met, nil if there was none.
@@ -146,19 +147,19 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 			return err
 		}
 	}
-	most := c.ttl - c.margin - c.heartbeat*11/10
-	if a.minRemaining < 0 || a.minRemaining > most {
+	limit := c.ttl - c.margin - c.heartbeat*11/10
+	if a.minRemaining < 0 || a.minRemaining > limit {
 		return fmt.Errorf("lease: WithMinRemaining(%v): want 0s to %v, with a TTL of %v and a heartbeat every %v: %w",
-			a.minRemaining, most, c.ttl, c.heartbeat, ErrInvalid)
+			a.minRemaining, limit, c.ttl, c.heartbeat, ErrInvalid)
 	}
 	return nil
 }
 
 // record is the row of an acquisition by s over old. A key without a row has a
 // nil old (R19).
-func (a *acquireSettings) record(c *Client, s *session, old *rows.Lease) rows.Lease {
+func (a *acquireSettings) record(c *Client, s *session.Session, old *rows.Lease) rows.Lease {
 	r := rows.Lease{
-		Session: s.id, Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
+		Session: s.ID(), Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
 	}
 	if old != nil && old.Keep {

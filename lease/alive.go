@@ -72,7 +72,7 @@ func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
 // trusted now. Every acquire that follows a loss may have another one. No I/O.
 func (c *Client) Session() string {
 	if s := c.trusted(); s != nil {
-		return s.id
+		return s.ID()
 	}
 	return ""
 }

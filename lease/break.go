@@ -68,12 +68,12 @@ func (c *Client) Break(ctx context.Context, h *Holder, options ...BreakOption) e
 // breakLease follows R17, in its order: revoke, wait, free.
 func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) error {
 	entry := revocation(h.Key, h.Token)
-	patience, err := c.revokeRemote(ctx, h.Session, entry)
+	revokeTimeout, err := c.revokeRemote(ctx, h.Session, entry)
 	if err != nil {
 		return err
 	}
-	if patience > 0 && !b.force {
-		if err := c.awaitReceipt(ctx, h.Session, entry, patience); err != nil {
+	if revokeTimeout > 0 && !b.force {
+		if err := c.awaitReceipt(ctx, h.Session, entry, revokeTimeout); err != nil {
 			return err
 		}
 	}
@@ -98,12 +98,12 @@ func (c *Client) breakLease(ctx context.Context, h *Holder, b breakSettings) err
 // revokeRemote adds the entry to the session's row until it is known to be there, or
 // the session to be dead. It returns how long the holder may go on without having
 // seen the entry, 0 if the session is dead.
-func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patience time.Duration, err error) {
+func (c *Client) revokeRemote(ctx context.Context, session, entry string) (revokeTimeout time.Duration, err error) {
 	err = c.untilKnown(ctx, func() error {
 		pair, err := c.store.Get(ctx, rows.SessionPrefix+session, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
-			patience = 0
+			revokeTimeout = 0
 			return nil
 		case permanent(err):
 			return retry.Stop(err)
@@ -114,7 +114,7 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		if err != nil {
 			return retry.Stop(err)
 		}
-		patience = record.Lifetime() + record.DriftMargin()
+		revokeTimeout = record.Lifetime() + record.DriftMargin()
 		if slices.Contains(record.Revoked, entry) {
 			return nil // another operator's
 		}
@@ -128,19 +128,19 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (patie
 		}
 		return err
 	})
-	return patience, err
+	return revokeTimeout, err
 }
 
 // awaitReceipt waits until the session's row has lost the entry, or patience is over,
 // which counts from now.
-func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patience time.Duration) error {
+func (c *Client) awaitReceipt(ctx context.Context, session, entry string, revokeTimeout time.Duration) error {
 	began := c.clock.Now()
 	for {
-		left := patience - c.clock.Now().MonotonicSince(began)
+		left := revokeTimeout - c.clock.Now().MonotonicSince(began)
 		if left <= 0 {
 			return nil
 		}
-		waited := patience - left
+		waited := revokeTimeout - left
 		if err := clock.Sleep(ctx, c.clock, min(left, max(waited/10, c.pollMin), max(c.pollMax, c.pollMin))); err != nil {
 			return err
 		}
@@ -149,7 +149,7 @@ func (c *Client) awaitReceipt(ctx context.Context, session, entry string, patien
 			return nil
 		}
 		if err != nil {
-			continue // patience is enough
+			continue // revokeTimeout is enough
 		}
 		record, err := rows.DecodeSession(pair)
 		if err == nil && !slices.Contains(record.Revoked, entry) {

@@ -6,10 +6,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/lifecycle"
 	"github.com/dynalock/dynalock/internal/liveness"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -26,30 +26,27 @@ type Client struct {
 	// outcome may land (S6).
 	writeDelay time.Duration
 	others     *liveness.Observer
+	groups     session.Groups
 	events     events
 	life       *lifecycle.Lifecycle
 
 	mu      sync.Mutex
-	session *session
+	session *session.Session
 	// opening is the attempt to open one that is under way, nil: none.
 	opening *opening
 	// ending holds the lost sessions whose rows may still be there.
-	ending map[*session]struct{}
-	gates  map[string]*gate
-	spare  *gate
+	ending map[*session.Session]struct{}
+	states map[string]*keyState
+	spare  *keyState
 	turns  map[string]turn
-	// covered holds the acquisition ids of live leases, writes under way and
+	// tracked holds the acquisition ids of live leases, writes under way and
 	// pending releases, with the lease where there is one. A row that names our
 	// session with another id is an orphan of ours (R9.2).
-	covered map[string]*Lease
+	tracked map[string]*Lease
 	// held is, by key, the latest lease that was granted and is covered.
 	held map[string]*Lease
 	// unresolved looks after writes of unknown outcome, by key (R14).
 	unresolved map[string]*resolver
-	// joined counts, by group, how often the client has joined it.
-	joined map[string]int
-	// joinings counts the changes of joined.
-	joinings uint64
 }
 
 // New makes a client of store. It checks the options and does no I/O.
@@ -68,8 +65,8 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		life:       lifecycle.New(ErrClosed),
-		ending:     map[*session]struct{}{}, gates: map[string]*gate{}, turns: map[string]turn{},
-		covered: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{}, joined: map[string]int{},
+		ending:     map[*session.Session]struct{}{}, states: map[string]*keyState{}, turns: map[string]turn{},
+		tracked: map[string]*Lease{}, held: map[string]*Lease{}, unresolved: map[string]*resolver{},
 	}
 	c.others = liveness.New(liveness.Config{
 		Store: store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin,
@@ -88,87 +85,21 @@ func (c *Client) Store() kv.Store { return c.store }
 // it.
 func (c *Client) Owner() string { return c.owner }
 
-// sessionLost takes note of a loss. The next acquire opens a new session. The old
-// one is ended, so that nobody waits for its row, but not before its TTL (R8).
-func (c *Client) sessionLost(s *session, lost *LostError) {
-	c.mu.Lock()
-	if c.session == s {
-		c.session = nil
-	}
-	if lost.Reason != ReasonClosed {
-		c.ending[s] = struct{}{}
-	}
-	c.mu.Unlock()
-	if lost.Reason != ReasonClosed {
-		c.emit(Event{Type: EventSessionLost, Session: s.id, Reason: lost.Reason})
-	}
-	if c.observer != nil {
-		for _, l := range c.leasesOf(s) {
-			l.tellEnd(lost.Reason, false)
-		}
-	}
-	if lost.Reason == ReasonClosed {
-		return
-	}
-	c.rejoin()
-	latched := c.clock.Now()
-	c.life.Start(func(ctx context.Context) {
-		if c.outlive(ctx, s, latched) != nil || s.end(ctx) != nil {
-			return // only ctx's end stops it: then Close goes on with it
-		}
-		c.mu.Lock()
-		delete(c.ending, s)
-		c.mu.Unlock()
-		if s.isGone() {
-			c.buried(s)
-		}
-	})
-}
-
-// outlive waits until the TTL has passed since s was last renewed, by the
-// monotonic clock alone, and the margin since the loss was noticed. A clock that
-// stepped may have brought the loss early, and holders need their time to stop.
-func (c *Client) outlive(ctx context.Context, s *session, latched clock.Reading) error {
-	s.mu.Lock()
-	renewed := s.renewed
-	s.mu.Unlock()
-	for {
-		now := c.clock.Now()
-		wait := max(c.ttl-now.MonotonicSince(renewed), c.margin-now.MonotonicSince(latched))
-		if wait <= 0 {
-			return nil
-		}
-		if err := clock.Sleep(ctx, c.clock, wait); err != nil {
-			return err
-		}
-	}
-}
-
-// buried spares the client's own waiters the wait for its own old session.
-func (c *Client) buried(s *session) {
-	c.others.MarkDead(s.id)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, g := range c.gates {
-		g.wake()
-	}
-}
-
-// cover and uncover keep c.covered. l is nil until the write that makes it is
+// track and uncover keep c.covered. l is nil until the write that makes it is
 // known to be applied.
-func (c *Client) cover(acq string, l *Lease) {
+func (c *Client) track(acq string, l *Lease) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.covered[acq] = l
+	c.tracked[acq] = l
 }
 
-func (c *Client) uncover(acq string) {
+func (c *Client) untrack(acq string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if l := c.covered[acq]; l != nil && c.held[l.key] == l {
+	if l := c.tracked[acq]; l != nil && c.held[l.key] == l {
 		delete(c.held, l.key)
 	}
-	delete(c.covered, acq)
+	delete(c.tracked, acq)
 }
 
 // localHolder returns the lease of this client that has the key or is just giving
@@ -183,18 +114,18 @@ func (c *Client) localHolder(key string) *Lease {
 	if lost := l.lost(); lost != nil && lost.Reason != ReasonReleased && lost.Reason != ReasonRevoked && lost.Reason != ReasonMaxHold {
 		return nil
 	}
-	if l.session.err() != nil {
+	if l.session.Reason() != "" {
 		return nil
 	}
 	return l
 }
 
 // leasesOf returns the leases that depend on s and were not released.
-func (c *Client) leasesOf(s *session) []*Lease {
+func (c *Client) leasesOf(s *session.Session) []*Lease {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var leases []*Lease
-	for _, l := range c.covered {
+	for _, l := range c.tracked {
 		if l != nil && l.session == s {
 			leases = append(leases, l)
 		}
@@ -202,10 +133,10 @@ func (c *Client) leasesOf(s *session) []*Lease {
 	return leases
 }
 
-func (c *Client) covers(acq string) bool {
+func (c *Client) owns(acq string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.covered[acq]
+	_, ok := c.tracked[acq]
 	return ok
 }
 

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/dynalock/dynalock/internal/session"
 )
 
 // Close ends the client, in three steps:
@@ -23,7 +25,7 @@ import (
 // On success nothing of this client is held and nothing of it runs. An error
 // means one of two things. Either ctx ended before every lease was released: they
 // are free all the same. Or the session could not be deleted: then the leases
-// pass on after the TTL. Closing again returns nil.
+// releaseSoon on after the TTL. Closing again returns nil.
 func (c *Client) Close(ctx context.Context) error {
 	if !c.life.BeginClose() {
 		return c.life.AwaitClosed(ctx)
@@ -31,12 +33,12 @@ func (c *Client) Close(ctx context.Context) error {
 	defer c.life.EndClose()
 	c.mu.Lock()
 	if c.session != nil {
-		c.session.cancelLeases(&LostError{Reason: ReasonClosed})
+		c.session.EndLeases(&LostError{Reason: ReasonClosed})
 	}
 	c.mu.Unlock()
 
 	err := c.life.AwaitIdle(ctx)
-	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
 	sessions, o := c.lastSessions()
 	return errors.Join(err, c.endAll(detached, sessions), o.wait(detached))
@@ -44,18 +46,18 @@ func (c *Client) Close(ctx context.Context) error {
 
 // endAll ends sessions, all at once: the row of one must not use up the time of
 // another.
-func (c *Client) endAll(ctx context.Context, sessions []*session) error {
+func (c *Client) endAll(ctx context.Context, sessions []*session.Session) error {
 	errs := make([]error, len(sessions))
 	var wait sync.WaitGroup
 	for i, s := range sessions {
-		s.lose(ReasonClosed, false)
+		s.Lose(string(ReasonClosed), false)
 		wait.Go(func() {
-			if err := s.end(ctx); err != nil {
+			if err := s.End(ctx); err != nil {
 				errs[i] = fmt.Errorf("lease: a session could not be deleted, its leases pass on %v after its last heartbeat: %w",
 					c.ttl, err)
 				return
 			}
-			c.emit(Event{Type: EventSessionClosed, Session: s.id})
+			c.emit(Event{Type: EventSessionClosed, Session: s.ID()})
 		})
 	}
 	wait.Wait()
@@ -65,7 +67,7 @@ func (c *Client) endAll(ctx context.Context, sessions []*session) error {
 // lastSessions returns the sessions whose rows may still be there, and the
 // attempt to open one that is still under way, which ends what it opens by
 // itself. No other begins any more.
-func (c *Client) lastSessions() ([]*session, *opening) {
+func (c *Client) lastSessions() ([]*session.Session, *opening) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	sessions := slices.Collect(maps.Keys(c.ending))

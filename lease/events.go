@@ -153,12 +153,12 @@ func (c *Client) emit(e Event) {
 	q.draining = true
 	q.mu.Unlock()
 	if start {
-		c.life.Start(c.tell)
+		c.life.Start(c.drainEvents)
 	}
 }
 
 // tell drains the queue.
-func (c *Client) tell(ctx context.Context) {
+func (c *Client) drainEvents(ctx context.Context) {
 	q := &c.events
 	for {
 		q.mu.Lock()
@@ -181,12 +181,12 @@ func (c *Client) tell(ctx context.Context) {
 	}
 }
 
-// tellEnd tells, once, how a lease ended: released, or lost.
-func (l *Lease) tellEnd(reason Reason, released bool) {
-	if !l.told.CompareAndSwap(false, true) {
+// emitEnd tells, once, how a lease ended: released, or lost.
+func (l *Lease) emitEnd(reason Reason, released bool) {
+	if !l.emitted.CompareAndSwap(false, true) {
 		return
 	}
-	e := Event{Type: EventLost, Key: l.key, Token: l.token, Session: l.session.id, Reason: reason}
+	e := Event{Type: EventLost, Key: l.key, Token: l.token, Session: l.session.ID(), Reason: reason}
 	if released {
 		e.Type, e.Reason = EventReleased, ""
 	}

@@ -48,15 +48,15 @@ func (r *recorder) take() []string {
 	synctest.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var told []string
+	var emitted []string
 	for _, e := range r.events {
 		if e.Type == lease.EventHeartbeat {
 			continue
 		}
-		told = append(told, fmt.Sprint(e.Type, " ", e.Key, e.Owner, e.Reason))
+		emitted = append(emitted, fmt.Sprint(e.Type, " ", e.Key, e.Owner, e.Reason))
 	}
 	r.events = nil
-	return told
+	return emitted
 }
 
 func TestObserverIsToldTheLifeOfALease(t *testing.T) {
@@ -80,8 +80,8 @@ func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 			require.Error(t, e.Err)
 			require.Positive(t, e.Remaining)
 		}
-		told := events.take()
-		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, told[len(told)-2:])
+		emitted := events.take()
+		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, emitted[len(emitted)-2:])
 		require.NoError(t, (<-got).err)
 		require.Equal(t, []string{"session killed a", "acquired key"}, others.take())
 		link.setCut(false)
@@ -131,10 +131,10 @@ func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		told, dropped := 0, 0
+		emitted, dropped := 0, 0
 		const ttl = 10 * time.Minute // longer than the real time that the test takes, which the boot clock counts
 		a, _ := w.client("a", lease.WithTTL(ttl), lease.WithObserver(func(e lease.Event) {
-			told, dropped = told+1, dropped+e.Dropped
+			emitted, dropped = emitted+1, dropped+e.Dropped
 			if e.Type == lease.EventSessionOpened {
 				time.Sleep(10 * ttl)
 			}
@@ -150,7 +150,7 @@ func TestSlowObserverHoldsUpNothingAndLearnsWhatItMissed(t *testing.T) {
 		require.NoError(t, l.Release(t.Context()))
 		require.NoError(t, a.Close(t.Context()))
 		require.GreaterOrEqual(t, dropped, 1_000)
-		require.GreaterOrEqual(t, told+dropped, 12_000+3, "what was not told is counted")
+		require.GreaterOrEqual(t, emitted+dropped, 12_000+3, "what was not told is counted")
 	})
 }
 

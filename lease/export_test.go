@@ -6,13 +6,11 @@ func Remembered(c *Client) map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := map[string]int{
-		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.gates), "covered": len(c.covered),
-		"held": len(c.held), "unresolved": len(c.unresolved), "joined": len(c.joined),
+		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.states), "covered": len(c.tracked),
+		"held": len(c.held), "unresolved": len(c.unresolved), "joined": c.groups.Len(),
 	}
 	if s := c.session; s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		n["limited"], n["heartbeats"] = len(s.limited), len(s.unresolved)
+		n["heartbeats"] = s.Unresolved()
 	}
 	return n
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // gate is where the acquires of one key by this client meet.
-type gate struct {
+type keyState struct {
 	// writing is held during an acquiring write: there is one at a time (R9).
 	writing chan struct{}
 	// freed gets a word when a lease of this client on the key has ended, so that
@@ -31,32 +31,32 @@ type waiter struct {
 	// lease gets the lease that is handed over to it. Then it has left the queue.
 	lease chan *Lease
 	// told: the observer knows that it waits; troubled: because of an error.
-	told, troubled bool
+	emitted, troubled bool
 }
 
-// gateOf returns the gate of a key; the caller leaves it with leaveGate.
-func (c *Client) gateOf(key string) *gate {
+// stateOf returns the gate of a key; the caller leaves it with leaveGate.
+func (c *Client) stateOf(key string) *keyState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g, ok := c.gates[key]
+	g, ok := c.states[key]
 	if !ok {
 		if g = c.spare; g == nil {
-			g = &gate{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
+			g = &keyState{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
 		}
 		c.spare = nil
-		c.gates[key] = g
+		c.states[key] = g
 	}
 	g.users++
 	return g
 }
 
-func (c *Client) leaveGate(key string, g *gate) {
+func (c *Client) leaveState(key string, g *keyState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if g.users--; g.users > 0 {
 		return
 	}
-	delete(c.gates, key)
+	delete(c.states, key)
 	select {
 	case <-g.freed:
 	default:
@@ -65,7 +65,7 @@ func (c *Client) leaveGate(key string, g *gate) {
 }
 
 // alone reports whether the caller is the only one at its gate.
-func (c *Client) alone(g *gate) bool {
+func (c *Client) alone(g *keyState) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return g.users == 1
@@ -76,13 +76,13 @@ func (c *Client) alone(g *gate) bool {
 func (c *Client) wake(key string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if g, ok := c.gates[key]; ok {
+	if g, ok := c.states[key]; ok {
 		g.wake()
 	}
 }
 
 // wake leaves word for the first waiter, unless word is there already.
-func (g *gate) wake() {
+func (g *keyState) wake() {
 	select {
 	case g.freed <- struct{}{}:
 	default:
@@ -94,8 +94,8 @@ func (c *Client) enqueue(r *request) *waiter {
 	w := &waiter{request: r, client: c, first: make(chan struct{}), lease: make(chan *Lease, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.gate.queue = append(r.gate.queue, w)
-	if len(r.gate.queue) == 1 {
+	r.keyState.queue = append(r.keyState.queue, w)
+	if len(r.keyState.queue) == 1 {
 		close(w.first)
 	}
 	return w
@@ -106,11 +106,11 @@ func (c *Client) enqueue(r *request) *waiter {
 func (c *Client) dequeue(w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	w.gate.removeLocked(w)
+	w.keyState.removeLocked(w)
 }
 
 // removeLocked reports whether w was in the queue.
-func (g *gate) removeLocked(w *waiter) bool {
+func (g *keyState) removeLocked(w *waiter) bool {
 	i := slices.Index(g.queue, w)
 	if i < 0 {
 		return false
@@ -122,14 +122,14 @@ func (g *gate) removeLocked(w *waiter) bool {
 	return true
 }
 
-// heir returns the waiter to whom a lease may be handed over. It is nil if nobody
+// nextWaiter returns the waiter to whom a lease may be handed over. It is nil if nobody
 // waits, or if other processes get their chance now. The caller uses the gate like
 // an acquire, and leaves it.
-func (c *Client) heir(l *Lease) *waiter {
+func (c *Client) nextWaiter(l *Lease) *waiter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g, ok := c.gates[l.key]
-	if rests := c.endTurn(l); rests || !ok || len(g.queue) == 0 {
+	g, ok := c.states[l.key]
+	if yields := c.endTurn(l); yields || !ok || len(g.queue) == 0 {
 		return nil
 	}
 	g.users++
@@ -142,21 +142,21 @@ func (c *Client) heir(l *Lease) *waiter {
 // resolver looks after a write of unknown outcome, so the row is given back under
 // either acquisition id.
 func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
-	w := c.heir(l)
+	w := c.nextWaiter(l)
 	if w == nil {
 		return false
 	}
-	defer c.leaveGate(l.key, w.gate)
+	defer c.leaveState(l.key, w.keyState)
 	select {
-	case w.gate.writing <- struct{}{}:
+	case w.keyState.writing <- struct{}{}:
 	default:
 		return false
 	}
 	next, done := c.writeOver(ctx, l, r, w)
-	<-w.gate.writing
+	<-w.keyState.writing
 	switch {
-	case next != nil && !c.deliver(w, next):
-		c.pass(next)
+	case next != nil && !c.send(w, next):
+		c.releaseSoon(next)
 	case next == nil && done:
 		c.wake(l.key) // the row was given back
 	}
@@ -167,7 +167,7 @@ func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
 // is nil if its grant came too late and the row was given back.
 func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (next *Lease, done bool) {
 	s := l.session
-	if s.err() != nil || s.remaining() < w.minRemaining || c.life.Open().Err() != nil {
+	if s.Reason() != "" || s.Remaining() < w.minRemaining || c.life.Open().Err() != nil {
 		return nil, false
 	}
 	old := r.record
@@ -176,35 +176,35 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 	}
 	began := c.clock.Now()
 	record := w.record(c, s, &old)
-	c.cover(record.Acq, nil)
+	c.track(record.Acq, nil)
 	previous := r.pair()
 	pair, err := c.store.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
 	if err != nil {
-		c.uncover(record.Acq)
+		c.untrack(record.Acq)
 		if errors.Is(err, kv.ErrUncertain) {
 			r.unknown = true
 			c.resolve(s, l.key, record.Acq, err)
 		}
 		return nil, false
 	}
-	c.uncover(r.acq)
+	c.untrack(r.acq)
 	return c.grant(ctx, s, w.request, pair, record, began), true
 }
 
-// deliver hands a lease to a waiter, unless it has given up.
-func (c *Client) deliver(w *waiter, l *Lease) bool {
+// send hands a lease to a waiter, unless it has given up.
+func (c *Client) send(w *waiter, l *Lease) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !w.gate.removeLocked(w) {
+	if !w.keyState.removeLocked(w) {
 		return false
 	}
 	w.lease <- l
 	return true
 }
 
-// pass releases a lease that its waiter does not want any more, to the next one if
+// releaseSoon releases a lease that its waiter does not want any more, to the next one if
 // there is one (H23). It does not wait.
-func (c *Client) pass(l *Lease) {
+func (c *Client) releaseSoon(l *Lease) {
 	c.life.Enter()                                                 // the waiter counts for itself
 	c.life.Start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
 }

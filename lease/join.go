@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"unicode/utf8"
 
@@ -34,24 +32,17 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 		return nil, err
 	}
 	defer use.End()
-	c.mu.Lock()
-	if len(c.joined) >= maxGroups && c.joined[group] == 0 {
-		c.mu.Unlock()
+	want, ok := c.groups.Join(group, maxGroups)
+	if !ok {
 		return nil, fmt.Errorf("lease: Join(%q): already in %d groups, more do not fit: %w",
 			group, maxGroups, ErrInvalid)
 	}
-	c.joined[group]++
-	if c.joined[group] == 1 {
-		c.joinings++
-	}
-	want := c.joinings
-	c.mu.Unlock()
 	leave = sync.OnceFunc(func() { c.leaveGroup(group) })
 
 	for {
 		s, err := c.current(ctx)
 		if err == nil {
-			err = s.refresh(ctx, func() bool { return s.knows(want) })
+			err = s.Refresh(ctx, func() bool { return s.Knows(want) })
 		}
 		switch {
 		case err == nil:
@@ -65,38 +56,17 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 }
 
 func (c *Client) leaveGroup(group string) {
+	c.groups.Leave(group)
 	c.mu.Lock()
-	if c.joined[group]--; c.joined[group] == 0 {
-		delete(c.joined, group)
-		c.joinings++
-	}
 	s := c.session
 	c.mu.Unlock()
 	if s != nil {
-		s.nudge()
+		s.HeartbeatNow()
 	}
 }
 
-// groups returns what the client has joined, sorted, and how often that changed.
-func (c *Client) groups() (joined []string, changes uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.joined)), c.joinings
-}
-
-// knows reports whether the last acknowledged heartbeat was made after so many
-// changes of the client's groups.
-func (s *session) knows(changes uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.joinings >= changes
-}
-
 // isMember reports whether the client has joined anything.
-func (c *Client) isMember() bool {
-	joined, _ := c.groups()
-	return len(joined) > 0
-}
+func (c *Client) isMember() bool { return c.groups.Len() > 0 }
 
 // rejoin opens a new session for a client that lost its own and is a member of
 // something.

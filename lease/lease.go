@@ -10,6 +10,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -22,14 +23,14 @@ import (
 // lasts. Pass Token to the resource and let it refuse older ones.
 type Lease struct {
 	client  *Client
-	session *session
+	session *session.Session
 	key     string
 	row     string // its key in the store
 	token   uint64
 	hold    *hold // nil without a max-hold
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	told    atomic.Bool // that it ended is an event already
+	emitted atomic.Bool // that it ended is an event already
 
 	mu sync.Mutex
 	// record is the row as this lease last wrote it, with that version.
@@ -51,6 +52,7 @@ type Lease struct {
 type hold struct {
 	began clock.Reading
 	limit time.Duration
+	timer clock.Timer // guarded by Lease.mu
 }
 
 // Key returns the key that was acquired.
@@ -132,9 +134,9 @@ func (l *Lease) Err() error {
 // latched (R5).
 func (l *Lease) lost() *LostError {
 	if l.ctx.Err() == nil {
-		switch lost := l.session.err(); {
-		case lost != nil:
-			l.cancel(lost)
+		switch reason := l.session.Reason(); {
+		case reason != "":
+			l.cancel(&LostError{Reason: Reason(reason)})
 		case l.holdLeft() <= 0:
 			l.lose(ReasonMaxHold)
 		default:
@@ -155,7 +157,7 @@ func (l *Lease) reason() Reason {
 // lose ends the lease, unless it has ended already.
 func (l *Lease) lose(reason Reason) {
 	l.cancel(&LostError{Key: l.key, Reason: reason})
-	l.tellEnd(l.reason(), reason == ReasonReleased)
+	l.emitEnd(l.reason(), reason == ReasonReleased)
 }
 
 // holdLeft is how much of the max-hold is left, by the holder's clocks (R4).
@@ -166,13 +168,42 @@ func (l *Lease) holdLeft() time.Duration {
 	return l.hold.limit - l.client.clock.Now().Since(l.hold.began)
 }
 
+// watchHold ends the lease when it was held for as long as its max-hold allows.
+// The timer runs on one clock and the max-hold on three (R4), so it looks several
+// times in a margin.
+func (l *Lease) watchHold() {
+	switch {
+	case l.holdLeft() <= 0:
+		l.lose(ReasonMaxHold)
+		l.client.life.Start(func(ctx context.Context) { l.releaseAfterMargin(ctx) })
+	case l.ctx.Err() == nil:
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.hold.timer.Reset(l.untilHoldCheck())
+	}
+}
+
+// stopHold ends the watch over the max-hold of a lease that has ended.
+func (l *Lease) stopHold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.hold != nil && l.hold.timer != nil {
+		l.hold.timer.Stop()
+	}
+}
+
+// untilHoldCheck is when watchHold should look next.
+func (l *Lease) untilHoldCheck() time.Duration {
+	return max(min(l.holdLeft(), l.client.margin/2), time.Nanosecond)
+}
+
 // Remaining returns how long the lease is held if no further heartbeat succeeds.
 // It is 0 if the lease is not held. No I/O.
 func (l *Lease) Remaining() time.Duration {
 	if l.lost() != nil {
 		return 0
 	}
-	return max(0, min(l.session.remaining(), l.holdLeft()))
+	return max(0, min(l.session.Remaining(), l.holdLeft()))
 }
 
 // Update changes the lease's value, at most MaxValueSize bytes: a checkpoint, or

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/dynalock/dynalock/internal/session"
 )
 
 // sessionTimeout bounds an attempt to open a session, which would be born lost
@@ -15,13 +17,13 @@ func (s *settings) sessionTimeout() time.Duration { return min(10*time.Second, s
 // meanwhile waits for it and shares its outcome; it depends on none of them.
 type opening struct {
 	done    chan struct{} // closed when the attempt has ended
-	session *session
+	session *session.Session
 	err     error
 }
 
 // current returns the client's session, opening one if there is none to trust
 // (R8). That costs one write, for all who wait for it.
-func (c *Client) current(ctx context.Context) (*session, error) {
+func (c *Client) current(ctx context.Context) (*session.Session, error) {
 	if s := c.trusted(); s != nil && c.life.Open().Err() == nil {
 		return s, nil
 	}
@@ -41,11 +43,11 @@ func (c *Client) current(ctx context.Context) (*session, error) {
 }
 
 // trusted returns the client's session, nil if it has none to trust.
-func (c *Client) trusted() *session {
+func (c *Client) trusted() *session.Session {
 	c.mu.Lock()
 	s := c.session
 	c.mu.Unlock()
-	if s == nil || s.err() != nil {
+	if s == nil || s.Reason() != "" {
 		return nil
 	}
 	return s
@@ -73,7 +75,7 @@ func (c *Client) beginOpening() *opening {
 
 // reopen is the body of an attempt. A session that is open when Close has
 // begun is ended again.
-func (c *Client) reopen(ctx context.Context) (*session, error) {
+func (c *Client) reopen(ctx context.Context) (*session.Session, error) {
 	if s := c.trusted(); s != nil {
 		return s, nil // an attempt that has just ended has opened it
 	}
@@ -92,10 +94,10 @@ func (c *Client) reopen(ctx context.Context) (*session, error) {
 	if !closed {
 		return s, nil
 	}
-	s.lose(ReasonClosed, false)
-	ctx, cancel = c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+	s.Lose(string(ReasonClosed), false)
+	ctx, cancel = c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
-	_ = s.end(ctx) // else its leases, of which there are none, pass on after the TTL
+	_ = s.End(ctx) // else its leases, of which there are none, pass on after the TTL
 	return nil, ErrClosed
 }
 

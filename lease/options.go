@@ -28,9 +28,9 @@ const (
 const tenYears = 10 * 365 * 24 * time.Hour
 
 // within refuses a duration that is out of its option's bounds.
-func within(option string, d, least, most time.Duration) error {
-	if d < least || d > most {
-		return fmt.Errorf("lease: %s(%v): want %v to %v: %w", option, d, least, most, ErrInvalid)
+func within(option string, d, shortest, longest time.Duration) error {
+	if d < shortest || d > longest {
+		return fmt.Errorf("lease: %s(%v): want %v to %v: %w", option, d, shortest, longest, ErrInvalid)
 	}
 	return nil
 }
@@ -115,13 +115,13 @@ func WithOwner(owner string) Option {
 // since it last changed hands, but not more often than least nor more seldom
 // than most. While the store fails the pauses grow to 5 s, or to most if that
 // is longer. 1 ms to 1 h each, default 50 ms and 1 s.
-func WithPoll(least, most time.Duration) Option {
+func WithPoll(shortest, longest time.Duration) Option {
 	return func(s *settings) error {
-		if least < time.Millisecond || most < least || most > time.Hour {
+		if shortest < time.Millisecond || longest < shortest || longest > time.Hour {
 			return fmt.Errorf("lease: WithPoll(%v, %v): want 1ms to %v, and the second not below the first: %w",
-				least, most, time.Hour, ErrInvalid)
+				shortest, longest, time.Hour, ErrInvalid)
 		}
-		s.pollMin, s.pollMax = least, most
+		s.pollMin, s.pollMax = shortest, longest
 		return nil
 	}
 }
@@ -231,6 +231,8 @@ func newSettings(options []Option) (settings, error) {
 // attemptTimeout bounds each attempt of a store call (R3).
 func (s *settings) attemptTimeout() time.Duration { return min(time.Second, s.ttl/6) }
 
-// farewell bounds the writes that give something back. They do not depend on
+// cleanupTimeout bounds the writes that give something back. They do not depend on
 // their caller's context.
-func (s *settings) farewell() time.Duration { return min(max(2*time.Second, s.ttl/3), 10*time.Second) }
+func (s *settings) cleanupTimeout() time.Duration {
+	return min(max(2*time.Second, s.ttl/3), 10*time.Second)
+}

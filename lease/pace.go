@@ -23,7 +23,7 @@ type pace struct {
 
 // note takes what a round has found: who holds the key, or nothing if it
 // failed.
-func (p *pace) note(c *Client, b *busy) {
+func (p *pace) note(c *Client, b *heldRow) {
 	switch {
 	case b == nil || b.err != nil:
 		p.failed(c)
@@ -49,7 +49,7 @@ func (p *pace) failed(c *Client) {
 // than until the holder's session is worth a look. looked is when the last
 // round ended. With a watch only the session counts; while rounds fail,
 // neither does.
-func (p *pace) pause(c *Client, b *busy, looked clock.Reading, watch *watch) time.Duration {
+func (p *pace) pause(c *Client, b *heldRow, looked clock.Reading, watch *watch) time.Duration {
 	if p.failures != nil {
 		return max(p.failures.NextBackOff(), c.pollMin)
 	}
@@ -63,9 +63,9 @@ func (p *pace) pause(c *Client, b *busy, looked clock.Reading, watch *watch) tim
 	if b == nil {
 		return pause
 	}
-	look := b.look - now.MonotonicSince(looked)
+	recheck := b.recheck - now.MonotonicSince(looked)
 	if watch.changed == nil {
-		look = min(look, pause)
+		recheck = min(recheck, pause)
 	}
-	return max(look, c.pollMin)
+	return max(recheck, c.pollMin)
 }

@@ -106,7 +106,7 @@ func TestR9PollsCountFromTheLastChangeOfTheRow(t *testing.T) {
 		}
 		time.Sleep(11 * time.Second)
 		require.InDelta(t, 13, reads(10*time.Second), 4, "a poll a second, and the looks at the session")
-		require.NoError(t, first.Release(t.Context())) // handed over to next, with one write
+		require.NoError(t, first.Release(t.Context())) // handoff over to next, with one write
 		second := <-next
 		require.NoError(t, second.err)
 		time.Sleep(1100 * time.Millisecond) // until it is seen

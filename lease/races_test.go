@@ -45,7 +45,7 @@ func TestR9LeaseHandedOverAndLostBeforeTheWaiterLookedIsNotReturned(t *testing.T
 		<-polling
 		require.NoError(t, theirs.Release(t.Context()))
 		ours := w.acquire(a, "key")
-		require.NoError(t, ours.Release(t.Context())) // handed over to the waiter, which is in the middle of a read
+		require.NoError(t, ours.Release(t.Context())) // handoff over to the waiter, which is in the middle of a read
 		session := inspect(t, b, "key").Session
 		require.NotEmpty(t, session)
 		require.NoError(t, w.store.Delete(t.Context(), "session/"+session))

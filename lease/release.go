@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -106,7 +107,7 @@ func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	if !l.releasing {
 		l.releasing = true
 		l.mu.Unlock()
-		err := l.giveBack(ctx, value)
+		err := l.release(ctx, value)
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.done, l.outcome = true, err
@@ -127,9 +128,9 @@ func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	return l.outcome
 }
 
-// surrender gives a lease back that was taken from its holder, after the margin
+// releaseAfterMargin gives a lease back that was taken from its holder, after the margin
 // that the holder has to stop.
-func (l *Lease) surrender(ctx context.Context) {
+func (l *Lease) releaseAfterMargin(ctx context.Context) {
 	if clock.Sleep(ctx, l.client.clock, l.client.margin) != nil || l.isReleasing() {
 		return
 	}
@@ -144,17 +145,17 @@ func (l *Lease) isReleasing() bool {
 	return l.releasing
 }
 
-// giveBack is the body of Release (R13).
-func (l *Lease) giveBack(ctx context.Context, value []byte) error {
+// release is the body of Release (R13).
+func (l *Lease) release(ctx context.Context, value []byte) error {
 	c := l.client
 	defer c.life.Leave()
 	if l.lost() == nil {
 		l.lose(ReasonReleased)
 	}
 	reason := l.reason() // another loss may have come first
-	l.session.unlimit(l)
-	l.tellEnd(reason, reason == ReasonClosed)
-	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.farewell())
+	l.stopHold()
+	l.emitEnd(reason, reason == ReasonClosed)
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
 	l.mu.Lock()
 	r := &row{key: l.key, row: l.row, acq: l.record.Acq, version: l.version, record: l.record, leave: value}
@@ -168,16 +169,16 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 	case ReasonRevoked, ReasonMaxHold:
 		return l.free(ctx, r, reason)
 	case ReasonClosed:
-		end := l.session.err()
-		if value != nil && end == nil {
+		end := Reason(l.session.Reason())
+		if value != nil && end == "" {
 			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
 		}
-		c.uncover(r.acq)
-		if value == nil && (end == nil || end.Reason == ReasonClosed) {
+		c.untrack(r.acq)
+		if value == nil && (end == "" || end == ReasonClosed) {
 			return nil // Close waits for this call and then frees the row with the session
 		}
 	default:
-		c.uncover(r.acq)
+		c.untrack(r.acq)
 		c.wake(l.key)
 	}
 	return &LostError{Key: l.key, Reason: reason}
@@ -185,15 +186,15 @@ func (l *Lease) giveBack(ctx context.Context, value []byte) error {
 
 // free gives the row of a latched lease back.
 func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
-	gone, err := l.client.freeOrGoOn(ctx, l.session, r)
+	foreign, err := l.client.freeOrGoOn(ctx, l.session, r)
 	switch {
 	case err != nil:
 		return fmt.Errorf("lease: releasing %q goes on in the background: %w", l.key, err)
 	case reason != ReasonReleased:
 		return &LostError{Key: l.key, Reason: reason}
-	case gone && !r.unknown:
+	case foreign && !r.unknown:
 		return &LostError{Key: l.key, Reason: ReasonBroken}
-	case gone && r.leave != nil:
+	case foreign && r.leave != nil:
 		return fmt.Errorf("lease: %q was released, perhaps without its value: %w", l.key, kv.ErrUncertain)
 	}
 	return nil
@@ -202,18 +203,18 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 // freeOrGoOn frees a row of session s. Where the outcome is unknown when ctx ends,
 // it goes on in the background until the outcome is known. If no value is to be
 // left, the session's death is enough. The acquisition stays covered until then.
-func (c *Client) freeOrGoOn(ctx context.Context, s *session, r *row) (gone bool, err error) {
-	if gone, err = c.free(ctx, r); err == nil {
+func (c *Client) freeOrGoOn(ctx context.Context, s *session.Session, r *row) (foreign bool, err error) {
+	if foreign, err = c.free(ctx, r); err == nil {
 		c.turnEnded(r.key)
-		c.uncover(r.acq)
+		c.untrack(r.acq)
 		c.wake(r.key)
-		return gone, nil
+		return foreign, nil
 	}
 	c.life.Start(func(ctx context.Context) {
 		defer c.wake(r.key)
-		defer c.uncover(r.acq)
+		defer c.untrack(r.acq)
 		_ = c.untilKnown(ctx, func() error {
-			if r.leave == nil && s.isGone() { // a value is left only by a write
+			if r.leave == nil && s.IsDeleted() { // a value is left only by a write
 				return nil
 			}
 			_, err := c.free(ctx, r)
@@ -245,7 +246,7 @@ func (r *row) pair() *kv.KVPair {
 // unowned (R19), whatever version our own updates have given it. gone: the row
 // is not ours any more; if r.unknown that may have been our own doing. An
 // error: not known yet, ask again.
-func (c *Client) free(ctx context.Context, r *row) (gone bool, err error) {
+func (c *Client) free(ctx context.Context, r *row) (foreign bool, err error) {
 	for {
 		err := c.freeVersion(ctx, r)
 		if err == nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -17,7 +18,7 @@ const latestAttempt = time.Minute
 
 // pending is an acquiring write of unknown outcome.
 type pending struct {
-	session *session
+	session *session.Session
 	acq     string
 	// version is what the write would give the row, 0 if that is not known.
 	version uint64
@@ -35,11 +36,11 @@ type resolver struct {
 // is unknown (R14). Until it cannot land any more, a row that carries its
 // acquisition id is given back. Else the row would be held for as long as the
 // session lives.
-func (c *Client) resolve(s *session, key, acq string, err error) {
+func (c *Client) resolve(s *session.Session, key, acq string, err error) {
 	uncertain := &kv.UncertainError{}
 	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
-	version, seen := uncertain.Version, uncertain.Current
-	if version != 0 && seen != nil && seen.Version >= version && !rows.Carries(seen, acq) {
+	version, known := uncertain.Version, uncertain.Current
+	if version != 0 && known != nil && known.Version >= version && !rows.Carries(known, acq) {
 		return // it cannot land any more
 	}
 	c.mu.Lock()
@@ -69,8 +70,8 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 		writes := r.writes
 		c.mu.Unlock()
 		tried := c.clock.Now() // before the read: a landing between the two is not seen
-		see := c.look(ctx, key)
-		if c.settle(key, r, writes, func(p pending) bool { return p.session.isGone() || see(p, tried) }) {
+		see := c.checkWrites(ctx, key)
+		if c.dropResolved(key, r, writes, func(p pending) bool { return p.session.IsDeleted() || see(p, tried) }) {
 			return
 		}
 		t := c.clock.NewTimer(pauses.NextBackOff())
@@ -87,9 +88,9 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	}
 }
 
-// settle drops the resolved ones of writes, which are the first that are pending,
+// dropResolved drops the resolved ones of writes, which are the first that are pending,
 // and the resolver when none is left.
-func (c *Client) settle(key string, r *resolver, writes []pending, resolved func(pending) bool) (finished bool) {
+func (c *Client) dropResolved(key string, r *resolver, writes []pending, resolved func(pending) bool) (finished bool) {
 	var left []pending
 	for _, p := range writes {
 		if !resolved(p) {
@@ -108,7 +109,7 @@ func (c *Client) settle(key string, r *resolver, writes []pending, resolved func
 // look reads the row once. It returns a test that tells whether nothing is left to
 // do about a pending write. Where the row carries the write's acquisition id, the
 // test gives the row back.
-func (c *Client) look(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
+func (c *Client) checkWrites(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {
 	pair, err := c.store.Get(ctx, rows.LeasePrefix+key, c.attempts)
 	var notFound *kv.NotFoundError
 	if err != nil && !errors.As(err, &notFound) {

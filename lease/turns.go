@@ -7,10 +7,10 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// restShare is how many times longer than its rest a client has a key before
+// yieldShare is how many times longer than its rest a client has a key before
 // it rests: so a rest costs a key that nobody else wants a twentieth of its
 // time at most (R15).
-const restShare = 20
+const yieldShare = 20
 
 // A turn is what a client remembers of a key that it has just released. Who
 // locks and unlocks in a loop leaves the key free for an instant at a time,
@@ -22,9 +22,9 @@ type turn struct {
 	// when the key was free.
 	freed time.Duration
 	// rest is how long after freed the client leaves the key to others, if it
-	// rests. Who takes it again sooner has it in one go.
-	rest  time.Duration
-	rests bool
+	// yields. Who takes it again sooner has it in one go.
+	yield  time.Duration
+	yields bool
 }
 
 // maxTurns is of how many keys a client remembers its turns. What is forgotten
@@ -35,11 +35,11 @@ const maxTurns = 256
 // client leaves the key to others now. The rest is one and a half times the
 // poll of one who has waited since the key was granted, so that who waits
 // elsewhere looks meanwhile. The caller holds c.mu.
-func (c *Client) endTurn(l *Lease) (rests bool) {
+func (c *Client) endTurn(l *Lease) (yields bool) {
 	now := c.clock.Now().Mono
 	poll := min(max((now-l.granted)/10, c.pollMin), c.pollMax)
-	t := turn{stint: l.stint, freed: now, rest: poll + poll/2}
-	t.rests = now-t.stint >= restShare*t.rest
+	t := turn{stint: l.stint, freed: now, yield: poll + poll/2}
+	t.yields = now-t.stint >= yieldShare*t.yield
 	for key := range c.turns {
 		if len(c.turns) < maxTurns {
 			break
@@ -47,7 +47,7 @@ func (c *Client) endTurn(l *Lease) (rests bool) {
 		delete(c.turns, key)
 	}
 	c.turns[l.key] = t
-	return t.rests
+	return t.yields
 }
 
 // turnEnded notes that the key is free: a rest counts from here.
@@ -62,14 +62,14 @@ func (c *Client) turnEnded(key string) {
 
 // rest waits until others have had their chance, if this client has had the
 // key for long. Who only tries does not wait longer than a minimum poll.
-func (c *Client) rest(ctx context.Context, r *request) error {
+func (c *Client) yield(ctx context.Context, r *request) error {
 	c.mu.Lock()
 	t := c.turns[r.key]
 	c.mu.Unlock()
-	if !t.rests {
+	if !t.yields {
 		return nil
 	}
-	left := t.rest - (c.clock.Now().Mono - t.freed)
+	left := t.yield - (c.clock.Now().Mono - t.freed)
 	if !r.waits {
 		left = min(left, c.pollMin)
 	}
@@ -84,7 +84,7 @@ func (c *Client) beginTurn(r *request) (granted, stint time.Duration) {
 	defer c.mu.Unlock()
 	t, ok := c.turns[r.key]
 	delete(c.turns, r.key)
-	if !ok || r.blocked || now-t.freed >= t.rest {
+	if !ok || r.blocked || now-t.freed >= t.yield {
 		return now, now
 	}
 	return now, t.stint

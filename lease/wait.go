@@ -15,7 +15,7 @@ import (
 // over to it, and then for the key (R9.3, R15), until Close begins.
 func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	var failed error
-	if c.alone(r.gate) {
+	if c.alone(r.keyState) {
 		l, err := c.tryRow(ctx, r, nil)
 		if err == nil || !worthWaiting(ctx, err) {
 			return l, err
@@ -27,7 +27,7 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 		if err != nil || l.lost() == nil {
 			return l, err
 		}
-		c.pass(l) // lost before the waiter looked: a grant is checked when it is returned (R9.4)
+		c.releaseSoon(l) // lost before the waiter looked: a grant is checked when it is returned (R9.4)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -40,19 +40,19 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 	w := c.enqueue(r)
 	l, err := c.turn(ctx, w, failed)
 	c.dequeue(w)
-	var handed *Lease
+	var handoff *Lease
 	select {
-	case handed = <-w.lease:
+	case handoff = <-w.lease:
 	default:
 		return l, err
 	}
 	switch {
 	case l == nil && ctx.Err() == nil:
-		return handed, nil
+		return handoff, nil
 	case l == nil:
 		err = context.Cause(ctx)
 	}
-	c.pass(handed)
+	c.releaseSoon(handoff)
 	return l, err
 }
 
@@ -60,7 +60,7 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 // goes on to wait: if the key is held, the store throttled the attempt, or its
 // outcome is unknown.
 func worthWaiting(ctx context.Context, err error) bool {
-	var b *busy
+	var b *heldRow
 	if errors.As(err, &b) || errors.Is(err, errHeldHere) {
 		return true
 	}
@@ -76,7 +76,7 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 		return c.contend(ctx, w, failed, false)
 	default:
 	}
-	w.tellWaiting(nil, nil)
+	w.emitWaiting(nil, nil)
 	select {
 	case l := <-w.lease:
 		return l, nil
@@ -92,7 +92,7 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
-	var seen *rows.Found
+	var known *rows.Found
 	for ; ; waited = true {
 		if err == nil || errors.Is(err, errHeldHere) {
 			l, blocked, localErr := c.awaitLocal(ctx, w)
@@ -100,11 +100,11 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 				return l, localErr
 			}
 			waited = waited || blocked
-			if l, err = c.tryRow(ctx, w.request, seen); err == nil {
+			if l, err = c.tryRow(ctx, w.request, known); err == nil {
 				return l, nil
 			}
 			if errors.Is(err, errHeldHere) {
-				seen = nil
+				known = nil
 				continue
 			}
 		}
@@ -112,13 +112,13 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 		if !outage && !worthWaiting(ctx, err) {
 			return nil, err
 		}
-		var b *busy
+		var b *heldRow
 		errors.As(err, &b)
 		w.pace.note(c, b)
-		w.tellWaiting(b, err)
+		w.emitWaiting(b, err)
 		watch.start(ctx)
 		var l *Lease
-		if seen, l, err = c.poll(ctx, w, b, watch); l != nil || err != nil {
+		if known, l, err = c.poll(ctx, w, b, watch); l != nil || err != nil {
 			return l, err
 		}
 	}
@@ -127,31 +127,31 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 // awaitLocal waits while a lease of this client has the key, which costs no
 // request. blocked: there was one. It returns the lease that w is handed
 // meanwhile, if it is.
-func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handed *Lease, blocked bool, err error) {
+func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handoff *Lease, blocked bool, err error) {
 	for ; ; blocked = true {
 		select {
-		case <-w.gate.freed: // what it tells of is seen now
+		case <-w.keyState.freed: // what it tells of is seen now
 		default:
 		}
 		l := c.localHolder(w.key)
 		if l == nil {
 			return nil, blocked, nil
 		}
-		w.tellWaiting(nil, nil)
+		w.emitWaiting(nil, nil)
 		select {
-		case <-w.gate.freed:
-		case <-l.session.ctx.Done():
-		case handed = <-w.lease:
-			return handed, true, nil
+		case <-w.keyState.freed:
+		case <-l.session.Context().Done():
+		case handoff = <-w.lease:
+			return handoff, true, nil
 		case <-ctx.Done():
 			return nil, true, context.Cause(ctx)
 		}
 	}
 }
 
-// tellWaiting emits that the acquire waits: the first time, and when what it
+// emitWaiting emits that the acquire waits: the first time, and when what it
 // waits for becomes an error or ceases to be one.
-func (w *waiter) tellWaiting(b *busy, err error) {
+func (w *waiter) emitWaiting(b *heldRow, err error) {
 	e := Event{Type: EventWaiting, Key: w.key, Err: err}
 	switch {
 	case b == nil && err == nil:
@@ -159,24 +159,24 @@ func (w *waiter) tellWaiting(b *busy, err error) {
 	case b != nil:
 		e.Owner, e.Token, e.Err = b.Record.Owner, b.Record.TokenIn(b.Pair), b.err
 	}
-	if w.told && w.troubled == (e.Err != nil) {
+	if w.emitted && w.troubled == (e.Err != nil) {
 		return
 	}
-	w.told, w.troubled = true, e.Err != nil
+	w.emitted, w.troubled = true, e.Err != nil
 	w.client.emit(e)
 }
 
 // poll waits until the row has changed or its holder's session is worth another
 // look. It returns the row as it was read, nil if there is none, or the lease
 // that w is handed meanwhile.
-func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (seen *rows.Found, handed *Lease, err error) {
+func (c *Client) poll(ctx context.Context, w *waiter, b *heldRow, watch *watch) (known *rows.Found, handoff *Lease, err error) {
 	looked := c.clock.Now()
 	for {
-		freed, handed, err := w.rest(ctx, w.pace.pause(c, b, looked, watch), watch)
-		if freed || handed != nil || err != nil {
-			return nil, handed, err
+		freed, handoff, err := w.sleep(ctx, w.pace.pause(c, b, looked, watch), watch)
+		if freed || handoff != nil || err != nil {
+			return nil, handoff, err
 		}
-		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.look
+		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.recheck
 		pair, err := c.store.Get(ctx, rows.LeasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
@@ -186,11 +186,11 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (se
 		case permanent(err):
 			return nil, nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 		case err != nil:
-			w.tellWaiting(nil, err) // an outage is waited out
+			w.emitWaiting(nil, err) // an outage is waited out
 			w.pace.failed(c)
 		case lookDue || b == nil || pair.Version != b.Pair.Version:
-			seen, err = rows.Read(pair)
-			return seen, nil, err
+			known, err = rows.Read(pair)
+			return known, nil, err
 		default:
 			w.pace.failures = nil
 		}
@@ -199,7 +199,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *busy, watch *watch) (se
 
 // rest waits for d, or until the row may have changed. freed: a lease of this
 // client on the key has ended.
-func (w *waiter) rest(ctx context.Context, d time.Duration, watch *watch) (freed bool, handed *Lease, err error) {
+func (w *waiter) sleep(ctx context.Context, d time.Duration, watch *watch) (freed bool, handoff *Lease, err error) {
 	t := w.client.clock.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -208,10 +208,10 @@ func (w *waiter) rest(ctx context.Context, d time.Duration, watch *watch) (freed
 		if !ok {
 			watch.changed = nil // it failed: polls go on
 		}
-	case <-w.gate.freed:
+	case <-w.keyState.freed:
 		return true, nil, nil
-	case handed = <-w.lease:
-		return false, handed, nil
+	case handoff = <-w.lease:
+		return false, handoff, nil
 	case <-ctx.Done():
 		return false, nil, context.Cause(ctx)
 	}

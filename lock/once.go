@@ -12,9 +12,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// tries is how often a write is sent whose outcome is unknown each time. The driver
+// attempts is how often a write is sent whose outcome is unknown each time. The driver
 // has made its own attempts before.
-const tries = 3
+const attempts = 3
 
 // Once runs a job once per slot, however many processes ask for it and whatever their
 // clocks show. A slot is a name that all of them derive from what is to be done: the
@@ -134,11 +134,11 @@ func (o *Once) Do(
 	if fn == nil {
 		return false, errNoFunc("Do")
 	}
-	_, found, err := o.look(ctx, key)
+	_, found, err := o.read(ctx, key)
 	if err != nil {
 		return false, err
 	}
-	if settled, err := o.verdict(slot, found); settled {
+	if finished, err := o.verdict(slot, found); finished {
 		return false, err
 	}
 	l, err := o.claim(ctx, key, lease.WithRetention(o.retention), lease.WithValue(Outcome{}.encode()))
@@ -156,7 +156,7 @@ func (o *Once) Outcome(ctx context.Context, slot string) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	h, found, err := o.look(ctx, key)
+	h, found, err := o.read(ctx, key)
 	if err != nil {
 		return Outcome{}, err
 	}
@@ -184,7 +184,7 @@ func (o *Once) Forget(ctx context.Context, slot string) error {
 }
 
 // look reads the slot.
-func (o *Once) look(ctx context.Context, key string) (*lease.Holder, Outcome, error) {
+func (o *Once) read(ctx context.Context, key string) (*lease.Holder, Outcome, error) {
 	h, err := o.client.Inspect(ctx, key)
 	if err != nil {
 		return nil, Outcome{}, err
@@ -200,12 +200,12 @@ func (o *Once) look(ctx context.Context, key string) (*lease.Holder, Outcome, er
 }
 
 // verdict tells whether nothing is left to run after found, and what Do says then.
-func (o *Once) verdict(slot string, found Outcome) (settled bool, err error) {
+func (o *Once) verdict(slot string, found Outcome) (finished bool, err error) {
 	switch {
 	case found.State == StateDone:
 		return true, nil
 	case found.State == StateFailed && !o.retryFailed, found.State == StateAbandoned && !o.takeOver:
-		return true, &SettledError{Job: o.job, Slot: slot, Outcome: found}
+		return true, &FinishedError{Job: o.job, Slot: slot, Outcome: found}
 	}
 	return false, nil
 }
@@ -217,7 +217,7 @@ func (o *Once) claim(ctx context.Context, key string, options ...lease.AcquireOp
 	if o.wait {
 		acquire = o.client.Acquire
 	}
-	for range tries {
+	for range attempts {
 		if l, err = acquire(ctx, key, options...); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
 			break
 		}
@@ -238,7 +238,7 @@ func (o *Once) decide(
 	if found.State == StateRunning { // not by us, and whoever it was has the lease no more
 		fate.State, fate.Ended = StateAbandoned, clock.System.Now().Wall
 	}
-	if settled, err := o.verdict(slot, fate); settled {
+	if finished, err := o.verdict(slot, fate); finished {
 		if fate == found {
 			_ = l.Release(ctx) // what fails goes on in the background; the slot is settled either way
 			return false, err
@@ -275,7 +275,7 @@ func (o *Once) start(ctx context.Context, l *lease.Lease, before Outcome) (Outco
 func step(ctx context.Context, l *lease.Lease, run Outcome) (err error) {
 	ctx, cancel := clock.System.WithTimeout(ctx, l.Remaining()/2)
 	defer cancel()
-	for range tries {
+	for range attempts {
 		if err = l.Update(ctx, run.encode()); !errors.Is(err, kv.ErrUncertain) || ctx.Err() != nil {
 			break
 		}

@@ -116,9 +116,9 @@ func TestOnceRecordsAFailureAndRetriesItOnRequestOnly(t *testing.T) {
 		require.False(t, ran)
 		require.ErrorIs(t, err, lock.ErrFailed)
 		require.NotErrorIs(t, err, lock.ErrAbandoned)
-		var settled *lock.SettledError
-		require.ErrorAs(t, err, &settled)
-		require.Equal(t, "slot", settled.Slot)
+		var finished *lock.FinishedError
+		require.ErrorAs(t, err, &finished)
+		require.Equal(t, "slot", finished.Slot)
 		require.ErrorContains(t, err, "é")
 
 		ran, err = lock.NewOnce(client, "job", lock.RetryFailed()).Do(t.Context(), "slot", nop)

@@ -148,7 +148,7 @@ func TestOnceOverwritesNoValueThatItDoesNotKnow(t *testing.T) {
 			require.ErrorIs(t, err, want, value)
 		} else {
 			require.Equal(t, lock.StateAbandoned, outcome.State)
-			require.ErrorContains(t, &lock.SettledError{Job: "job", Slot: "slot", Outcome: outcome}, "is not an outcome")
+			require.ErrorContains(t, &lock.FinishedError{Job: "job", Slot: "slot", Outcome: outcome}, "is not an outcome")
 		}
 		h, err := client.Inspect(t.Context(), o.Key("slot"))
 		require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 )
 
 // Errors of slots that are settled and not done, to be tested with errors.Is. See
-// SettledError.
+// FinishedError.
 var (
 	// ErrFailed: the slot was run and failed.
 	ErrFailed = errors.New("lock: slot failed")
@@ -58,9 +58,9 @@ type Outcome struct {
 	Error string `json:"error,omitempty"`
 }
 
-// SettledError says that a slot will not be run, since it failed or was abandoned. It
+// FinishedError says that a slot will not be run, since it failed or was abandoned. It
 // matches [ErrFailed] or [ErrAbandoned].
-type SettledError struct {
+type FinishedError struct {
 	// Job and Slot name it.
 	Job, Slot string
 	// Outcome is what became of it.
@@ -68,7 +68,7 @@ type SettledError struct {
 }
 
 // Error implements error.
-func (e *SettledError) Error() string {
+func (e *FinishedError) Error() string {
 	text := fmt.Sprintf("lock: slot %q of %q: %s", e.Slot, e.Job, e.Outcome.State)
 	if e.Outcome.Token != 0 {
 		text += fmt.Sprintf(", begun by %s at %s (token %d)",
@@ -81,7 +81,7 @@ func (e *SettledError) Error() string {
 }
 
 // Unwrap returns ErrFailed or ErrAbandoned.
-func (e *SettledError) Unwrap() error {
+func (e *FinishedError) Unwrap() error {
 	if e.Outcome.State == StateFailed {
 		return ErrFailed
 	}

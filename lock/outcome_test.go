@@ -96,11 +96,11 @@ func TestAnErrorSaysWhichSlotIsSettledAndHow(t *testing.T) {
 		_, err := o.Do(t.Context(), "slot", says(errors.New("no price")))
 		require.Error(t, err)
 		_, err = o.Do(t.Context(), "slot", mustNotRun(t))
-		var settled *lock.SettledError
-		require.ErrorAs(t, err, &settled)
-		require.Equal(t, "invoices", settled.Job)
-		require.Equal(t, "slot", settled.Slot)
-		require.Equal(t, requireState(t, o, lock.StateFailed), settled.Outcome)
+		var finished *lock.FinishedError
+		require.ErrorAs(t, err, &finished)
+		require.Equal(t, "invoices", finished.Job)
+		require.Equal(t, "slot", finished.Slot)
+		require.Equal(t, requireState(t, o, lock.StateFailed), finished.Outcome)
 		require.EqualError(t, err, `lock: slot "slot" of "invoices": failed, begun by machine 7 at 2000-01-01T00:00:00Z (token 2): no price`)
 	})
 }

@@ -105,7 +105,7 @@ func poolUnderFaults(t *testing.T, seed uint64) {
 		})
 		c, err := lease.New(faulty, lease.WithOwner(name))
 		require.NoError(t, err)
-		return w.run(&member{client: c, link: l}, busy(b, name, seed))
+		return w.run(&member{client: c, link: l}, inFlight(b, name, seed))
 	}
 	members := make([]*member, 4)
 	for i := range members {
@@ -136,8 +136,8 @@ func poolUnderFaults(t *testing.T, seed uint64) {
 	require.Empty(t, b.load())
 }
 
-// busy is a handler that writes checkpoints, fails now and then, and stops when it is asked to or its context ends.
-func busy(b *ledger, name string, seed uint64) pool.Handler {
+// inFlight is a handler that writes checkpoints, fails now and then, and stops when it is asked to or its context ends.
+func inFlight(b *ledger, name string, seed uint64) pool.Handler {
 	return func(ctx context.Context, l *pool.Work) error {
 		b.begin(name, l)
 		defer b.end(name, l)

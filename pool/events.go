@@ -21,12 +21,12 @@ const (
 // report logs, in a goroutine of its own: whoever reports may hold a lock.
 func (m *member) report(level slog.Level, message string, args ...any) {
 	if m.log.Enabled(context.Background(), level) {
-		m.wait.Go(func() { m.tell(m.values, level, message, args...) })
+		m.wait.Go(func() { m.logNow(m.values, level, message, args...) })
 	}
 }
 
 // tell logs at once. It is for whoever holds no lock.
-func (m *member) tell(ctx context.Context, level slog.Level, message string, args ...any) {
+func (m *member) logNow(ctx context.Context, level slog.Level, message string, args ...any) {
 	m.log.With("pool", m.name).Log(ctx, level, "pool: "+message, args...)
 }
 

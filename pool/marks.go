@@ -36,7 +36,7 @@ func (s state) encode(checkpoint []byte) []byte {
 
 // decodeState reads the value of a partition. checkpoint is nil if there is none.
 func decodeState(value []byte) (s state, checkpoint []byte, err error) {
-	head, rest, ok := bytes.Cut(value, []byte("\n"))
+	head, tail, ok := bytes.Cut(value, []byte("\n"))
 	if !ok || json.Unmarshal(head, &s) != nil {
 		return s, nil, fmt.Errorf("its value is not a partition's")
 	}
@@ -46,7 +46,7 @@ func decodeState(value []byte) (s state, checkpoint []byte, err error) {
 	if s.Saved.IsZero() {
 		return s, nil, nil
 	}
-	return s, rest, nil
+	return s, tail, nil
 }
 
 // marks are what operators say of a partition. They are the key's note, none if

@@ -133,9 +133,9 @@ func (p *Pool) key(partition string) string { return "pool/" + p.name + "/" + pa
 func (p *Pool) Cordon(ctx context.Context) error {
 	p.mu.Lock()
 	p.cordoned = true
-	tell := p.running && p.uncordon == nil
+	announce := p.running && p.uncordon == nil
 	p.mu.Unlock()
-	if tell {
+	if announce {
 		return p.tellCordon(ctx)
 	}
 	return nil

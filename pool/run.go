@@ -267,7 +267,7 @@ func (m *member) plan(ctx context.Context) (ended bool, err error) {
 	if m.view != nil {
 		known = m.view.rows
 	}
-	v, err := m.look(ctx, known)
+	v, err := m.survey(ctx, known)
 	if err != nil {
 		return false, err
 	}

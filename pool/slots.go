@@ -34,8 +34,8 @@ type slots struct {
 	// limit is how many may be on the wire, busy how many are. prompt is how many
 	// in a row were answered soon since limit was changed, last when the latest
 	// was.
-	limit, busy, prompt int
-	last                clock.Reading
+	limit, inFlight, prompt int
+	last                    clock.Reading
 }
 
 func newSlots(c clock.Clock, attempt time.Duration) *slots {
@@ -54,10 +54,10 @@ func (s *slots) take(ctx context.Context) (done func(), err error) {
 	began := s.clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy == 0 && began.MonotonicSince(s.last) > lull {
+	if s.inFlight == 0 && began.MonotonicSince(s.last) > lull {
 		s.beginLocked()
 	}
-	s.busy++
+	s.inFlight++
 	return func() { s.put(began) }, nil
 }
 
@@ -66,7 +66,7 @@ func (s *slots) take(ctx context.Context) (done func(), err error) {
 func (s *slots) put(began clock.Reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy--
+	s.inFlight--
 	s.last = s.clock.Now()
 	if s.last.MonotonicSince(began) > s.soon {
 		s.prompt = 0

@@ -43,7 +43,7 @@ type view struct {
 // the decoding of those that have not changed. It ends the sessions of members
 // that it has seen dead for long enough (R10), so that an idle member that
 // crashed does not keep its share.
-func (m *member) look(ctx context.Context, known []*row) (*view, error) {
+func (m *member) survey(ctx context.Context, known []*row) (*view, error) {
 	ctx, cancel := m.clock.WithTimeout(ctx, max(m.interval, longestLook))
 	defer cancel()
 	v := &view{began: m.clock.Now(), sessions: map[string]bool{}, recheck: 2 * m.interval}

@@ -26,10 +26,10 @@ type Work struct {
 	mu sync.Mutex
 	// steps counts the calls of Progress and the checkpoints. seen is what of them
 	// the watchdog saw last change, at since.
-	steps, seen uint64
-	since       clock.Reading
-	timer       clock.Timer
-	ended       bool
+	steps, lastSteps uint64
+	since            clock.Reading
+	timer            clock.Timer
+	ended            bool
 }
 
 // Name is the partition's name in its pool.
@@ -165,8 +165,8 @@ func (w *Work) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := m.clock.Now()
-	if w.steps != w.seen {
-		w.seen, w.since = w.steps, now
+	if w.steps != w.lastSteps {
+		w.lastSteps, w.since = w.steps, now
 	}
 	left := m.progress - now.MonotonicSince(w.since)
 	switch {

@@ -145,8 +145,8 @@ func TestEachJobIsDoneOnce(t *testing.T) {
 	both := []*program{m.start("jobs"), m.start("jobs")}
 	lines := slices.Sorted(strings.Lines(both[0].ends() + both[1].ends()))
 	require.Equal(t, []string{
-		"does invoices/anna\n", "does invoices/bob\n", "does invoices/carla\n",
-		"does invoices/dave\n", "does invoices/eve\n", "does invoices/frank\n",
+		"does anna\n", "does bob\n", "does carla\n",
+		"does dave\n", "does eve\n", "does frank\n",
 	}, lines)
 	require.Empty(t, m.start("jobs").ends(), "nothing is left to do")
 }

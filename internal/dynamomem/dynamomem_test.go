@@ -52,7 +52,7 @@ func check(t *testing.T, c *dynamomem.Client, condition string) error {
 }
 
 // rest uses all the placeholders, and is true.
-const rest = " AND (#a = :one OR #b = :text OR attribute_exists(#none))"
+const tail = " AND (#a = :one OR #b = :text OR attribute_exists(#none))"
 
 func TestConditions(t *testing.T) {
 	t.Parallel()
@@ -66,7 +66,7 @@ func TestConditions(t *testing.T) {
 	} {
 		_, c := newClient(t)
 		put(t, c, "row", item{"a": num("1"), "b": str("text")})
-		err := check(t, c, condition+rest)
+		err := check(t, c, condition+tail)
 		if want {
 			require.NoError(t, err, condition)
 			continue
@@ -85,7 +85,7 @@ func TestNothingUnknownPasses(t *testing.T) {
 		"begins_with(#b, :one)", "#a = :one;", "#a = :one AND", "NOT",
 	} {
 		_, c := newClient(t)
-		requireInvalid(t, check(t, c, condition+rest))
+		requireInvalid(t, check(t, c, condition+tail))
 		requireInvalid(t, check(t, c, condition))
 	}
 	_, c := newClient(t)

@@ -42,7 +42,7 @@ func (s *scope) checkUsed() error {
 type parser struct {
 	scope *scope
 	text  string
-	rest  []string // tokens
+	tail  []string // tokens
 	err   error
 }
 
@@ -54,15 +54,15 @@ func (s *scope) parser(text *string) *parser {
 		return nil
 	}
 	p := &parser{scope: s, text: *text}
-	for rest := strings.TrimSpace(*text); rest != ""; rest = strings.TrimSpace(rest) {
-		m := token.FindStringSubmatch(rest)
+	for tail := strings.TrimSpace(*text); tail != ""; tail = strings.TrimSpace(tail) {
+		m := token.FindStringSubmatch(tail)
 		if m == nil {
-			p.fail("unexpected %.20q", rest)
+			p.fail("unexpected %.20q", tail)
 			break
 		}
-		p.rest, rest = append(p.rest, m[1]), rest[len(m[0]):]
+		p.tail, tail = append(p.tail, m[1]), tail[len(m[0]):]
 	}
-	if len(p.rest) == 0 {
+	if len(p.tail) == 0 {
 		p.fail("the expression is empty")
 	}
 	return p
@@ -72,14 +72,14 @@ func (p *parser) fail(format string, args ...any) {
 	if p.err == nil {
 		p.err = invalid("invalid expression %q: "+format, append([]any{p.text}, args...)...)
 	}
-	p.rest = nil
+	p.tail = nil
 }
 
 func (p *parser) peek() string {
-	if len(p.rest) == 0 {
+	if len(p.tail) == 0 {
 		return ""
 	}
-	return p.rest[0]
+	return p.tail[0]
 }
 
 func (p *parser) next() string {
@@ -88,7 +88,7 @@ func (p *parser) next() string {
 		p.fail("unexpected end")
 		return ""
 	}
-	p.rest = p.rest[1:]
+	p.tail = p.tail[1:]
 	return t
 }
 
@@ -97,7 +97,7 @@ func (p *parser) accept(t string) bool {
 	if !strings.EqualFold(p.peek(), t) {
 		return false
 	}
-	p.rest = p.rest[1:]
+	p.tail = p.tail[1:]
 	return true
 }
 
@@ -143,14 +143,14 @@ func (s *scope) projection(text *string) ([]string, error) {
 	if p == nil {
 		return nil, nil
 	}
-	seen := map[string]bool{}
+	known := map[string]bool{}
 	var names []string
 	for more := true; more && p.err == nil; more = p.accept(",") {
 		name := p.path()
-		if seen[name] {
+		if known[name] {
 			p.fail("two document paths overlap: %q", name)
 		}
-		seen[name], names = true, append(names, name)
+		known[name], names = true, append(names, name)
 	}
 	return names, p.end()
 }

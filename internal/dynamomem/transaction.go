@@ -40,7 +40,7 @@ func (s *Server) parseTransaction(items []types.TransactWriteItem) ([]*write, er
 	if len(items) == 0 || len(items) > maxTransaction {
 		return nil, invalid("a transaction has %d items, want 1 to %d", len(items), maxTransaction)
 	}
-	seen := map[string]bool{}
+	known := map[string]bool{}
 	var writes []*write
 	for _, it := range items {
 		w, err := s.parseTransactItem(it)
@@ -48,10 +48,10 @@ func (s *Server) parseTransaction(items []types.TransactWriteItem) ([]*write, er
 			return nil, err
 		}
 		row := fmt.Sprintf("%p %q", w.table, w.key)
-		if seen[row] {
+		if known[row] {
 			return nil, invalid("transaction request cannot include multiple operations on one item")
 		}
-		seen[row], writes = true, append(writes, w)
+		known[row], writes = true, append(writes, w)
 	}
 	return writes, nil
 }

@@ -22,13 +22,13 @@ func (s *scope) update(t *table, text *string) (*update, error) {
 	if p == nil {
 		return nil, invalid("UpdateExpression is missing")
 	}
-	seen := map[string]bool{t.partitionKey: true, t.sortKey: true}
+	known := map[string]bool{t.partitionKey: true, t.sortKey: true}
 	target := func() string {
 		name := p.path()
-		if seen[name] {
+		if known[name] {
 			p.fail("%q is part of the key, or named twice", name)
 		}
-		seen[name] = true
+		known[name] = true
 		return name
 	}
 	if p.accept("SET") {

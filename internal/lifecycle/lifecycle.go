@@ -73,13 +73,14 @@ func (u *Use) End() {
 	u.cancel(nil)
 }
 
-// Enter counts one user more, also while Close waits. Leave ends a use.
+// Enter counts one user more, also while Close waits.
 func (l *Lifecycle) Enter() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.users++
 }
 
+// Leave ends a use.
 func (l *Lifecycle) Leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

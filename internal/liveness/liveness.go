@@ -67,7 +67,7 @@ type observation struct {
 func (o *Observer) of(id string) *observation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	seen, ok := o.byID[id]
+	observed, ok := o.byID[id]
 	if !ok {
 		for old := range o.byID {
 			if len(o.byID) < maxObservations {
@@ -75,10 +75,10 @@ func (o *Observer) of(id string) *observation {
 			}
 			delete(o.byID, old)
 		}
-		seen = &observation{slot: make(chan struct{}, 1)}
-		o.byID[id] = seen
+		observed = &observation{slot: make(chan struct{}, 1)}
+		o.byID[id] = observed
 	}
-	return seen
+	return observed
 }
 
 // Len is how many sessions the Observer remembers.
@@ -93,31 +93,31 @@ func (o *Observer) Len() int {
 // one less than a third of the session's TTL old showed it alive, and a write to
 // kill it.
 func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
-	seen, asked := o.of(id), o.Clock.Now()
+	observed, asked := o.of(id), o.Clock.Now()
 	select {
-	case seen.slot <- struct{}{}:
-		defer func() { <-seen.slot }()
+	case observed.slot <- struct{}{}:
+		defer func() { <-observed.slot }()
 	case <-ctx.Done():
 		return false, 0, context.Cause(ctx)
 	}
 	switch {
-	case seen.dead:
+	case observed.dead:
 		return true, 0, nil
-	case seen.failure != nil && seen.failed.MonotonicSince(asked) > 0:
-		return false, 0, seen.failure
+	case observed.failure != nil && observed.failed.MonotonicSince(asked) > 0:
+		return false, 0, observed.failure
 	}
-	if next := seen.recheckIn(o.Clock.Now()); next > 0 {
+	if next := observed.recheckIn(o.Clock.Now()); next > 0 {
 		return false, next, nil
 	}
 	pair, err := o.Store.Get(ctx, rows.SessionPrefix+id, o.Attempts)
 	now := o.Clock.Now()
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
-		seen.dead = true
+		observed.dead = true
 		return true, 0, nil
 	case err != nil:
 		if ctx.Err() == nil { // else it says something of this caller alone
-			seen.failure, seen.failed = err, now
+			observed.failure, observed.failed = err, now
 		}
 		return false, 0, err
 	}
@@ -125,14 +125,14 @@ func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.
 	if err != nil {
 		return false, 0, err
 	}
-	seen.note(pair, record, now)
-	if now.MonotonicSince(seen.first) < seen.deadAfter && !o.longDead(record, now) {
-		return false, seen.recheckIn(now), nil
+	observed.note(pair, record, now)
+	if now.MonotonicSince(observed.first) < observed.deadAfter && !o.longDead(record, now) {
+		return false, observed.recheckIn(now), nil
 	}
-	if err := o.kill(ctx, id, pair, record, seen); err != nil {
+	if err := o.kill(ctx, id, pair, record, observed); err != nil {
 		return false, 0, err
 	}
-	return seen.dead, max(seen.recheckIn(o.Clock.Now()), o.Soon), nil
+	return observed.dead, max(observed.recheckIn(o.Clock.Now()), o.Soon), nil
 }
 
 // longDead reports whether the wall clocks alone show that the session may be
@@ -167,22 +167,22 @@ func (s *observation) recheckIn(now clock.Reading) time.Duration {
 // Observation alone proves nothing. This write, on the version observed, proves
 // that no heartbeat came since, and prevents any that is late.
 func (o *Observer) kill(
-	ctx context.Context, id string, pair *kv.KVPair, record *rows.Session, seen *observation,
+	ctx context.Context, id string, pair *kv.KVPair, record *rows.Session, observed *observation,
 ) error {
 	err := o.Store.AtomicDelete(ctx, pair.Key, pair, o.Attempts)
 	current, conflict := rows.CurrentPair(err)
 	switch {
 	case err == nil:
 		o.Killed(id, record.Owner)
-		seen.dead = true
+		observed.dead = true
 	case conflict && current == nil:
-		seen.dead = true
+		observed.dead = true
 	case current != nil:
 		alive, err := rows.DecodeSession(current)
 		if err != nil {
 			return err
 		}
-		seen.note(current, alive, o.Clock.Now())
+		observed.note(current, alive, o.Clock.Now())
 	default:
 		return err
 	}
@@ -194,37 +194,37 @@ func (o *Observer) kill(
 // read that showed its version, whatever read. That it is alive a listing does
 // not tell as a strong read does.
 func (o *Observer) Note(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
-	seen := o.of(id)
+	observed := o.of(id)
 	select {
-	case seen.slot <- struct{}{}:
-		defer func() { <-seen.slot }()
+	case observed.slot <- struct{}{}:
+		defer func() { <-observed.slot }()
 	default:
 		return record.Lifetime() // somebody is just asking
 	}
 	now := o.Clock.Now()
-	if pair.Version > seen.version {
-		seen.version, seen.first = pair.Version, now
-		seen.ttl, seen.deadAfter = record.Lifetime(), record.DeadAfter()
+	if pair.Version > observed.version {
+		observed.version, observed.first = pair.Version, now
+		observed.ttl, observed.deadAfter = record.Lifetime(), record.DeadAfter()
 	}
 	if o.longDead(record, now) {
 		return 0
 	}
-	return seen.deadAfter - now.MonotonicSince(seen.first)
+	return observed.deadAfter - now.MonotonicSince(observed.first)
 }
 
 // KnownDead reports whether a session is known to be dead, which a listing may not
 // show yet.
 func (o *Observer) KnownDead(id string) bool {
 	o.mu.Lock()
-	seen, ok := o.byID[id]
+	observed, ok := o.byID[id]
 	o.mu.Unlock()
 	if !ok {
 		return false
 	}
 	select {
-	case seen.slot <- struct{}{}:
-		defer func() { <-seen.slot }()
-		return seen.dead
+	case observed.slot <- struct{}{}:
+		defer func() { <-observed.slot }()
+		return observed.dead
 	default:
 		return false
 	}
@@ -232,8 +232,8 @@ func (o *Observer) KnownDead(id string) bool {
 
 // MarkDead notes that a session's row is known to be gone.
 func (o *Observer) MarkDead(id string) {
-	seen := o.of(id)
-	seen.slot <- struct{}{} // held for no longer than a store call
-	seen.dead = true
-	<-seen.slot
+	observed := o.of(id)
+	observed.slot <- struct{}{} // held for no longer than a store call
+	observed.dead = true
+	<-observed.slot
 }

@@ -24,9 +24,9 @@ const (
 func Pauses(c clock.Clock) *clock.Pauses { return PausesBetween(c, shortest, longest) }
 
 // PausesBetween are pauses that grow from least to most, jittered, for ever.
-func PausesBetween(c clock.Clock, least, most time.Duration) *clock.Pauses {
+func PausesBetween(c clock.Clock, from, to time.Duration) *clock.Pauses {
 	return clock.Jitter(c, backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(least), backoff.WithMaxInterval(most), backoff.WithMaxElapsedTime(0)))
+		backoff.WithInitialInterval(from), backoff.WithMaxInterval(to), backoff.WithMaxElapsedTime(0)))
 }
 
 // ErrAgain asks Until for another round at once.

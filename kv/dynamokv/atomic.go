@@ -16,8 +16,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// errRaced is why a conflict after an unknown attempt settles nothing.
-var errRaced = errors.New("dynamokv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
+// errOutcomeUnknown is why a conflict after an unknown attempt settles nothing.
+var errOutcomeUnknown = errors.New("dynamokv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
 
 // AtomicPut implements kv.Store. It is a PutItem, which replaces the item whole.
 func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOption) (*kv.KVPair, error) {
@@ -67,10 +67,10 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 // tombstone is the item that keeps a deleted key's version.
 func (s *Store) tombstone(op *operation, writer string) item {
 	put := s.keyOf(op.key)
-	put[attrVersion] = num(op.version)
-	put[attrWriter] = str(writer)
-	put[attrDeleted] = yes()
-	put[attrExpires] = num(op.wall().Add(s.retention).Unix())
+	put[attrVersion] = numberAttr(op.version)
+	put[attrWriter] = stringAttr(writer)
+	put[attrDeleted] = trueAttr()
+	put[attrExpires] = numberAttr(op.wall().Add(s.retention).Unix())
 	return put
 }
 
@@ -101,7 +101,7 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 		case ok:
 			return s.written(op, w), nil
 		case op.unknown: // until the row's version has reached ours it may be applied (H14, W1)
-			return nil, op.uncertain(r.current(op.wall()), errRaced)
+			return nil, op.uncertain(r.current(op.wall()), errOutcomeUnknown)
 		case r.live(op.wall()):
 			return nil, &kv.ConflictError{Key: op.key, Create: true, Current: r.pair, Version: r.version}
 		case r == nil: // a create cannot fail on nothing: this endpoint does not return rows
@@ -112,7 +112,7 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 		if err := op.again(ctx); err != nil {
 			return nil, err
 		}
-		op.version = max(op.version, r.ver()+1)
+		op.version = max(op.version, r.versionOf()+1)
 	}
 }
 
@@ -124,16 +124,16 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 		return err
 	}
 	if ok {
-		s.saw(op.version, op.wall())
+		s.observeVersion(op.version, op.wall())
 		return nil
 	}
 	// Ours is not in the row. It cannot have been if the row is still the previous one
 	// (dead by our :now, for all attempts alike). Nor can it if another writer's took the
 	// only version that ours could have.
-	if op.unknown && r.ver() != previous && r.ver() != previous+1 {
-		return op.uncertain(r.current(op.wall()), errRaced)
+	if op.unknown && r.versionOf() != previous && r.versionOf() != previous+1 {
+		return op.uncertain(r.current(op.wall()), errOutcomeUnknown)
 	}
-	return &kv.ConflictError{Key: op.key, Current: r.current(op.wall()), Version: r.ver()}
+	return &kv.ConflictError{Key: op.key, Current: r.current(op.wall()), Version: r.versionOf()}
 }
 
 // conditional runs a conditional write. ok: it was applied, by whichever attempt. Else
@@ -144,7 +144,7 @@ func (s *Store) conditional(ctx context.Context, op *operation, writer string, s
 	if !errors.As(err, &failed) {
 		return err == nil, nil, err
 	}
-	r, err = s.blocker(ctx, op, failed.Item)
+	r, err = s.conflictingRow(ctx, op, failed.Item)
 	switch {
 	case err == nil:
 		return r != nil && r.writer == writer, r, nil
@@ -155,9 +155,9 @@ func (s *Store) conditional(ctx context.Context, op *operation, writer string, s
 	}
 }
 
-// blocker decodes the row that failed a condition. DynamoDB returns none if there is none.
+// conflictingRow decodes the row that failed a condition. DynamoDB returns none if there is none.
 // An endpoint that has returned none yet may never return any, so it gets a read.
-func (s *Store) blocker(ctx context.Context, op *operation, it item) (*row, error) {
+func (s *Store) conflictingRow(ctx context.Context, op *operation, it item) (*row, error) {
 	if len(it) > 0 {
 		s.returnsItems.Store(true)
 	} else if it = nil; !s.returnsItems.Load() {
@@ -170,7 +170,7 @@ func (s *Store) blocker(ctx context.Context, op *operation, it item) (*row, erro
 	}
 	r, err := s.decode(op.key, it, true)
 	if r != nil && err == nil {
-		s.saw(r.version, op.wall())
+		s.observeVersion(r.version, op.wall())
 	}
 	return r, err
 }
@@ -200,15 +200,15 @@ func (s *Store) newRow(op *operation, w *kv.WriteSettings, version uint64) item 
 	for name, value := range w.Fields {
 		put[name] = encodeField(value)
 	}
-	put[attrVersion] = num(version)
+	put[attrVersion] = numberAttr(version)
 	put[attrPayload] = encodePayload(w)
-	put[attrWriter] = str(newWriteID())
+	put[attrWriter] = stringAttr(newWriteID())
 	deadline := deadlineOf(w, op.wall())
 	if !deadline.IsZero() {
-		put[attrDeadline] = num(deadline.UnixMilli())
+		put[attrDeadline] = numberAttr(deadline.UnixMilli())
 	}
 	if sweep := s.sweepTime(w, deadline, op.wall()); !sweep.IsZero() {
-		put[attrExpires] = num(sweep.Unix())
+		put[attrExpires] = numberAttr(sweep.Unix())
 	}
 	return put
 }
@@ -244,7 +244,7 @@ func (s *Store) sweepTime(w *kv.WriteSettings, deadline, now time.Time) time.Tim
 // written is the pair that the operation has written. It shares nothing with the caller's
 // arguments.
 func (s *Store) written(op *operation, w *kv.WriteSettings) *kv.KVPair {
-	s.saw(op.version, op.wall())
+	s.observeVersion(op.version, op.wall())
 	return kv.NewPair(op.key, op.version, bytes.Clone(w.Value), deadlineOf(w, op.wall()), maps.Clone(w.Fields))
 }
 

@@ -92,7 +92,7 @@ func (op *operation) run(ctx context.Context, send sender) error {
 			break
 		}
 	}
-	return op.giveUp(ctx, last)
+	return op.abandon(ctx, last)
 }
 
 // budget bounds all attempts of the operation together.
@@ -143,20 +143,20 @@ func (op *operation) newBackoff() *clock.Pauses {
 func (op *operation) attempt(ctx context.Context, send sender) (err error, sent bool) {
 	ctx, cancel := op.store.clock.WithTimeout(ctx, op.timeout)
 	defer cancel()
-	var entered, handed atomic.Bool
+	var entered, underway atomic.Bool
 	err = send(ctx, func(o *dynamodb.Options) {
 		o.Retryer = aws.NopRetryer{}
 		o.DisableClockSkewCorrection = true
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
-			return op.observe(stack, &entered, &handed)
+			return op.observe(stack, &entered, &underway)
 		})
 	})
-	return err, handed.Load() || !entered.Load()
+	return err, underway.Load() || !entered.Load()
 }
 
 // observe notes when a request enters the SDK, and when it is handed to the HTTP client,
 // signed. There S6 is checked again: the process may have been suspended on the way.
-func (op *operation) observe(stack *middleware.Stack, entered, handed *atomic.Bool) error {
+func (op *operation) observe(stack *middleware.Stack, entered, underway *atomic.Bool) error {
 	err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("DynalockEntered",
 		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 			entered.Store(true)
@@ -170,7 +170,7 @@ func (op *operation) observe(stack *middleware.Stack, entered, handed *atomic.Bo
 			if op.late() {
 				return middleware.DeserializeOutput{}, middleware.Metadata{}, errTooLate
 			}
-			handed.Store(true)
+			underway.Store(true)
 			return next.HandleDeserialize(ctx, in)
 		}), middleware.After)
 }
@@ -188,8 +188,8 @@ func (op *operation) refused(err error, v verdict) error {
 	}
 }
 
-// giveUp returns the error of an operation that has no time left. last is nil if nothing was tried.
-func (op *operation) giveUp(ctx context.Context, last error) error {
+// abandon returns the error of an operation that has no time left. last is nil if nothing was tried.
+func (op *operation) abandon(ctx context.Context, last error) error {
 	ended := ctx.Err()
 	if last == nil {
 		last = errTooLate

@@ -39,7 +39,7 @@ func (e *expression) value(v types.AttributeValue) string {
 // notExpired is true of absent rows and tombstones too, those of a blind Delete excepted.
 func (e *expression) notExpired(now time.Time) string {
 	deadline := e.attr(attrDeadline)
-	return fmt.Sprintf("(attribute_not_exists(%s) OR %s > %s)", deadline, deadline, e.value(num(now.UnixMilli())))
+	return fmt.Sprintf("(attribute_not_exists(%s) OR %s > %s)", deadline, deadline, e.value(numberAttr(now.UnixMilli())))
 }
 
 // notDead is true of live rows and of absent ones.
@@ -49,7 +49,7 @@ func (e *expression) notDead(now time.Time) string {
 
 // liveAt is true of a live row of exactly this version.
 func (e *expression) liveAt(version uint64, now time.Time) string {
-	return fmt.Sprintf("%s = %s AND %s", e.attr(attrVersion), e.value(num(version)), e.notDead(now))
+	return fmt.Sprintf("%s = %s AND %s", e.attr(attrVersion), e.value(numberAttr(version)), e.notDead(now))
 }
 
 // creatable is true if a create that gives its row version may be applied: there is no row,
@@ -57,5 +57,5 @@ func (e *expression) liveAt(version uint64, now time.Time) string {
 // whatever has become of the row since.
 func (e *expression) creatable(id string, version uint64, now time.Time) string {
 	return fmt.Sprintf("attribute_not_exists(%s) OR ((attribute_exists(%s) OR %s <= %s) AND %s < %s)", e.attr(id),
-		e.attr(attrDeleted), e.attr(attrDeadline), e.value(num(now.UnixMilli())), e.attr(attrVersion), e.value(num(version)))
+		e.attr(attrDeleted), e.attr(attrDeadline), e.value(numberAttr(now.UnixMilli())), e.attr(attrVersion), e.value(numberAttr(version)))
 }

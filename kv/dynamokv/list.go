@@ -116,7 +116,7 @@ func (l *listing) next(ctx context.Context, limit int) ([]*kv.KVPair, error) {
 		if r == nil || !r.live(now) {
 			continue
 		}
-		l.store.saw(r.version, now)
+		l.store.observeVersion(r.version, now)
 		if pairs = append(pairs, r.pair); len(pairs) == limit && (i < len(out.Items)-1 || len(out.LastEvaluatedKey) > 0) {
 			l.start = l.position(it)
 			return pairs, nil
@@ -152,7 +152,7 @@ func (l *listing) query(op *operation, limit int) *dynamodb.QueryInput {
 		ScanIndexForward:  aws.Bool(!l.settings.Descending),
 		ExclusiveStartKey: l.start,
 	}
-	partition, partitionValue, sort := s.idName, str(s.partition), s.nameName
+	partition, partitionValue, sort := s.idName, stringAttr(s.partition), s.nameName
 	if index != nil {
 		in.IndexName, sort = aws.String(index.Name), index.SortField
 		if index.PartitionField != "" {
@@ -161,7 +161,7 @@ func (l *listing) query(op *operation, limit int) *dynamodb.QueryInput {
 	}
 	condition := e.attr(partition) + " = " + e.value(partitionValue)
 	if l.prefix != "" {
-		condition += fmt.Sprintf(" AND begins_with(%s, %s)", e.attr(sort), e.value(str(l.prefix)))
+		condition += fmt.Sprintf(" AND begins_with(%s, %s)", e.attr(sort), e.value(stringAttr(l.prefix)))
 	}
 	in.KeyConditionExpression = aws.String(condition)
 	in.FilterExpression = aws.String(e.notDead(op.wall()))
@@ -234,7 +234,7 @@ func (l *listing) resume(c kv.Cursor) error {
 	if !ok || id == "" || (index.PartitionField == "" && id != s.partition) {
 		return bad
 	}
-	l.start[s.idName] = str(id)
+	l.start[s.idName] = stringAttr(id)
 	if index.PartitionField != "" {
 		l.start[index.PartitionField] = encodeField(index.PartitionValue)
 	}
@@ -243,7 +243,7 @@ func (l *listing) resume(c kv.Cursor) error {
 		if !ok || !strings.HasPrefix(sort, l.prefix) {
 			return bad
 		}
-		l.start[index.SortField] = str(sort)
+		l.start[index.SortField] = stringAttr(sort)
 	}
 	return nil
 }

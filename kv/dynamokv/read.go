@@ -18,7 +18,7 @@ func (s *Store) Get(ctx context.Context, key string, options ...kv.ReadOption) (
 		return nil, err
 	}
 	if !r.live(s.clock.Now().Wall) {
-		return nil, &kv.NotFoundError{Key: key, Version: r.ver()}
+		return nil, &kv.NotFoundError{Key: key, Version: r.versionOf()}
 	}
 	return r.pair, nil
 }
@@ -50,7 +50,7 @@ func (s *Store) read(ctx context.Context, key string, options []kv.ReadOption, w
 	if err != nil {
 		return nil, err
 	}
-	s.saw(r.ver(), s.clock.Now().Wall)
+	s.observeVersion(r.versionOf(), s.clock.Now().Wall)
 	return r, nil
 }
 

@@ -74,8 +74,8 @@ func cutAnswer(r *http.Request, send next) (*http.Response, error) {
 
 // hang keeps the request from the server until the client gives it up.
 func hang(r *http.Request) (*http.Response, error) {
-	if giveUp, ok := r.Context().Value(hangs{}).(context.CancelFunc); ok {
-		giveUp()
+	if abandon, ok := r.Context().Value(hangs{}).(context.CancelFunc); ok {
+		abandon()
 	}
 	<-r.Context().Done()
 	return nil, r.Context().Err()

@@ -33,8 +33,8 @@ func (r *row) current(now time.Time) *kv.KVPair {
 	return r.pair
 }
 
-// ver returns the row's version, 0 if there is no row.
-func (r *row) ver() uint64 {
+// versionOf returns the row's version, 0 if there is no row.
+func (r *row) versionOf() uint64 {
 	if r == nil {
 		return 0
 	}
@@ -182,7 +182,7 @@ func decodeField(value types.AttributeValue) (any, error) {
 func encodeField(value any) types.AttributeValue {
 	switch v := value.(type) {
 	case string:
-		return str(v)
+		return stringAttr(v)
 	case []byte:
 		return &types.AttributeValueMemberB{Value: v}
 	default:
@@ -190,17 +190,17 @@ func encodeField(value any) types.AttributeValue {
 	}
 }
 
-func str(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
+func stringAttr(s string) types.AttributeValue { return &types.AttributeValueMemberS{Value: s} }
 
-func num[T int64 | uint64 | int](n T) types.AttributeValue {
+func numberAttr[T int64 | uint64 | int](n T) types.AttributeValue {
 	return &types.AttributeValueMemberN{Value: fmt.Sprint(n)}
 }
 
-func yes() types.AttributeValue { return &types.AttributeValueMemberBOOL{Value: true} }
+func trueAttr() types.AttributeValue { return &types.AttributeValueMemberBOOL{Value: true} }
 
 func encodePayload(w *kv.WriteSettings) types.AttributeValue {
 	if w.Text {
-		return str(string(w.Value))
+		return stringAttr(string(w.Value))
 	}
 	if w.Value == nil {
 		return &types.AttributeValueMemberB{Value: []byte{}}
@@ -210,5 +210,5 @@ func encodePayload(w *kv.WriteSettings) types.AttributeValue {
 
 // keyOf is the primary key of the row of key.
 func (s *Store) keyOf(key string) item {
-	return item{s.idName: str(s.partition), s.nameName: str(key)}
+	return item{s.idName: stringAttr(s.partition), s.nameName: stringAttr(key)}
 }

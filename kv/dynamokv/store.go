@@ -214,8 +214,8 @@ func (s *Store) createVersion(now time.Time) uint64 {
 	return micros
 }
 
-// saw remembers the highest version, so that this Store's next create needs no second try (W7).
-func (s *Store) saw(version uint64, now time.Time) {
+// observeVersion remembers the highest version, so that this Store's next create needs no second try (W7).
+func (s *Store) observeVersion(version uint64, now time.Time) {
 	for plausible(version, now) {
 		highest := s.highest.Load()
 		if version <= highest && plausible(highest, now) || s.highest.CompareAndSwap(highest, version) {

@@ -34,7 +34,7 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 			return err
 		}
 		if err := op.again(ctx); err != nil && op.unknown {
-			return op.uncertain(nil, errors.Join(ctx.Err(), errRaced))
+			return op.uncertain(nil, errors.Join(ctx.Err(), errOutcomeUnknown))
 		} else if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string, r *row)
 	set := []string{
 		s.bumpVersion(op, e),
 		e.attr(attrPayload) + " = " + e.value(encodePayload(w)),
-		e.attr(attrWriter) + " = " + e.value(str(writer)),
+		e.attr(attrWriter) + " = " + e.value(stringAttr(writer)),
 	}
 	for name, value := range w.Fields {
 		set = append(set, e.attr(name)+" = "+e.value(encodeField(value)))
@@ -67,12 +67,12 @@ func (s *Store) merge(op *operation, w *kv.WriteSettings, writer string, r *row)
 	if deadline.IsZero() {
 		remove = append(remove, e.attr(attrDeadline))
 	} else {
-		set = append(set, e.attr(attrDeadline)+" = "+e.value(num(deadline.UnixMilli())))
+		set = append(set, e.attr(attrDeadline)+" = "+e.value(numberAttr(deadline.UnixMilli())))
 	}
 	if sweep := s.sweepTime(w, deadline, op.wall()); sweep.IsZero() {
 		remove = append(remove, e.attr(attrExpires))
 	} else {
-		set = append(set, e.attr(attrExpires)+" = "+e.value(num(sweep.Unix())))
+		set = append(set, e.attr(attrExpires)+" = "+e.value(numberAttr(sweep.Unix())))
 	}
 	if w.KeepTTL { // and r had none to keep
 		return s.updateItem(op.key, e, set, remove, fmt.Sprintf("attribute_not_exists(%s)", e.attr(attrDeadline)))
@@ -95,12 +95,12 @@ func (s *Store) overwrite(op *operation, w *kv.WriteSettings, writer string, r *
 	e := newExpression()
 	if r == nil {
 		put := s.newRow(op, w, uint64(op.wall().UnixMicro())+1)
-		put[attrWriter] = str(writer)
+		put[attrWriter] = stringAttr(writer)
 		return s.putItem(put, e, fmt.Sprintf("attribute_not_exists(%s)", e.attr(s.idName)))
 	}
 	put := s.newRow(op, w, r.version+1)
-	put[attrWriter] = str(writer)
-	return s.putItem(put, e, e.attr(attrVersion)+" = "+e.value(num(r.version)))
+	put[attrWriter] = stringAttr(writer)
+	return s.putItem(put, e, e.attr(attrVersion)+" = "+e.value(numberAttr(r.version)))
 }
 
 // Delete implements kv.Store. It leaves a tombstone, also where there was nothing. If the
@@ -117,12 +117,12 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 	}
 	set := []string{
 		s.bumpVersion(op, e),
-		e.attr(attrWriter) + " = " + e.value(str(newWriteID())),
-		e.attr(attrDeleted) + " = " + e.value(yes()),
-		e.attr(attrExpires) + " = " + e.value(num(op.wall().Add(s.retention).Unix())),
+		e.attr(attrWriter) + " = " + e.value(stringAttr(newWriteID())),
+		e.attr(attrDeleted) + " = " + e.value(trueAttr()),
+		e.attr(attrExpires) + " = " + e.value(numberAttr(op.wall().Add(s.retention).Unix())),
 		// The pair's fields, whose names are not known here, are still in this tombstone. A
 		// deadline that has passed keeps Put from merging into it.
-		e.attr(attrDeadline) + " = " + e.value(num(0)),
+		e.attr(attrDeadline) + " = " + e.value(numberAttr(0)),
 	}
 	return op.run(ctx, s.updateItem(key, e, set, []string{e.attr(attrPayload)}, ""))
 }
@@ -130,7 +130,7 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 // bumpVersion is the assignment of a blind write's version.
 func (s *Store) bumpVersion(op *operation, e *expression) string {
 	version := e.attr(attrVersion)
-	return fmt.Sprintf("%s = if_not_exists(%s, %s) + %s", version, version, e.value(num(op.wall().UnixMicro())), e.value(num(1)))
+	return fmt.Sprintf("%s = if_not_exists(%s, %s) + %s", version, version, e.value(numberAttr(op.wall().UnixMicro())), e.value(numberAttr(1)))
 }
 
 // updateItem makes the sender of an UpdateItem, unconditional if condition is empty.

@@ -35,7 +35,7 @@ const (
 // has left undone, and when they take too long: a worker that loops looks at ctx.
 func (e *env) contend(t *testing.T, fn func(ctx context.Context, worker int, store kv.Store) error) {
 	t.Helper()
-	ctx, cancel := clock.System.WithTimeout(e.ctx, 3*e.patience)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, 3*e.waitLimit)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
 	start := make(chan struct{})
@@ -182,8 +182,8 @@ func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 // freed knows up to which version a key's pairs are surely dead: versions grow,
 // so a pair that was deleted takes all before it along.
 type freed struct {
-	mu         sync.Mutex
-	dead, seen uint64 // seen is the greatest version of which somebody was told
+	mu             sync.Mutex
+	dead, observed uint64 // seen is the greatest version of which somebody was told
 }
 
 func (f *freed) upTo() uint64 {
@@ -195,18 +195,18 @@ func (f *freed) upTo() uint64 {
 func (f *freed) see(version uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.seen = max(f.seen, version)
+	f.observed = max(f.observed, version)
 }
 
 // by runs a removal of what has been seen when it begins.
 func (f *freed) by(remove func() error) error {
 	f.mu.Lock()
-	seen := f.seen
+	observed := f.observed
 	f.mu.Unlock()
 	err := remove()
 	if err == nil {
 		f.mu.Lock()
-		f.dead = max(f.dead, seen)
+		f.dead = max(f.dead, observed)
 		f.mu.Unlock()
 	}
 	return err
@@ -252,7 +252,7 @@ func testOnlyALivePairRefusesACreate(t *testing.T, e *env) {
 
 func testBlindWritesNeverReuseAVersion(t *testing.T, e *env) {
 	var mu sync.Mutex
-	seen := map[uint64]string{}
+	observed := map[uint64]string{}
 	e.contend(t, func(ctx context.Context, worker int, store kv.Store) error {
 		var last uint64
 		for round := range rounds {
@@ -265,8 +265,8 @@ func testBlindWritesNeverReuseAVersion(t *testing.T, e *env) {
 				return err
 			}
 			mu.Lock()
-			before, known := seen[pair.Version]
-			seen[pair.Version] = pair.String()
+			before, known := observed[pair.Version]
+			observed[pair.Version] = pair.String()
 			mu.Unlock()
 			if known && before != pair.String() || pair.Version < last {
 				return fmt.Errorf("version %d (last read: %d) is of %q and of %q", pair.Version, last, before, pair.String())

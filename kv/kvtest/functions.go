@@ -70,7 +70,7 @@ func testAllEndsWithItsContext(t *testing.T, e *env) {
 	e.fill(t, "1", "2", "3", "4", "5", "6")
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
-	seen := 0
+	observed := 0
 	var last error
 	for pair, err := range kv.All(ctx, counted(e.other, new(int)), e.prefix, kv.WithLimit(2)) {
 		require.NoError(t, last, "nothing comes behind an error")
@@ -78,12 +78,12 @@ func testAllEndsWithItsContext(t *testing.T, e *env) {
 			require.Nil(t, pair)
 			continue
 		}
-		if seen++; seen == 2 {
+		if observed++; observed == 2 {
 			cancel()
 		}
 	}
 	require.ErrorIs(t, last, context.Canceled)
-	require.Equal(t, 2, seen)
+	require.Equal(t, 2, observed)
 }
 
 func testDeletePrefix(t *testing.T, e *env) {

@@ -37,13 +37,13 @@ func testWatchLeavesNoGoroutine(t *testing.T, e *env) {
 		defer cancel() // at the test's end: what the loop leaves behind must not end for that, nor for a time-out
 		label := e.prefix
 		pprof.Do(ctx, pprof.Labels(goroutineLabel, label), func(ctx context.Context) {
-			seen := 0
+			observed := 0
 			for _, err := range kv.Watch(ctx, e.other, e.prefix) {
 				require.NoError(t, err)
-				if seen++; seen == events {
+				if observed++; observed == events {
 					break
 				}
-				if seen == 3 {
+				if observed == 3 {
 					e.put(t, "3")
 				}
 			}

@@ -62,7 +62,7 @@ type env struct {
 	prefix       string
 	overhead     int
 	harness      Harness
-	patience     time.Duration
+	waitLimit    time.Duration
 }
 
 // Run runs the suite. It logs which parts of it the harness leaves out, and which optional capabilities the driver lacks.
@@ -120,8 +120,8 @@ func missing(t *testing.T, h Harness) []string {
 
 func newEnv(t *testing.T, h Harness) *env {
 	e := &env{store: h.Open(t), prefix: rand.Text()[:10] + "/", overhead: h.KeyOverhead, harness: h}
-	e.patience = cmp.Or(h.Patience, 30*time.Second)
-	ctx, cancel := clock.System.WithTimeout(t.Context(), scenarioBound*e.patience)
+	e.waitLimit = cmp.Or(h.Patience, 30*time.Second)
+	ctx, cancel := clock.System.WithTimeout(t.Context(), scenarioBound*e.waitLimit)
 	t.Cleanup(cancel)
 	e.ctx = ctx
 	e.other = e.store
@@ -207,7 +207,7 @@ func (e *env) until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	start := clock.System.Now()
 	for !condition() {
-		require.Less(t, clock.System.Now().MonotonicSince(start), e.patience, what)
+		require.Less(t, clock.System.Now().MonotonicSince(start), e.waitLimit, what)
 		require.NoError(t, clock.Sleep(t.Context(), clock.System, 5*time.Millisecond))
 	}
 }

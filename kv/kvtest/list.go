@@ -168,9 +168,9 @@ func testTokenBehindADeletedPair(t *testing.T, e *env) {
 	require.Equal(t, keys[:2], keysOf(page.Pairs))
 	require.NoError(t, e.store.Delete(e.ctx, keys[1]))
 	require.NoError(t, e.store.Delete(e.ctx, keys[2]))
-	rest, err := e.other.List(e.ctx, e.prefix, kv.WithStartKey(page.Next), kv.WithLimit(9))
+	remaining, err := e.other.List(e.ctx, e.prefix, kv.WithStartKey(page.Next), kv.WithLimit(9))
 	require.NoError(t, err)
-	require.Equal(t, keys[3:], keysOf(rest), "the token works on another handle, whatever became of its pair")
+	require.Equal(t, keys[3:], keysOf(remaining), "the token works on another handle, whatever became of its pair")
 }
 
 func testListFromAToken(t *testing.T, e *env) {
@@ -181,9 +181,9 @@ func testListFromAToken(t *testing.T, e *env) {
 		require.Len(t, whole, len(keys))
 		page, err := e.store.ListPage(e.ctx, e.prefix, append(options, kv.WithLimit(1))...)
 		require.NoError(t, err)
-		rest, err := e.other.List(e.ctx, e.prefix, append(options, kv.WithStartKey(page.Next))...)
+		remaining, err := e.other.List(e.ctx, e.prefix, append(options, kv.WithStartKey(page.Next))...)
 		require.NoError(t, err)
-		require.Equal(t, keysOf(whole), append(keysOf(page.Pairs), keysOf(rest)...))
+		require.Equal(t, keysOf(whole), append(keysOf(page.Pairs), keysOf(remaining)...))
 	}
 }
 

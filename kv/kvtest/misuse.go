@@ -244,7 +244,7 @@ func testCloseDuringUse(t *testing.T, e *env) {
 	if !ok {
 		t.Skip("kvtest: the driver has no Close")
 	}
-	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.waitLimit)
 	defer cancel()
 	var wg sync.WaitGroup
 	for worker := range workers {

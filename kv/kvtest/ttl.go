@@ -64,7 +64,7 @@ func testLongestTTL(t *testing.T, e *env) {
 	_, err := e.store.AtomicPut(e.ctx, e.key("swapped"), keep...)
 	require.NoError(t, err)
 	for _, name := range []string{"put", "swapped"} {
-		require.WithinDuration(t, start.Add(kv.MaxTTL), e.get(t, name).Expires, scenarioBound*e.patience)
+		require.WithinDuration(t, start.Add(kv.MaxTTL), e.get(t, name).Expires, scenarioBound*e.waitLimit)
 	}
 	pairs, err := e.other.List(e.ctx, e.prefix, kv.WithLimit(math.MaxInt))
 	require.NoError(t, err)

@@ -38,7 +38,7 @@ type watcher struct {
 
 func (e *env) watch(t *testing.T, store kv.Store, prefix string) *watcher {
 	t.Helper()
-	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.waitLimit)
 	next, stop := iter.Pull2(kv.Watch(ctx, store, prefix, kv.WithWatchInterval(20*time.Millisecond)))
 	t.Cleanup(func() {
 		stop()
@@ -114,16 +114,16 @@ func testWatchExpiry(t *testing.T, e *env) {
 	w.want(t, "put stays v", "synced")
 	// A pair that is told may expire between two looks of a slow watch; so only its end is sure to come.
 	for ttl := 200 * time.Millisecond; ; ttl *= 2 {
-		require.Less(t, ttl, e.patience, "the watch is too slow to tell")
+		require.Less(t, ttl, e.waitLimit, "the watch is too slow to tell")
 		name := ttl.String()
 		e.put(t, name, kv.WithTTL(ttl))
 		e.put(t, "mark", kv.WithString(name))
-		seen := false
+		observed := false
 		for event := w.event(t); event.Key != e.key("mark"); event = w.event(t) {
 			require.Equal(t, e.key(name), event.Key)
-			seen = event.Type == kv.EventPut
+			observed = event.Type == kv.EventPut
 		}
-		if seen {
+		if observed {
 			w.want(t, "delete "+name)
 			return
 		}
@@ -170,7 +170,7 @@ func testWatchedPairsAreTheCallers(t *testing.T, e *env) {
 func testWatchEndsWithItsContext(t *testing.T, e *env) {
 	ctx, cancel := context.WithCancel(e.ctx)
 	defer cancel()
-	defer clock.System.AfterFunc(e.patience, cancel).Stop()
+	defer clock.System.AfterFunc(e.waitLimit, cancel).Stop()
 	var last error
 	events := 0
 	for _, err := range kv.Watch(ctx, e.other, e.prefix) {
@@ -192,7 +192,7 @@ func testWatchEndsWithItsContext(t *testing.T, e *env) {
 
 func testWatchAnew(t *testing.T, e *env) {
 	e.put(t, "k")
-	ctx, cancel := clock.System.WithTimeout(e.ctx, e.patience)
+	ctx, cancel := clock.System.WithTimeout(e.ctx, e.waitLimit)
 	defer cancel()
 	watch := kv.Watch(ctx, e.other, e.prefix)
 	for range 3 {

@@ -30,16 +30,16 @@ func testWatchLatest(t *testing.T, e *env) {
 	for k := range keys {
 		writers.Go(func() error { return e.churn(ctx, e.key(fmt.Sprint(k))) })
 	}
-	versions, told := map[string]uint64{}, map[string]bool{}
+	versions, reported := map[string]uint64{}, map[string]bool{}
 	for done := 0; done < keys; {
 		event := w.event(t)
 		if event.Type == kv.EventDelete {
-			require.True(t, told[event.Key], "a delete of what was not told")
-			told[event.Key] = false
+			require.True(t, reported[event.Key], "a delete of what was not told")
+			reported[event.Key] = false
 			continue
 		}
 		require.Greater(t, event.Pair.Version, versions[event.Key])
-		versions[event.Key], told[event.Key] = event.Pair.Version, true
+		versions[event.Key], reported[event.Key] = event.Pair.Version, true
 		if event.Pair.String() == "last" {
 			done++
 		}

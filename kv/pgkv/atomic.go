@@ -99,10 +99,10 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings, 
 		switch {
 		case applied || err != nil:
 			return false, err
-		case r.current() == nil && r.ver() < op.version:
+		case r.current() == nil && r.versionOf() < op.version:
 			return false, op.missed()
 		case op.unknown: // until the row's version has reached ours it may be applied (H14, W1)
-			return false, op.uncertain(errRaced)
+			return false, op.uncertain(errOutcomeUnknown)
 		case r.live:
 			return false, &kv.ConflictError{Key: op.key, Create: true, Current: r.pair, Version: r.version}
 		}
@@ -128,15 +128,15 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 		switch {
 		case applied || err != nil:
 			return false, err
-		case r.ver() == previous && r.live:
+		case r.versionOf() == previous && r.live:
 			return false, op.missed()
 		// Ours is not in the row. It cannot have been if the row is still the
 		// previous one, which has expired, or if another writer's took the only
 		// version that ours could have.
-		case op.unknown && r.ver() != previous && r.ver() != previous+1:
-			return false, op.uncertain(errRaced)
+		case op.unknown && r.versionOf() != previous && r.versionOf() != previous+1:
+			return false, op.uncertain(errOutcomeUnknown)
 		}
-		return false, &kv.ConflictError{Key: op.key, Current: r.current(), Version: r.ver()}
+		return false, &kv.ConflictError{Key: op.key, Current: r.current(), Version: r.versionOf()}
 	})
 }
 
@@ -152,7 +152,7 @@ func (op *operation) apply(ctx context.Context, conn *sql.Conn, query string, ar
 		op.store.server.hear(now, op.store.clock.Now())
 		return true, nil, nil
 	}
-	r, err = op.look(ctx, conn)
+	r, err = op.readRow(ctx, conn)
 	if err != nil {
 		return false, nil, op.unreadable(err)
 	}

@@ -46,7 +46,7 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 func (s *Store) blind(ctx context.Context, op *operation, query string, args func() []any) error {
 	err := op.run(ctx, func(ctx context.Context, conn *sql.Conn) (again bool, err error) {
 		if op.unknown { // rather not twice
-			if r, err := op.look(ctx, conn); err != nil || r.isBy(op.writer) {
+			if r, err := op.readRow(ctx, conn); err != nil || r.isBy(op.writer) {
 				return false, op.unreadable(err)
 			}
 		}
@@ -56,7 +56,7 @@ func (s *Store) blind(ctx context.Context, op *operation, query string, args fun
 		case err != nil:
 			return false, err
 		case !applied:
-			return false, op.overdue()
+			return false, op.expired()
 		}
 		s.server.hear(now, s.clock.Now())
 		return false, nil

@@ -156,7 +156,7 @@ func (s *ListeningStore) hear(ctx context.Context) {
 		// What is missed while it does not listen shows when it does again.
 		_ = s.listen(ctx, s.channel, func(payload string) {
 			pauses.Reset()
-			s.hub.tell(payload)
+			s.hub.notify(payload)
 		})
 		if clock.Sleep(ctx, s.clock, pauses.NextBackOff()) != nil {
 			return
@@ -165,7 +165,7 @@ func (s *ListeningStore) hear(ctx context.Context) {
 }
 
 // tell wakes the watches that a payload concerns: all of them if it is empty.
-func (h *hub) tell(payload string) {
+func (h *hub) notify(payload string) {
 	key, err := hex.DecodeString(payload)
 	if err != nil {
 		return // not ours

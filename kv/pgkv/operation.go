@@ -28,8 +28,8 @@ var (
 	// errTooLate: S6 forbids to send this any more.
 	errTooLate = errors.New("pgkv: more than a minute has passed since the operation began")
 	errMissed  = errors.New("pgkv: the key was freed meanwhile")
-	// errRaced is why a conflict after an unknown attempt settles nothing.
-	errRaced = errors.New("pgkv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
+	// errOutcomeUnknown is why a conflict after an unknown attempt settles nothing.
+	errOutcomeUnknown = errors.New("pgkv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
 )
 
 // operation is one call of a Store's method: what is the same for all its
@@ -47,7 +47,7 @@ type operation struct {
 	deadline time.Time
 	unknown  bool       // an attempt was made that may have been applied, or may be
 	current  *kv.KVPair // the live pair that the last look showed
-	seen     time.Time  // the server's time at the last look
+	lastLook time.Time  // the server's time at the last look
 }
 
 // step is what an attempt does on a connection. nil: the operation is over, and
@@ -103,7 +103,7 @@ func (op *operation) run(ctx context.Context, do step) error {
 			break
 		}
 	}
-	return op.giveUp(ctx, last)
+	return op.abandon(ctx, last)
 }
 
 func (op *operation) budget(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -182,13 +182,13 @@ func (op *operation) queryRows(
 // late, or the server's clock is ahead of what we took it for: then the next
 // attempt asks for it.
 func (op *operation) missed() error {
-	if op.seen.Before(op.deadline) {
+	if op.lastLook.Before(op.deadline) {
 		return &failure{retry, errMissed}
 	}
-	return op.overdue()
+	return op.expired()
 }
 
-func (op *operation) overdue() error {
+func (op *operation) expired() error {
 	op.store.server.forget()
 	op.deadline = time.Time{}
 	return &failure{throttled, errTooLate}
@@ -203,8 +203,8 @@ func (op *operation) refused(err error) error {
 	return op.store.friendly(op.key, err)
 }
 
-// giveUp returns the error of an operation that has no time left.
-func (op *operation) giveUp(ctx context.Context, last *failure) error {
+// abandon returns the error of an operation that has no time left.
+func (op *operation) abandon(ctx context.Context, last *failure) error {
 	ended := ctx.Err()
 	cause := last.err
 	if ended != nil {

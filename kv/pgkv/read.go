@@ -17,7 +17,7 @@ func (s *Store) Get(ctx context.Context, key string, options ...kv.ReadOption) (
 	op := s.begin(key, false, settings.AttemptTimeout, kv.MaxPairSize)
 	var r *row
 	err = op.run(ctx, func(ctx context.Context, conn *sql.Conn) (again bool, err error) {
-		r, err = op.look(ctx, conn)
+		r, err = op.readRow(ctx, conn)
 		return false, err
 	})
 	if err != nil {
@@ -26,7 +26,7 @@ func (s *Store) Get(ctx context.Context, key string, options ...kv.ReadOption) (
 	if pair := r.current(); pair != nil {
 		return pair, nil
 	}
-	return nil, &kv.NotFoundError{Key: key, Version: r.ver()}
+	return nil, &kv.NotFoundError{Key: key, Version: r.versionOf()}
 }
 
 // Exists implements kv.Store.

@@ -27,8 +27,8 @@ func (r *row) current() *kv.KVPair {
 	return r.pair
 }
 
-// ver returns the row's version, 0 if there is none.
-func (r *row) ver() uint64 {
+// versionOf returns the row's version, 0 if there is none.
+func (r *row) versionOf() uint64 {
 	if r == nil {
 		return 0
 	}
@@ -39,7 +39,7 @@ func (r *row) ver() uint64 {
 func (r *row) isBy(writer []byte) bool { return r != nil && bytes.Equal(r.writer, writer) }
 
 // look reads the row of the operation's key, nil if there is none.
-func (op *operation) look(ctx context.Context, conn *sql.Conn) (*row, error) {
+func (op *operation) readRow(ctx context.Context, conn *sql.Conn) (*row, error) {
 	s := op.store
 	var (
 		version sql.NullInt64
@@ -50,11 +50,11 @@ func (op *operation) look(ctx context.Context, conn *sql.Conn) (*row, error) {
 		value   []byte
 	)
 	_, err := op.query(ctx, conn, false, s.statements.row, []any{s.namespace, []byte(op.key)},
-		&version, &live, &expires, &fields, &value, &r.writer, &op.seen)
+		&version, &live, &expires, &fields, &value, &r.writer, &op.lastLook)
 	if err != nil {
 		return nil, err
 	}
-	s.server.hear(op.seen, s.clock.Now())
+	s.server.hear(op.lastLook, s.clock.Now())
 	op.current = nil
 	if !version.Valid {
 		return nil, nil

@@ -27,28 +27,28 @@ const (
 
 // serverClock knows the server's time. Each answer of the server tells it.
 type serverClock struct {
-	mu        sync.Mutex
-	told      time.Time     // what the server said
-	heard     clock.Reading // when, at the latest
-	inspected clock.Reading // when the settings were last found right
+	mu         sync.Mutex
+	serverTime time.Time     // what the server said
+	heard      clock.Reading // when, at the latest
+	inspected  clock.Reading // when the settings were last found right
 }
 
 // hear takes what the server's clock said in an answer that is received now.
 // An answer that took long says less than an earlier one that did not.
-func (c *serverClock) hear(told time.Time, now clock.Reading) {
+func (c *serverClock) hear(serverTime time.Time, now clock.Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.told.Add(now.MonotonicSince(c.heard)).Sub(told); !c.told.IsZero() && known > 0 && known < hearing {
+	if known := c.serverTime.Add(now.MonotonicSince(c.heard)).Sub(serverTime); !c.serverTime.IsZero() && known > 0 && known < hearing {
 		return
 	}
-	c.told, c.heard = told, now
+	c.serverTime, c.heard = serverTime, now
 }
 
 // forget makes the next attempt ask for the server's time.
 func (c *serverClock) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.told, c.heard, c.inspected = time.Time{}, clock.Reading{}, clock.Reading{}
+	c.serverTime, c.heard, c.inspected = time.Time{}, clock.Reading{}, clock.Reading{}
 }
 
 // at returns the server's time at r. It is no later than the server's own, but
@@ -57,11 +57,11 @@ func (c *serverClock) forget() {
 func (c *serverClock) at(r clock.Reading) time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.told.Add(r.MonotonicSince(c.heard))
+	return c.serverTime.Add(r.MonotonicSince(c.heard))
 }
 
-// due reports whether the server must be asked before it is used.
-func (c *serverClock) due(now clock.Reading) bool {
+// stale reports whether the server must be asked before it is used.
+func (c *serverClock) stale(now clock.Reading) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.inspected.IsZero() || now.MonotonicSince(c.inspected) >= inspectEvery
@@ -83,7 +83,7 @@ const settings = `SELECT clock_timestamp(), pg_is_in_recovery(), current_setting
 // inspect looks at the server's settings, if that is due.
 func (op *operation) inspect(ctx context.Context, conn *sql.Conn) error {
 	s := op.store
-	if !s.server.due(s.clock.Now()) {
+	if !s.server.stale(s.clock.Now()) {
 		return nil
 	}
 	var (

@@ -58,12 +58,12 @@ RETURNING t.expires, clock_timestamp()`, table),
 
 		// $1 namespace, $2 key, $3 writer, $4 deadline, $5 version, $6 previous
 		// version, $7 the channel to notify, empty for none.
-		atomicDelete: fmt.Sprintf(`UPDATE %s AS t SET version = $5::bigint, `+buried+`
+		atomicDelete: fmt.Sprintf(`UPDATE %s AS t SET version = $5::bigint, `+tombstone+`
 WHERE t.ns = $1::text AND t.key = $2::bytea AND t.version = $6::bigint AND `+isLive+` AND clock_timestamp() < $4::timestamptz
 RETURNING CASE WHEN $7::text <> '' AND pg_notify($7::text, encode(t.key, 'hex')) IS NULL THEN t.expires ELSE t.expires END, clock_timestamp()`, table),
 
 		// It returns a row unless the deadline has passed, also where there was nothing to delete.
-		delete: fmt.Sprintf(`WITH buried AS (UPDATE %s AS t SET version = t.version + 1, `+buried+`
+		delete: fmt.Sprintf(`WITH buried AS (UPDATE %s AS t SET version = t.version + 1, `+tombstone+`
 	WHERE t.ns = $1::text AND t.key = $2::bytea AND NOT t.deleted AND clock_timestamp() < $4::timestamptz RETURNING 1)
 SELECT NULL::timestamptz, clock_timestamp() FROM (SELECT count(*) AS rows FROM buried) b
 WHERE b.rows > 0 OR clock_timestamp() < $4::timestamptz`, table),
@@ -83,6 +83,6 @@ SELECT key FROM page ORDER BY key DESC LIMIT 1`, table, sweepRows),
 	}
 }
 
-// buried are the columns of a tombstone.
-const buried = `value = NULL, fields = NULL, expires = NULL, deleted = true, sweep = clock_timestamp() + ` + retained + `,
+// tombstone are the columns of a tombstone.
+const tombstone = `value = NULL, fields = NULL, expires = NULL, deleted = true, sweep = clock_timestamp() + ` + retained + `,
 	writer = $3::bytea, written = clock_timestamp()`

@@ -23,7 +23,7 @@ type sweeper struct {
 }
 
 // next counts a write. due: the caller sweeps the rows behind after.
-func (w *sweeper) next() (after []byte, due bool) {
+func (w *sweeper) next() (after []byte, wanted bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.writes++
@@ -40,8 +40,8 @@ func (w *sweeper) reached(key []byte) {
 // that have been dead for longer than the retention. What becomes of that is
 // not the write's concern.
 func (s *Store) wrote(ctx context.Context) {
-	after, due := s.sweeps.next()
-	if !due {
+	after, wanted := s.sweeps.next()
+	if !wanted {
 		return
 	}
 	if after == nil {

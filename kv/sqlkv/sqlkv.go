@@ -92,9 +92,9 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	for _, option := range options {
 		option(s)
 	}
-	if most := db.Stats().MaxOpenConnections; most > 0 && most < 1+readConns {
+	if conns := db.Stats().MaxOpenConnections; conns > 0 && conns < 1+readConns {
 		return nil, fmt.Errorf("sqlkv: the database's pool is limited to %d connections, want at least %d",
-			most, 1+readConns)
+			conns, 1+readConns)
 	}
 	s.writer <- nil
 	for range readConns {

@@ -23,7 +23,7 @@ func (s *Store) WatchPrefix(ctx context.Context, prefix string, settings kv.Watc
 		interval = watchInterval
 	}
 	return func(yield func(kv.Event, error) bool) {
-		w := &watch{store: s, prefix: prefix, interval: interval, seen: make(map[*sql.Conn]int64)}
+		w := &watch{store: s, prefix: prefix, interval: interval, versions: make(map[*sql.Conn]int64)}
 		kv.WatchListings(ctx, w.list, w.wait)(yield)
 	}
 }
@@ -37,7 +37,7 @@ type watch struct {
 	// different connections do not compare. A change makes the next look through every
 	// connection differ from the look before. The first look through a connection counts
 	// as a difference. Readers do not write, so all writes are others'.
-	seen map[*sql.Conn]int64
+	versions map[*sql.Conn]int64
 	// listed: the last listing succeeded. expires is when the first of its pairs goes,
 	// zero: never.
 	listed  bool
@@ -82,11 +82,11 @@ func (w *watch) changed(ctx context.Context) (bool, error) {
 		if err := conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
 			return fmt.Errorf("sqlkv: watching %q: %w", w.prefix, err)
 		}
-		before, known := w.seen[conn]
-		if !known && len(w.seen) >= readConns {
-			clear(w.seen) // connections broke and were replaced
+		before, known := w.versions[conn]
+		if !known && len(w.versions) >= readConns {
+			clear(w.versions) // connections broke and were replaced
 		}
-		w.seen[conn] = version
+		w.versions[conn] = version
 		changed = !known || before != version
 		return nil
 	})

@@ -135,7 +135,7 @@ func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) 
 	if conn, err = s.connect(t.ctx); err != nil {
 		return &kv.UncertainError{Key: key, Version: t.version, Err: errors.Join(failed, err)}
 	}
-	err, broken = s.settle(key, t, conn, failed)
+	err, broken = s.resolve(key, t, conn, failed)
 	return err
 }
 
@@ -164,14 +164,14 @@ func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) e
 	return failed, nil, nil
 }
 
-// settle finds out on a new connection what became of t, whose commit failed. It returns
+// resolve finds out on a new connection what became of t, whose commit failed. It returns
 // the error of the operation. If nothing was counted since t began, t was not applied.
 // Else it is a *kv.UncertainError with the current pair.
 //
 // It counts a version, for the write's sake. The log may end with all of t: unseen by
 // readers, but found by recovery once all processes have crashed. The next commit goes
 // over it.
-func (s *Store) settle(key string, t *transaction, conn *sql.Conn, cause error) (err, broken error) {
+func (s *Store) resolve(key string, t *transaction, conn *sql.Conn, cause error) (err, broken error) {
 	uncertain := &kv.UncertainError{Key: key, Version: t.version, Err: cause}
 	var row *kv.KVPair
 	var counted uint64

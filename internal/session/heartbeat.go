@@ -1,4 +1,4 @@
-package lease
+package session
 
 import (
 	"context"
@@ -11,31 +11,31 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// beat is the goroutine that heartbeats the session until it is lost (R2, R7). One
+// heartbeatLoop is the goroutine that heartbeats the session until it is lost (R2, R7). One
 // heartbeat at a time is under way.
-func (s *session) beat() {
+func (s *Session) heartbeatLoop() {
 	defer close(s.beating)
-	interval := s.client.heartbeat
-	pause := clock.Spread(s.client.clock, interval, 0.1) - s.age()
+	interval := s.Interval
+	pause := clock.Spread(s.Clock, interval, 0.1) - s.age()
 	failing := false
-	for s.rest(pause) {
+	for s.waitBeat(pause) {
 		again, err := s.renew()
 		switch {
 		case again:
 			pause = 0
 		case err != nil:
-			if left := s.remaining(); left > 0 {
-				s.client.emit(Event{Type: EventJeopardy, Session: s.id, Remaining: left, Err: err, quiet: failing})
+			if left := s.Remaining(); left > 0 {
+				s.Beaten(s, left, err, failing)
 			}
 			s.mu.Lock()
 			s.failure = err
 			s.mu.Unlock()
 			failing = true
-			pause = min(interval, max(50*time.Millisecond, s.client.ttl/30))
+			pause = min(interval, max(50*time.Millisecond, s.TTL/30))
 		default:
 			failing = false
-			s.client.emit(Event{Type: EventHeartbeat, Session: s.id, Remaining: s.remaining()})
-			pause = clock.Spread(s.client.clock, interval, 0.1) - s.age()
+			s.Beaten(s, s.Remaining(), nil, false)
+			pause = clock.Spread(s.Clock, interval, 0.1) - s.age()
 		}
 	}
 }
@@ -43,50 +43,50 @@ func (s *session) beat() {
 // age is the time since the session was last renewed. The next heartbeat is
 // due an interval after that, however long the answer took: the trust does not
 // last longer for it.
-func (s *session) age() time.Duration {
+func (s *Session) age() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.client.clock.Now().MonotonicSince(s.renewed)
+	return s.Clock.Now().MonotonicSince(s.renewed)
 }
 
-// rest waits until the next heartbeat is due, or asked for. It reports whether the
+// waitBeat waits until the next heartbeat is due, or asked for. It reports whether the
 // session still wants one.
-func (s *session) rest(pause time.Duration) bool {
-	t := s.client.clock.NewTimer(pause)
+func (s *Session) waitBeat(pause time.Duration) bool {
+	t := s.Clock.NewTimer(pause)
 	defer t.Stop()
 	select {
 	case <-t.C():
-	case <-s.nudged:
+	case <-s.now:
 	case <-s.ctx.Done():
 	}
 	return s.ctx.Err() == nil
 }
 
-// nudge asks for a heartbeat at once.
-func (s *session) nudge() {
+// HeartbeatNow asks for a heartbeat at once.
+func (s *Session) HeartbeatNow() {
 	select {
-	case s.nudged <- struct{}{}:
+	case s.now <- struct{}{}:
 	default:
 	}
 }
 
-// refresh asks for heartbeats until one is acknowledged that satisfies enough,
+// Refresh asks for heartbeats until one is acknowledged that satisfies enough,
 // the session is lost, ctx ends, or the time that a call waits for it is over.
-func (s *session) refresh(ctx context.Context, enough func() bool) error {
-	timeout := s.client.sessionTimeout()
-	t := s.client.clock.NewTimer(timeout)
+func (s *Session) Refresh(ctx context.Context, enough func() bool) error {
+	timeout := s.Timeout
+	t := s.Clock.NewTimer(timeout)
 	defer t.Stop()
 	for {
 		s.mu.Lock()
 		news := s.news
 		s.mu.Unlock()
-		if lost := s.err(); lost != nil {
-			return lost
+		if reason := s.Reason(); reason != "" {
+			return s.Cause(reason)
 		}
 		if enough() {
 			return nil
 		}
-		s.nudge()
+		s.HeartbeatNow()
 		select {
 		case <-news:
 		case <-s.ctx.Done():
@@ -100,7 +100,7 @@ func (s *session) refresh(ctx context.Context, enough func() bool) error {
 
 // trouble is why the last heartbeat failed. While the first that fails is on
 // its way, its outcome is unknown.
-func (s *session) trouble() error {
+func (s *Session) trouble() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.failure == nil {
@@ -111,25 +111,24 @@ func (s *session) trouble() error {
 
 // renew sends one heartbeat. again: the row was at a version of ours that was not
 // known here, so beat at once (R2).
-func (s *session) renew() (again bool, err error) {
-	if lost := s.err(); lost != nil {
-		return false, lost // a heartbeat now would only make others wait
+func (s *Session) renew() (again bool, err error) {
+	if reason := s.Reason(); reason != "" {
+		return false, s.Cause(reason) // a heartbeat now would only make others wait
 	}
-	c := s.client
-	beat := rows.RandomID(8)
-	joined, joinings := c.groups()
+	nonce := rows.RandomID(8)
+	joined, joinings := s.Groups.names()
 	s.mu.Lock()
-	t0 := c.clock.Now() // before the first attempt is on the wire (R3)
-	s.record.Nonce, s.record.RenewedAt, s.record.Joined = beat, t0.Wall, joined
+	t0 := s.Clock.Now() // before the first attempt is on the wire (R3)
+	s.record.Nonce, s.record.RenewedAt, s.record.Joined = nonce, t0.Wall, joined
 	record, previous := s.record, s.pair
 	record.Revoked = s.unreceiptedLocked(t0)
-	s.unresolved = append(s.unresolved, beat)
-	budget := min(c.heartbeat, s.remainingLocked())
+	s.unresolved = append(s.unresolved, nonce)
+	budget := min(s.Interval, s.remainingLocked())
 	s.mu.Unlock()
 
-	ctx, cancel := c.clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
+	ctx, cancel := s.Clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
 	defer cancel()
-	pair, err := c.heartbeats.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
+	pair, err := s.Heartbeats.AtomicPut(ctx, previous.Key, record.Options(previous, s.Attempts)...)
 	if err == nil {
 		s.acknowledge(pair, record, joinings, t0)
 		return false, nil
@@ -139,20 +138,20 @@ func (s *session) renew() (again bool, err error) {
 	case current != nil && s.adopt(current):
 		return true, nil
 	case conflict, current != nil && current.Version != previous.Version:
-		s.lose(ReasonKilled, conflict && current == nil)
+		s.Lose(Killed, conflict && current == nil)
 	}
 	return false, err
 }
 
 // acknowledge extends the trust by a heartbeat that is known to be applied, unless
 // the old deadline has passed meanwhile (H21).
-func (s *session) acknowledge(pair *kv.KVPair, record rows.Session, joinings uint64, t0 clock.Reading) {
-	if s.err() != nil {
+func (s *Session) acknowledge(pair *kv.KVPair, record rows.Session, joinings uint64, t0 clock.Reading) {
+	if s.Reason() != "" {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lost != nil || s.remainingLocked() <= 0 {
+	if s.lost != "" || s.remainingLocked() <= 0 {
 		return // the timer or the next question latches it
 	}
 	s.pair, s.renewed, s.acked, s.unresolved = pair, t0, record.Nonce, nil
@@ -164,7 +163,7 @@ func (s *session) acknowledge(pair *kv.KVPair, record rows.Session, joinings uin
 // adopt takes over the version of a row that a heartbeat of ours of unknown outcome
 // has written (R2). It reports whether current is such a row. Any other row is not
 // ours: it is a clone's, a restored table's, or was edited.
-func (s *session) adopt(current *kv.KVPair) bool {
+func (s *Session) adopt(current *kv.KVPair) bool {
 	record, err := rows.DecodeSession(current)
 	if err != nil {
 		return false
