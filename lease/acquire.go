@@ -53,7 +53,9 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	r := &request{key: key, row: rows.LeasePrefix + key, began: c.clock.Now(), waits: wait}
+	r := &request{
+		key: key, row: rows.LeasePrefix + key, call: c.events.calls.Add(1), began: c.clock.Now(), waits: wait,
+	}
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
@@ -75,6 +77,7 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 		l, err = c.attempt(ctx, r)
 	}
 	if err != nil {
+		c.emitFailure(r, err, ctx.Err() != nil)
 		return nil, c.life.Explain(err)
 	}
 	use.Stays = true
@@ -86,6 +89,7 @@ type request struct {
 	acquireSettings
 	key      string
 	row      string // its key in the store
+	call     uint64 // for events
 	keyState *keyState
 	began    clock.Reading
 	// waits: the caller waits until it has the key. blocked: another client was
@@ -337,8 +341,8 @@ func (c *Client) grant(
 	}
 	c.mu.Unlock()
 	c.emit(Event{
-		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.ID(), TakenOver: record.Taken,
-		Waited: c.clock.Now().MonotonicSince(r.began),
+		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.ID(), Owner: c.owner, Call: r.call,
+		TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),
 	})
 	return l
 }

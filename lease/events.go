@@ -2,8 +2,11 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +16,7 @@ type EventType string
 // The types of events. Each names the fields that it carries, beside Time.
 const (
 	// EventSessionOpened: this client has a session, and can hold leases under
-	// it. Session.
+	// it. Session, TTL, Remaining.
 	EventSessionOpened EventType = "session opened"
 	// EventSessionLost: this client's session ended, and every lease under it.
 	// Session, Reason.
@@ -24,20 +27,29 @@ const (
 	// EventSessionKilled: this client ended the dead session of another one.
 	// Session and Owner are the dead one's.
 	EventSessionKilled EventType = "session killed"
-	// EventHeartbeat: a heartbeat was acknowledged. Session, Remaining.
+	// EventHeartbeat: a heartbeat was acknowledged. Session, Remaining, Took.
 	EventHeartbeat EventType = "heartbeat"
 	// EventJeopardy: a heartbeat failed. Without another one the session is lost
-	// in Remaining. Session, Remaining, Err.
+	// in Remaining. Session, Remaining, Took, Err.
 	EventJeopardy EventType = "jeopardy"
 	// EventWaiting: an Acquire has to wait, for Owner or because of Err. It comes
-	// again when one becomes the other. Key, and Owner and Token, or Err.
+	// again when one becomes the other. Key, Call, and Owner and Token, or Err.
 	EventWaiting EventType = "waiting"
-	// EventAcquired: a lease was granted. Key, Token, Session, Waited, TakenOver.
+	// EventAcquired: a lease was granted. Key, Token, Session, Owner, Call, Waited,
+	// TakenOver.
 	EventAcquired EventType = "acquired"
+	// EventRefused: a TryAcquire found the key held. Key, Call, Waited, and Owner
+	// and Token of who has it.
+	EventRefused EventType = "refused"
+	// EventGaveUp: a call ended without the key for another reason. Err is that
+	// reason. It is nil where the caller's context ended or the client was closed.
+	// A grant that came too late to be wanted has an EventAcquired of its own
+	// before. Key, Call, Waited, Err.
+	EventGaveUp EventType = "gave up"
 	// EventReleased: a lease was released. The event comes before the write. Key,
-	// Token, Session.
+	// Token, Session, Held.
 	EventReleased EventType = "released"
-	// EventLost: a lease was lost. Key, Token, Session, Reason.
+	// EventLost: a lease was lost. Key, Token, Session, Held, Reason.
 	EventLost EventType = "lost"
 )
 
@@ -55,8 +67,17 @@ type Event struct {
 	Token uint64
 	// Owner holds the key, or had the session that was killed.
 	Owner string
-	// Waited is how long the Acquire took.
+	// Call numbers the calls of Acquire and TryAcquire within a client, from 1. It
+	// tells which of them an event is about.
+	Call uint64
+	// Waited is how long the Acquire or TryAcquire took.
 	Waited time.Duration
+	// Held is how long the lease was held, from its grant.
+	Held time.Duration
+	// Took is how long the store took to answer the heartbeat, or to fail it.
+	Took time.Duration
+	// TTL is that of the session.
+	TTL time.Duration
 	// Remaining is how long the session is trusted without another heartbeat.
 	Remaining time.Duration
 	// TakenOver: the key was taken from a dead session.
@@ -73,8 +94,9 @@ type Event struct {
 }
 
 // Observer is told of events, one at a time and in order, on a goroutine of its
-// own. A slow one misses events, which the next one counts in Dropped. Close
-// waits for it, so it must not call Close.
+// own. A slow one misses events, which the next one counts in Dropped. One that
+// panics is logged as an error, and told of the next event. Close waits for it,
+// so it must not call Close.
 type Observer func(Event)
 
 // maxEvents bounds the events that wait for a slow observer.
@@ -86,6 +108,8 @@ type events struct {
 	queue    []Event
 	dropped  int
 	draining bool
+	// calls is how many there were of Acquire and TryAcquire.
+	calls atomic.Uint64
 }
 
 // level is at which level an event is logged.
@@ -124,6 +148,9 @@ func (e *Event) attributes() []slog.Attr {
 	add(e.Token != 0, slog.Uint64("token", e.Token))
 	add(e.Owner != "", slog.String("owner", e.Owner))
 	add(e.Waited != 0, slog.Duration("waited", e.Waited))
+	add(e.Held != 0, slog.Duration("held", e.Held))
+	add(e.Took != 0, slog.Duration("took", e.Took))
+	add(e.TTL != 0, slog.Duration("ttl", e.TTL))
 	add(e.Remaining != 0, slog.Duration("remaining", e.Remaining))
 	add(e.TakenOver, slog.Bool("taken_over", true))
 	add(e.Reason != "", slog.String("reason", string(e.Reason)))
@@ -157,7 +184,7 @@ func (c *Client) emit(e Event) {
 	}
 }
 
-// tell drains the queue.
+// drainEvents drains the queue.
 func (c *Client) drainEvents(ctx context.Context) {
 	q := &c.events
 	for {
@@ -175,10 +202,35 @@ func (c *Client) drainEvents(ctx context.Context) {
 				c.log.LogAttrs(ctx, e.level(), "lease: "+string(e.Type), e.attributes()...)
 			}
 			if c.observer != nil {
-				c.observer(*e)
+				c.observe(e)
 			}
 		}
 	}
+}
+
+// observe tells the observer of one event. Its panic is no reason to end the
+// program, which holds what it holds.
+func (c *Client) observe(e *Event) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("lease: the observer panicked", "event", string(e.Type), "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	c.observer(*e)
+}
+
+// emitFailure tells how a call ended that did not get its key. over: its context
+// had ended.
+func (c *Client) emitFailure(r *request, err error, over bool) {
+	e := Event{Type: EventGaveUp, Key: r.key, Call: r.call, Waited: c.clock.Now().MonotonicSince(r.began), Err: err}
+	held := (*HeldError)(nil)
+	switch {
+	case over:
+		e.Err = nil
+	case errors.As(err, &held):
+		e.Type, e.Owner, e.Token, e.Err = EventRefused, held.Holder.Owner, held.Holder.Token, nil
+	}
+	c.emit(e)
 }
 
 // emitEnd tells, once, how a lease ended: released, or lost.
@@ -186,7 +238,10 @@ func (l *Lease) emitEnd(reason Reason, released bool) {
 	if !l.emitted.CompareAndSwap(false, true) {
 		return
 	}
-	e := Event{Type: EventLost, Key: l.key, Token: l.token, Session: l.session.ID(), Reason: reason}
+	e := Event{
+		Type: EventLost, Key: l.key, Token: l.token, Session: l.session.ID(), Reason: reason,
+		Held: l.client.clock.Now().Mono - l.granted,
+	}
 	if released {
 		e.Type, e.Reason = EventReleased, ""
 	}

@@ -67,7 +67,7 @@ func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 		a, link := w.client("a", lease.WithObserver(events.observe))
 		b, _ := w.client("b", lease.WithObserver(others.observe))
 		l := w.acquire(a, "key")
-		require.Equal(t, []string{"session opened ", "acquired key"}, events.take())
+		require.Equal(t, []string{"session opened ", "acquired keya"}, events.take())
 		got := waitFor(t.Context(), b, "key")
 		require.Equal(t, []string{"session opened ", "waiting keya"}, others.take())
 		time.Sleep(ttl)
@@ -83,10 +83,120 @@ func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 		emitted := events.take()
 		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, emitted[len(emitted)-2:])
 		require.NoError(t, (<-got).err)
-		require.Equal(t, []string{"session killed a", "acquired key"}, others.take())
+		require.Equal(t, []string{"session killed a", "acquired keyb"}, others.take())
 		link.setCut(false)
 		require.ErrorIs(t, b.Close(expired(t)), context.Canceled)
 		require.Contains(t, others.take(), "session closed ")
+	})
+}
+
+func TestObserverIsToldHowEachCallEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var events recorder
+		a, _ := w.client("a")
+		b, link := w.client("b", lease.WithObserver(events.observe))
+		l := w.acquire(a, "key")
+
+		_, err := b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, lease.ErrHeld)
+		refused := events.of(lease.EventRefused)
+		require.Len(t, refused, 1)
+		require.Equal(t, []any{"key", "a", l.Token(), uint64(1), nil},
+			[]any{refused[0].Key, refused[0].Owner, refused[0].Token, refused[0].Call, refused[0].Err})
+		require.Empty(t, events.of(lease.EventWaiting), "who only tries does not wait")
+
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errLost)
+		defer cancel()
+		_, err = b.Acquire(ctx, "key")
+		require.ErrorIs(t, err, errLost)
+		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrTooLarge })
+		_, err = b.TryAcquire(t.Context(), "other")
+		require.ErrorIs(t, err, kv.ErrTooLarge)
+		link.setIntercept(nil)
+		got := waitFor(t.Context(), b, "key")
+		synctest.Wait()
+		require.ErrorIs(t, b.Close(expired(t)), context.Canceled)
+		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+
+		gaveUp := events.of(lease.EventGaveUp)
+		require.Len(t, gaveUp, 3)
+		require.Equal(t, []any{"key", uint64(2), time.Minute, nil},
+			[]any{gaveUp[0].Key, gaveUp[0].Call, gaveUp[0].Waited, gaveUp[0].Err}, "its context ended, whatever the cause")
+		require.Equal(t, "other", gaveUp[1].Key)
+		require.ErrorIs(t, gaveUp[1].Err, kv.ErrTooLarge)
+		require.Equal(t, []any{"key", uint64(4), nil}, []any{gaveUp[2].Key, gaveUp[2].Call, gaveUp[2].Err}, "the client was closed")
+		var waited []uint64
+		for _, e := range events.of(lease.EventWaiting) {
+			waited = append(waited, e.Call)
+		}
+		require.Equal(t, []uint64{2, 4}, waited, "each that waits says how it ended")
+	})
+}
+
+func TestEventsTellHowLongItTook(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var events recorder
+		a, link := w.client("a", lease.WithObserver(events.observe))
+		l := w.acquire(a, "key")
+		opened := events.of(lease.EventSessionOpened)
+		require.Len(t, opened, 1)
+		require.Equal(t, []any{ttl, ttl - margin}, []any{opened[0].TTL, opened[0].Remaining})
+		got := waitFor(t.Context(), a, "key")
+		time.Sleep(time.Second)
+		require.NoError(t, l.Release(t.Context()))
+		l = (<-got).Lease
+		acquired := events.of(lease.EventAcquired)
+		require.Len(t, acquired, 2)
+		require.Equal(t, []any{"a", uint64(2), time.Second}, []any{acquired[1].Owner, acquired[1].Call, acquired[1].Waited})
+		require.Equal(t, time.Second, events.of(lease.EventReleased)[0].Held)
+
+		slow := func(failure error) {
+			link.setIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+				time.Sleep(300 * time.Millisecond)
+				if failure != nil {
+					return failure
+				}
+				return next(ctx)
+			})
+		}
+		slow(nil)
+		time.Sleep(ttl)
+		for _, e := range events.of(lease.EventHeartbeat) {
+			require.Equal(t, 300*time.Millisecond, e.Took)
+		}
+		require.NotEmpty(t, events.of(lease.EventHeartbeat))
+		slow(kv.ErrThrottled)
+		granted := acquired[1].Time
+		requireLost(t, l)
+		require.Equal(t, 300*time.Millisecond, events.of(lease.EventJeopardy)[0].Took)
+		lost := events.of(lease.EventLost)
+		require.Len(t, lost, 1)
+		require.Equal(t, lost[0].Time.Sub(granted), lost[0].Held)
+	})
+}
+
+func TestObserverThatPanicsIsLoggedAndToldTheRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var events recorder
+		var log bytes.Buffer
+		a, _ := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(func(e lease.Event) {
+			events.observe(e)
+			panic("of the " + string(e.Type))
+		}))
+		l := w.acquire(a, "key")
+		require.Equal(t, []string{"session opened ", "acquired keya"}, events.take())
+		time.Sleep(10 * ttl)
+		require.NoError(t, l.Release(t.Context()))
+		require.Equal(t, []string{"released key"}, events.take())
+		require.NoError(t, a.Close(t.Context()))
+		require.Contains(t, log.String(), `msg="lease: the observer panicked" event=released panic="of the released"`)
+		require.Contains(t, log.String(), "events_test.go", "where it was")
 	})
 }
 

@@ -19,14 +19,14 @@ func (c *Client) openSession(ctx context.Context) (*session.Session, error) {
 		Start: c.life.Start, Beaten: c.sessionBeaten, Lost: c.sessionLost, Revoked: c.sessionRevoked,
 	})
 	if err == nil {
-		c.emit(Event{Type: EventSessionOpened, Session: s.ID()})
+		c.emit(Event{Type: EventSessionOpened, Session: s.ID(), TTL: c.ttl, Remaining: s.Remaining()})
 	}
 	return s, err
 }
 
 // sessionBeaten tells of a heartbeat.
-func (c *Client) sessionBeaten(s *session.Session, left time.Duration, err error, again bool) {
-	e := Event{Type: EventHeartbeat, Session: s.ID(), Remaining: left, Err: err}
+func (c *Client) sessionBeaten(s *session.Session, left, took time.Duration, err error, again bool) {
+	e := Event{Type: EventHeartbeat, Session: s.ID(), Remaining: left, Took: took, Err: err}
 	if err != nil {
 		e.Type, e.quiet = EventJeopardy, again
 	}

@@ -152,7 +152,7 @@ func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handoff *Lease, blo
 // emitWaiting emits that the acquire waits: the first time, and when what it
 // waits for becomes an error or ceases to be one.
 func (w *waiter) emitWaiting(b *heldRow, err error) {
-	e := Event{Type: EventWaiting, Key: w.key, Err: err}
+	e := Event{Type: EventWaiting, Key: w.key, Call: w.call, Err: err}
 	switch {
 	case b == nil && err == nil:
 		e.Owner = w.client.owner

@@ -19,13 +19,15 @@ func (s *Session) heartbeatLoop() {
 	pause := clock.Spread(s.Clock, interval, 0.1) - s.age()
 	failing := false
 	for s.waitBeat(pause) {
+		began := s.Clock.Now()
 		again, err := s.renew()
+		took := s.Clock.Now().MonotonicSince(began)
 		switch {
 		case again:
 			pause = 0
 		case err != nil:
 			if left := s.Remaining(); left > 0 {
-				s.Beaten(s, left, err, failing)
+				s.Beaten(s, left, took, err, failing)
 			}
 			s.mu.Lock()
 			s.failure = err
@@ -34,7 +36,7 @@ func (s *Session) heartbeatLoop() {
 			pause = min(interval, max(50*time.Millisecond, s.TTL/30))
 		default:
 			failing = false
-			s.Beaten(s, s.Remaining(), nil, false)
+			s.Beaten(s, s.Remaining(), took, nil, false)
 			pause = clock.Spread(s.Clock, interval, 0.1) - s.age()
 		}
 	}

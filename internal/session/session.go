@@ -42,9 +42,9 @@ type Config struct {
 	Cause func(reason string) error
 	// Start runs a task in the background.
 	Start func(task func(context.Context))
-	// Beaten is told of each heartbeat: how much trust is left, and why it failed,
-	// nil if it did not. again: so did the one before it.
-	Beaten func(s *Session, left time.Duration, err error, again bool)
+	// Beaten is told of each heartbeat: how much trust is left, how long the store
+	// took, and why it failed, nil if it did not. again: so did the one before it.
+	Beaten func(s *Session, left, took time.Duration, err error, again bool)
 	// Lost is told, once, that the session is lost.
 	Lost func(s *Session, reason string)
 	// Revoked ends the leases that operators have taken from the session, by their
