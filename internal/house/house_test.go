@@ -31,6 +31,7 @@ var layers = []struct {
 	{"lock", []string{"internal/", "kv", "lease"}},
 	{"election", []string{"internal/", "kv", "lease"}},
 	{"pool", []string{"internal/", "kv", "lease"}},
+	{"metrics", []string{"internal/", "kv", "lease", "pool"}},
 }
 
 // directDependencies is all that the root module may ask of its users.
