@@ -197,7 +197,7 @@ func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Le
 	}
 }
 
-// beginWriting takes the gate's slot for acquiring writes. Who waits for it
+// beginWriting takes the key's slot for acquiring writes. Who waits for it
 // must not repeat in turn what the store does not answer: it shares the opening
 // of a session, and does not wait for longer than that takes.
 func (c *Client) beginWriting(ctx context.Context, r *request) error {
@@ -335,11 +335,11 @@ func (c *Client) grant(
 		l.hold.timer = c.clock.AfterFunc(l.untilHoldCheck(), l.watchHold)
 		l.mu.Unlock()
 	}
-	c.mu.Lock()
-	if c.tracked[record.Acq] == l { // else it was taken away meanwhile, and is given back
-		c.held[r.key] = l
+	c.keys.mu.Lock()
+	if c.keys.tracked[record.Acq] == l { // else it was taken away meanwhile, and is given back
+		c.keys.held[r.key] = l
 	}
-	c.mu.Unlock()
+	c.keys.mu.Unlock()
 	c.emit(Event{
 		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.ID(), Owner: c.owner, Call: r.call,
 		TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),

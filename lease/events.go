@@ -118,9 +118,7 @@ func (e *Event) level() slog.Level {
 	case EventSessionLost, EventJeopardy:
 		return slog.LevelWarn
 	case EventLost:
-		if e.Reason == ReasonRevoked || e.Reason == ReasonBroken || e.Reason == ReasonMaxHold {
-			return slog.LevelWarn
-		}
+		return e.Reason.level()
 	case EventSessionKilled:
 		return slog.LevelInfo
 	case EventAcquired:
@@ -131,6 +129,16 @@ func (e *Event) level() slog.Level {
 		if e.Err != nil {
 			return slog.LevelInfo
 		}
+	}
+	return slog.LevelDebug
+}
+
+// level is at which level the loss of one lease is logged. That of a session is an
+// event of its own.
+func (r Reason) level() slog.Level {
+	switch r {
+	case ReasonRevoked, ReasonBroken, ReasonMaxHold:
+		return slog.LevelWarn
 	}
 	return slog.LevelDebug
 }

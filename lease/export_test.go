@@ -6,8 +6,8 @@ func Remembered(c *Client) map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := map[string]int{
-		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.states), "covered": len(c.tracked),
-		"held": len(c.held), "unresolved": len(c.unresolved), "joined": c.groups.Len(),
+		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.keys.states), "covered": len(c.keys.tracked),
+		"held": len(c.keys.held), "unresolved": len(c.keys.unresolved), "joined": c.groups.Len(),
 	}
 	if s := c.session; s != nil {
 		n["heartbeats"] = s.Unresolved()

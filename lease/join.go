@@ -38,20 +38,23 @@ func (c *Client) Join(ctx context.Context, group string) (leave func(), err erro
 			group, maxGroups, ErrInvalid)
 	}
 	leave = sync.OnceFunc(func() { c.leaveGroup(group) })
+	if err := c.announce(ctx, want); err != nil {
+		leave()
+		return nil, c.life.Explain(fmt.Errorf("lease: joining %q: %w", group, err))
+	}
+	return leave, nil
+}
 
+// announce waits until a heartbeat has told of so many changes of the groups.
+func (c *Client) announce(ctx context.Context, changes uint64) error {
 	for {
 		s, err := c.current(ctx)
 		if err == nil {
-			err = s.Refresh(ctx, func() bool { return s.Knows(want) })
+			err = s.Refresh(ctx, func() bool { return s.Knows(changes) })
 		}
-		switch {
-		case err == nil:
-			return leave, nil
-		case ctx.Err() == nil && errors.Is(err, ErrLost):
-			continue // with a new session
+		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrLost) {
+			return err // else with a new session
 		}
-		leave()
-		return nil, c.life.Explain(fmt.Errorf("lease: joining %q: %w", group, err))
 	}
 }
 

@@ -32,20 +32,27 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 			l.record, l.version = record, pair.Version
 			return nil
 		}
-		current, conflict := rows.CurrentPair(err)
+		current, _ := rows.CurrentPair(err)
 		if current != nil && current.Version > version && rows.Carries(current, record.Acq) {
 			version, record.Note = current.Version, noteOf(current)
 			continue
 		}
-		if conflict || (current != nil && current.Version != version) {
-			l.lose(ReasonBroken)
-			l.client.wake(l.key)
-		}
-		if conflict {
-			return l.Err()
-		}
-		return fmt.Errorf("lease: updating %q: %w", l.key, err)
+		return l.updateFailed(version, err)
 	}
+}
+
+// updateFailed is why an update over version failed. Where the row is another's,
+// the lease is lost.
+func (l *Lease) updateFailed(version uint64, err error) error {
+	current, conflict := rows.CurrentPair(err)
+	if conflict || (current != nil && current.Version != version) {
+		l.lose(ReasonBroken)
+		l.client.wake(l.key)
+	}
+	if conflict {
+		return l.Err()
+	}
+	return fmt.Errorf("lease: updating %q: %w", l.key, err)
 }
 
 // noteOf is the note of a row that can be read.
@@ -169,19 +176,24 @@ func (l *Lease) release(ctx context.Context, value []byte) error {
 	case ReasonRevoked, ReasonMaxHold:
 		return l.free(ctx, r, reason)
 	case ReasonClosed:
-		end := Reason(l.session.Reason())
-		if value != nil && end == "" {
-			return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
-		}
-		c.untrack(r.acq)
-		if value == nil && (end == "" || end == ReasonClosed) {
-			return nil // Close waits for this call and then frees the row with the session
-		}
-	default:
-		c.untrack(r.acq)
-		c.wake(l.key)
+		return l.freeClosing(ctx, r)
 	}
+	c.untrack(r.acq)
+	c.wake(l.key)
 	return &LostError{Key: l.key, Reason: reason}
+}
+
+// freeClosing gives the row of a lease back that Close has ended.
+func (l *Lease) freeClosing(ctx context.Context, r *row) error {
+	end := Reason(l.session.Reason())
+	if r.leave != nil && end == "" {
+		return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
+	}
+	l.client.untrack(r.acq)
+	if r.leave == nil && (end == "" || end == ReasonClosed) {
+		return nil // Close waits for this call and then frees the row with the session
+	}
+	return &LostError{Key: l.key, Reason: ReasonClosed}
 }
 
 // free gives the row of a latched lease back.
@@ -202,7 +214,7 @@ func (l *Lease) free(ctx context.Context, r *row, reason Reason) error {
 
 // freeOrGoOn frees a row of session s. Where the outcome is unknown when ctx ends,
 // it goes on in the background until the outcome is known. If no value is to be
-// left, the session's death is enough. The acquisition stays covered until then.
+// left, the session's death is enough. The acquisition stays tracked until then.
 func (c *Client) freeOrGoOn(ctx context.Context, s *session.Session, r *row) (foreign bool, err error) {
 	if foreign, err = c.free(ctx, r); err == nil {
 		c.turnEnded(r.key)

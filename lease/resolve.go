@@ -28,7 +28,7 @@ type pending struct {
 // resolver looks after the acquiring writes of one key whose outcome is unknown: one
 // reader for all of them.
 type resolver struct {
-	writes []pending // guarded by Client.mu
+	writes []pending // guarded by keyTable.mu
 	more   chan struct{}
 }
 
@@ -43,14 +43,14 @@ func (c *Client) resolve(s *session.Session, key, acq string, err error) {
 	if version != 0 && known != nil && known.Version >= version && !rows.Carries(known, acq) {
 		return // it cannot land any more
 	}
-	c.mu.Lock()
-	r, running := c.unresolved[key]
+	c.keys.mu.Lock()
+	r, running := c.keys.unresolved[key]
 	if !running {
 		r = &resolver{more: make(chan struct{}, 1)}
-		c.unresolved[key] = r
+		c.keys.unresolved[key] = r
 	}
 	r.writes = append(r.writes, pending{session: s, acq: acq, version: version, began: c.clock.Now()})
-	c.mu.Unlock()
+	c.keys.mu.Unlock()
 	if running {
 		select {
 		case r.more <- struct{}{}:
@@ -66,9 +66,9 @@ func (c *Client) resolve(s *session.Session, key, acq string, err error) {
 func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	pauses := retry.Pauses(c.clock)
 	for {
-		c.mu.Lock()
+		c.keys.mu.Lock()
 		writes := r.writes
-		c.mu.Unlock()
+		c.keys.mu.Unlock()
 		tried := c.clock.Now() // before the read: a landing between the two is not seen
 		see := c.checkWrites(ctx, key)
 		if c.dropResolved(key, r, writes, func(p pending) bool { return p.session.IsDeleted() || see(p, tried) }) {
@@ -97,11 +97,11 @@ func (c *Client) dropResolved(key string, r *resolver, writes []pending, resolve
 			left = append(left, p)
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	r.writes = append(left, r.writes[len(writes):]...) // others may have come meanwhile
 	if len(r.writes) == 0 {
-		delete(c.unresolved, key)
+		delete(c.keys.unresolved, key)
 	}
 	return len(r.writes) == 0
 }

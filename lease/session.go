@@ -91,9 +91,9 @@ func (c *Client) waitOutTTL(ctx context.Context, s *session.Session, latched clo
 // markDead spares the client's own waiters the wait for its own old session.
 func (c *Client) markDead(s *session.Session) {
 	c.others.MarkDead(s.ID())
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, g := range c.states {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	for _, g := range c.keys.states {
 		g.wake()
 	}
 }

@@ -34,38 +34,38 @@ const maxTurns = 256
 // endTurn notes that a lease is being released, and reports whether the
 // client leaves the key to others now. The rest is one and a half times the
 // poll of one who has waited since the key was granted, so that who waits
-// elsewhere looks meanwhile. The caller holds c.mu.
+// elsewhere looks meanwhile. The caller holds c.keys.mu.
 func (c *Client) endTurn(l *Lease) (yields bool) {
 	now := c.clock.Now().Mono
 	poll := min(max((now-l.granted)/10, c.pollMin), c.pollMax)
 	t := turn{stint: l.stint, freed: now, yield: poll + poll/2}
 	t.yields = now-t.stint >= yieldShare*t.yield
-	for key := range c.turns {
-		if len(c.turns) < maxTurns {
+	for key := range c.keys.turns {
+		if len(c.keys.turns) < maxTurns {
 			break
 		}
-		delete(c.turns, key)
+		delete(c.keys.turns, key)
 	}
-	c.turns[l.key] = t
+	c.keys.turns[l.key] = t
 	return t.yields
 }
 
 // turnEnded notes that the key is free: a rest counts from here.
 func (c *Client) turnEnded(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t, ok := c.turns[key]; ok {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	if t, ok := c.keys.turns[key]; ok {
 		t.freed = c.clock.Now().Mono
-		c.turns[key] = t
+		c.keys.turns[key] = t
 	}
 }
 
-// rest waits until others have had their chance, if this client has had the
+// yield waits until others have had their chance, if this client has had the
 // key for long. Who only tries does not wait longer than a minimum poll.
 func (c *Client) yield(ctx context.Context, r *request) error {
-	c.mu.Lock()
-	t := c.turns[r.key]
-	c.mu.Unlock()
+	c.keys.mu.Lock()
+	t := c.keys.turns[r.key]
+	c.keys.mu.Unlock()
 	if !t.yields {
 		return nil
 	}
@@ -80,10 +80,10 @@ func (c *Client) yield(ctx context.Context, r *request) error {
 // key in one go.
 func (c *Client) beginTurn(r *request) (granted, stint time.Duration) {
 	now := c.clock.Now().Mono
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t, ok := c.turns[r.key]
-	delete(c.turns, r.key)
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	t, ok := c.keys.turns[r.key]
+	delete(c.keys.turns, r.key)
 	if !ok || r.blocked || now-t.freed >= t.yield {
 		return now, now
 	}

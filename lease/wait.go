@@ -35,7 +35,7 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	}
 }
 
-// queueUp is one turn in the gate's queue.
+// queueUp is one turn in the key's queue.
 func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease, error) {
 	w := c.enqueue(r)
 	l, err := c.turn(ctx, w, failed)

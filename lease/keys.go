@@ -4,11 +4,37 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
+	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
 
-// gate is where the acquires of one key by this client meet.
+// keyTable is what a client knows of keys.
+type keyTable struct {
+	mu sync.Mutex
+	// states are those of the keys that somebody acquires. spare is one for the
+	// next key.
+	states map[string]*keyState
+	spare  *keyState
+	turns  map[string]turn
+	// tracked holds the acquisition ids of live leases, writes under way and
+	// pending releases, with the lease where there is one. A row that names our
+	// session with another id is an orphan of ours (R9.2).
+	tracked map[string]*Lease
+	// held is, by key, the latest lease that was granted and is tracked.
+	held map[string]*Lease
+	// unresolved looks after writes of unknown outcome, by key (R14).
+	unresolved map[string]*resolver
+}
+
+func (t *keyTable) init() {
+	t.states, t.turns = map[string]*keyState{}, map[string]turn{}
+	t.tracked, t.held = map[string]*Lease{}, map[string]*Lease{}
+	t.unresolved = map[string]*resolver{}
+}
+
+// keyState is where the acquires of one key by this client meet.
 type keyState struct {
 	// writing is held during an acquiring write: there is one at a time (R9).
 	writing chan struct{}
@@ -17,12 +43,12 @@ type keyState struct {
 	freed chan struct{}
 
 	// users counts who is here. queue are those who wait, first come first served;
-	// the first of them contends for the key. Client.mu guards both.
+	// the first of them contends for the key. keyTable.mu guards both.
 	users int
 	queue []*waiter
 }
 
-// waiter is an Acquire in a gate's queue.
+// waiter is an Acquire in a key's queue.
 type waiter struct {
 	*request
 	client *Client
@@ -30,53 +56,53 @@ type waiter struct {
 	first chan struct{}
 	// lease gets the lease that is handed over to it. Then it has left the queue.
 	lease chan *Lease
-	// told: the observer knows that it waits; troubled: because of an error.
+	// emitted: the observer knows that it waits; troubled: because of an error.
 	emitted, troubled bool
 }
 
-// stateOf returns the gate of a key; the caller leaves it with leaveGate.
+// stateOf returns the state of a key. The caller leaves it with leaveState.
 func (c *Client) stateOf(key string) *keyState {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g, ok := c.states[key]
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	g, ok := c.keys.states[key]
 	if !ok {
-		if g = c.spare; g == nil {
+		if g = c.keys.spare; g == nil {
 			g = &keyState{writing: make(chan struct{}, 1), freed: make(chan struct{}, 1)}
 		}
-		c.spare = nil
-		c.states[key] = g
+		c.keys.spare = nil
+		c.keys.states[key] = g
 	}
 	g.users++
 	return g
 }
 
 func (c *Client) leaveState(key string, g *keyState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	if g.users--; g.users > 0 {
 		return
 	}
-	delete(c.states, key)
+	delete(c.keys.states, key)
 	select {
 	case <-g.freed:
 	default:
 	}
-	c.spare = g // for the next key: an uncontended acquire makes no gate
+	c.keys.spare = g // for the next key: an uncontended acquire makes none
 }
 
-// alone reports whether the caller is the only one at its gate.
+// alone reports whether the caller is the only one who acquires its key.
 func (c *Client) alone(g *keyState) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	return g.users == 1
 }
 
 // wake lets the first local waiter for key, if there is one, know that the key may
 // be free.
 func (c *Client) wake(key string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if g, ok := c.states[key]; ok {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	if g, ok := c.keys.states[key]; ok {
 		g.wake()
 	}
 }
@@ -89,11 +115,11 @@ func (g *keyState) wake() {
 	}
 }
 
-// enqueue puts a request at the end of its gate's queue.
+// enqueue puts a request at the end of its key's queue.
 func (c *Client) enqueue(r *request) *waiter {
 	w := &waiter{request: r, client: c, first: make(chan struct{}), lease: make(chan *Lease, 1)}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	r.keyState.queue = append(r.keyState.queue, w)
 	if len(r.keyState.queue) == 1 {
 		close(w.first)
@@ -104,8 +130,8 @@ func (c *Client) enqueue(r *request) *waiter {
 // dequeue takes a waiter out of the queue, if it is still in it, and makes the next
 // one the first.
 func (c *Client) dequeue(w *waiter) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	w.keyState.removeLocked(w)
 }
 
@@ -123,12 +149,12 @@ func (g *keyState) removeLocked(w *waiter) bool {
 }
 
 // nextWaiter returns the waiter to whom a lease may be handed over. It is nil if nobody
-// waits, or if other processes get their chance now. The caller uses the gate like
+// waits, or if other processes get their chance now. The caller uses the state like
 // an acquire, and leaves it.
 func (c *Client) nextWaiter(l *Lease) *waiter {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	g, ok := c.states[l.key]
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	g, ok := c.keys.states[l.key]
 	if yields := c.endTurn(l); yields || !ok || len(g.queue) == 0 {
 		return nil
 	}
@@ -193,8 +219,8 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 
 // send hands a lease to a waiter, unless it has given up.
 func (c *Client) send(w *waiter, l *Lease) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
 	if !w.keyState.removeLocked(w) {
 		return false
 	}
@@ -207,4 +233,59 @@ func (c *Client) send(w *waiter, l *Lease) bool {
 func (c *Client) releaseSoon(l *Lease) {
 	c.life.Enter()                                                 // the waiter counts for itself
 	c.life.Start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
+}
+
+// track and untrack keep keyTable.tracked. l is nil until the write that makes it is
+// known to be applied.
+func (c *Client) track(acq string, l *Lease) {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	c.keys.tracked[acq] = l
+}
+
+func (c *Client) untrack(acq string) {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	if l := c.keys.tracked[acq]; l != nil && c.keys.held[l.key] == l {
+		delete(c.keys.held, l.key)
+	}
+	delete(c.keys.tracked, acq)
+}
+
+// localHolder returns the lease of this client that has the key or is just giving
+// it back, nil if there is none.
+func (c *Client) localHolder(key string) *Lease {
+	c.keys.mu.Lock()
+	l := c.keys.held[key]
+	c.keys.mu.Unlock()
+	if l == nil {
+		return nil
+	}
+	if lost := l.lost(); lost != nil && lost.Reason != ReasonReleased && lost.Reason != ReasonRevoked && lost.Reason != ReasonMaxHold {
+		return nil
+	}
+	if l.session.Reason() != "" {
+		return nil
+	}
+	return l
+}
+
+// leasesOf returns the leases that depend on s and were not released.
+func (c *Client) leasesOf(s *session.Session) []*Lease {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	var leases []*Lease
+	for _, l := range c.keys.tracked {
+		if l != nil && l.session == s {
+			leases = append(leases, l)
+		}
+	}
+	return leases
+}
+
+func (c *Client) owns(acq string) bool {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	_, ok := c.keys.tracked[acq]
+	return ok
 }
