@@ -249,11 +249,11 @@ func (m *Meter) election(key string) string {
 
 // poolOf is the name of the pool whose partition has the key, "" if none has.
 func poolOf(key string) string {
-	rest, ok := strings.CutPrefix(key, "pool/")
+	tail, ok := strings.CutPrefix(key, "pool/")
 	if !ok {
 		return ""
 	}
-	name, _, _ := strings.Cut(rest, "/")
+	name, _, _ := strings.Cut(tail, "/")
 	return name
 }
 
@@ -266,7 +266,7 @@ func reasonLabel(r lease.Reason) string {
 }
 
 // Gauges tells the gauges as they are now. tell must not call the meter.
-func (m *Meter) Gauges(tell func(i *Instrument, value float64, labels Labels)) {
+func (m *Meter) Gauges(report func(i *Instrument, value float64, labels Labels)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := clock.System.Now()
@@ -285,13 +285,13 @@ func (m *Meter) Gauges(tell func(i *Instrument, value float64, labels Labels)) {
 		}
 	}
 	if worst != nil {
-		tell(SessionTrust, worst.left(now).Seconds(), Labels{})
-		tell(SessionTTL, worst.ttl.Seconds(), Labels{})
+		report(SessionTrust, worst.left(now).Seconds(), Labels{})
+		report(SessionTTL, worst.ttl.Seconds(), Labels{})
 	}
 	for name := range m.elections {
-		tell(ElectionLeader, float64(leaders[name]), Labels{First: name})
+		report(ElectionLeader, float64(leaders[name]), Labels{First: name})
 	}
 	for name, p := range m.pools {
-		p.gauges(name, now, tell)
+		p.gauges(name, now, report)
 	}
 }

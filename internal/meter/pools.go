@@ -103,17 +103,17 @@ func stateOf(p *pool.Partition) string {
 	return "idle"
 }
 
-func (p *poolState) gauges(name string, now clock.Reading, tell func(*Instrument, float64, Labels)) {
-	tell(PoolPartitions, float64(p.held), Labels{First: name, Second: "held"})
+func (p *poolState) gauges(name string, now clock.Reading, report func(*Instrument, float64, Labels)) {
+	report(PoolPartitions, float64(p.held), Labels{First: name, Second: "held"})
 	if !p.listed {
 		return
 	}
 	for _, state := range states {
-		tell(PoolPartitions, float64(p.states[state]), Labels{First: name, Second: state})
+		report(PoolPartitions, float64(p.states[state]), Labels{First: name, Second: state})
 	}
 	age := time.Duration(0)
 	for _, c := range p.checkpoints {
 		age = max(age, now.MonotonicSince(c.since))
 	}
-	tell(CheckpointAge, age.Seconds(), Labels{First: name})
+	report(CheckpointAge, age.Seconds(), Labels{First: name})
 }

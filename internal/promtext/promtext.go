@@ -84,8 +84,8 @@ type parser struct {
 }
 
 func (p *parser) line(line string) error {
-	if rest, ok := strings.CutPrefix(line, "# HELP "); ok {
-		name, help, _ := strings.Cut(rest, " ")
+	if tail, ok := strings.CutPrefix(line, "# HELP "); ok {
+		name, help, _ := strings.Cut(tail, " ")
 		if p.names[name] || help == "" {
 			return errors.New("want one HELP for each metric")
 		}
@@ -97,8 +97,8 @@ func (p *parser) line(line string) error {
 		return errors.New("want HELP first")
 	}
 	f := &p.families[len(p.families)-1]
-	if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
-		name, kind, _ := strings.Cut(rest, " ")
+	if tail, ok := strings.CutPrefix(line, "# TYPE "); ok {
+		name, kind, _ := strings.Cut(tail, " ")
 		if name != f.Name || f.Type != "" || !slices.Contains([]string{"counter", "gauge", "histogram"}, kind) {
 			return errors.New("want one TYPE after HELP")
 		}
@@ -126,8 +126,8 @@ func parseSample(line string) (Sample, error) {
 		return Sample{}, errors.New("no sample")
 	}
 	s := Sample{Name: parts[1], Labels: map[string]string{}}
-	for rest := parts[2]; rest != ""; {
-		l := label.FindStringSubmatch(rest)
+	for tail := parts[2]; tail != ""; {
+		l := label.FindStringSubmatch(tail)
 		if l == nil {
 			return Sample{}, errors.New("no label")
 		}
@@ -135,7 +135,7 @@ func parseSample(line string) (Sample, error) {
 			return Sample{}, errors.New("a label twice")
 		}
 		s.Labels[l[1]] = escape.Replace(l[2])
-		rest = rest[len(l[0]):]
+		tail = tail[len(l[0]):]
 	}
 	var err error
 	s.Value, err = strconv.ParseFloat(parts[3], 64)

@@ -120,12 +120,12 @@ func isBusy(err error) bool {
 	if err == nil {
 		return false
 	}
-	const busy = 5
+	const busyCode = 5
 	if coded, ok := errors.AsType[interface {
 		error
 		Code() int
 	}](err); ok {
-		return coded.Code()&0xff == busy
+		return coded.Code()&0xff == busyCode
 	}
 	return strings.Contains(err.Error(), "database is locked")
 }
