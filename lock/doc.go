@@ -61,6 +61,6 @@
 // # Keys
 //
 // A Mutex is the lease of its name, a slot that of Once.Key. [lease.Client.Inspect],
-// Holders and Break work on them. Leave names that begin with "once/" to Once, and
-// "pool/" and "election/" to their packages.
+// Holders and Break work on them. A Mutex refuses names that begin with "once/",
+// "pool/" or "election/", which are the keys of others.
 package lock

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/dynalock/dynalock/lease"
 )
@@ -26,7 +27,8 @@ type Mutex struct {
 // options say how its user wants to hold the lock, so they go with every acquisition
 // through this Mutex. For another use make another Mutex of the same name, which
 // costs nothing. NewMutex does no I/O. A nil client, a bad name or a bad option is an
-// error of each call, which matches lease.ErrInvalid.
+// error of each call, which matches lease.ErrInvalid. Names that begin with once/,
+// election/ or pool/ are bad: they are the keys of other packages.
 func NewMutex(client *lease.Client, name string, options ...lease.AcquireOption) *Mutex {
 	return &Mutex{client: client, name: name, options: slices.Clone(options)}
 }
@@ -35,8 +37,8 @@ func NewMutex(client *lease.Client, name string, options ...lease.AcquireOption)
 // the lease when its work is done, and stops its work when the lease's context ends.
 // On failure it holds nothing. It costs what lease.Client.Acquire costs.
 func (m *Mutex) Lock(ctx context.Context) (*lease.Lease, error) {
-	if m.client == nil {
-		return nil, errNoClient("Lock")
+	if err := m.check("Lock"); err != nil {
+		return nil, err
 	}
 	return m.client.Acquire(ctx, m.name, m.options...)
 }
@@ -45,10 +47,24 @@ func (m *Mutex) Lock(ctx context.Context) (*lease.Lease, error) {
 // matches lease.ErrHeld at once. On any error the caller holds nothing. It costs what
 // lease.Client.TryAcquire costs.
 func (m *Mutex) TryLock(ctx context.Context) (*lease.Lease, error) {
-	if m.client == nil {
-		return nil, errNoClient("TryLock")
+	if err := m.check("TryLock"); err != nil {
+		return nil, err
 	}
 	return m.client.TryAcquire(ctx, m.name, m.options...)
+}
+
+// check refuses a Mutex that cannot be locked.
+func (m *Mutex) check(method string) error {
+	if m.client == nil {
+		return errNoClient(method)
+	}
+	for _, prefix := range []string{oncePrefix, "election/", "pool/"} {
+		if strings.HasPrefix(m.name, prefix) {
+			return fmt.Errorf("lock: %s: name %.40q: want one that does not begin with %s, whose keys are another package's: %w",
+				method, m.name, prefix, lease.ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // Do runs fn under the lock. fn's context ends with ctx, and when the lock is lost,
@@ -60,7 +76,7 @@ func (m *Mutex) TryLock(ctx context.Context) (*lease.Lease, error) {
 // was lost or could not be released. Work under a lost lock may have been done twice,
 // even if fn returned nil. A fn that releases the lease itself works without the lock
 // from then on. Do costs what Lock costs, and one write.
-func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context, l *lease.Lease) error) (err error) {
+func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context, l *lease.Lease) error) error {
 	if fn == nil {
 		return errNoFunc("Do")
 	}
@@ -68,6 +84,24 @@ func (m *Mutex) Do(ctx context.Context, fn func(ctx context.Context, l *lease.Le
 	if err != nil {
 		return err
 	}
+	return do(ctx, l, fn)
+}
+
+// TryDo is Do if nobody holds the lock. Otherwise fn is not called, and the error
+// matches lease.ErrHeld at once. It costs what TryLock costs, and one write.
+func (m *Mutex) TryDo(ctx context.Context, fn func(ctx context.Context, l *lease.Lease) error) error {
+	if fn == nil {
+		return errNoFunc("TryDo")
+	}
+	l, err := m.TryLock(ctx)
+	if err != nil {
+		return err
+	}
+	return do(ctx, l, fn)
+}
+
+// do runs fn under l, and releases l however fn ends.
+func do(ctx context.Context, l *lease.Lease, fn func(ctx context.Context, l *lease.Lease) error) (err error) {
 	ctx, stop := under(ctx, l)
 	defer stop()
 	defer func() { err = errors.Join(err, l.Release(ctx)) }()

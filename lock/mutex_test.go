@@ -290,3 +290,40 @@ func TestTheContextOfAFunctionEndsWithItsCallersAndWithItsLease(t *testing.T) {
 		})
 	}
 }
+
+func TestTryDoRunsUnderTheLockOrNotAtAll(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a, b := lock.NewMutex(newClient(t, store), "job"), lock.NewMutex(newClient(t, store), "job")
+		failed, inner := errors.New("failed"), error(nil)
+		err := a.TryDo(t.Context(), func(ctx context.Context, l *lease.Lease) error {
+			require.True(t, l.Held())
+			began := time.Now()
+			inner = b.TryDo(ctx, func(context.Context, *lease.Lease) error { panic("it is held") })
+			require.Zero(t, time.Since(began))
+			return failed
+		})
+		require.ErrorIs(t, err, failed)
+		require.ErrorIs(t, inner, lease.ErrHeld)
+		require.NoError(t, b.TryDo(t.Context(), func(context.Context, *lease.Lease) error { return nil }), "it was released")
+		require.ErrorIs(t, a.TryDo(t.Context(), nil), lease.ErrInvalid)
+	})
+}
+
+// A mutex called pool/mail/1 would be partition 1 of the pool mail.
+func TestMutexRefusesTheKeysOfOthers(t *testing.T) {
+	t.Parallel()
+	store := memkv.New()
+	for _, name := range []string{"once/job/slot", "election/leader", "pool/mail/1"} {
+		m := lock.NewMutex(newClient(t, store), name)
+		_, err := m.Lock(t.Context())
+		require.ErrorIs(t, err, lease.ErrInvalid)
+		require.ErrorContains(t, err, name)
+		_, err = m.TryLock(t.Context())
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	}
+	l, err := lock.NewMutex(newClient(t, store), "pools/mail").TryLock(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, l.Release(t.Context()))
+}

@@ -12,6 +12,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
+// oncePrefix begins the keys of slots.
+const oncePrefix = "once/"
+
 // attempts is how often a write is sent whose outcome is unknown each time. The driver
 // has made its own attempts before.
 const attempts = 3
@@ -85,7 +88,7 @@ func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
 
 // Key returns the key of the slot's lease, for lease.Client's Inspect and Break:
 // "once/", the job, and the slot with its slashes escaped.
-func (o *Once) Key(slot string) string { return "once/" + o.job + "/" + url.PathEscape(slot) }
+func (o *Once) Key(slot string) string { return oncePrefix + o.job + "/" + url.PathEscape(slot) }
 
 // key is Key with the arguments checked, fn among them by its user.
 func (o *Once) key(method, slot string) (string, error) {

@@ -265,7 +265,7 @@ func reasonLabel(r lease.Reason) string {
 	return string(r)
 }
 
-// Gauges tells the gauges as they are now. tell must not call the meter.
+// Gauges reports the gauges as they are now. report must not call the meter.
 func (m *Meter) Gauges(report func(i *Instrument, value float64, labels Labels)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
