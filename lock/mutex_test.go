@@ -302,6 +302,8 @@ func TestTryDoRunsUnderTheLockOrNotAtAll(t *testing.T) {
 			began := time.Now()
 			inner = b.TryDo(ctx, func(context.Context, *lease.Lease) error { panic("it is held") })
 			require.Zero(t, time.Since(began))
+			_, err := b.TryLock(ctx)
+			require.ErrorIs(t, err, lease.ErrHeld)
 			return failed
 		})
 		require.ErrorIs(t, err, failed)
