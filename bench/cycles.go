@@ -22,7 +22,8 @@ import (
 // operation does something with a key of its own, again and again; it counts as one.
 type operation func(ctx context.Context, key int) error
 
-// cycles measures acquire and release of distinct keys, beside the same two writes made without dynalock.
+// cycles measures acquire and release of distinct keys, beside the same two
+// writes made without dynalock.
 func cycles(ctx context.Context, r *rig) (section, error) {
 	s := section{
 		title: "Lock cycles per second",
@@ -167,7 +168,8 @@ func (r *recorder) PutItem(ctx context.Context, in *dynamodb.PutItemInput, optio
 	return r.Client.PutItem(ctx, in, options...)
 }
 
-// replay makes a lock cycle to see its two writes, and returns an operation that sends the like, with the versions and key of its own.
+// replay makes a lock cycle to see its two writes, and returns an operation
+// that sends the like, with the versions and key of its own.
 func (r *recorder) replay(ctx context.Context, store kv.Store) (operation, error) {
 	client, err := lease.New(store)
 	if err != nil {
@@ -202,7 +204,8 @@ func (r *recorder) replay(ctx context.Context, store kv.Store) (operation, error
 	}, nil
 }
 
-// like copies a write to another key: where its condition has the old version it gets condition, and its row gets version.
+// like copies a write to another key: where its condition has the old version
+// it gets condition, and its row gets version.
 func like(in *dynamodb.PutItemInput, key int, old, condition, version uint64) *dynamodb.PutItemInput {
 	c := *in
 	c.Item, c.ExpressionAttributeValues = maps.Clone(in.Item), maps.Clone(in.ExpressionAttributeValues)

@@ -46,7 +46,8 @@ func failover(ctx context.Context, r *rig) (section, error) {
 	return s, nil
 }
 
-// crash returns how many TTLs after its holder's crash a key was granted to a waiter. The crash comes phase after a heartbeat.
+// crash returns how many TTLs after its holder's crash a key was granted to a
+// waiter. The crash comes phase after a heartbeat.
 func (r *rig) crash(ctx context.Context, table, key string, ttl, phase time.Duration) (float64, error) {
 	victim, wire, err := r.client(table, lease.WithTTL(ttl))
 	if err != nil {

@@ -41,7 +41,8 @@ type section struct {
 // measurement makes a section.
 type measurement func(ctx context.Context, r *rig) (section, error)
 
-// run measures and writes. What mostly waits runs side by side, after what needs the machine for itself.
+// run measures and writes. What mostly waits runs side by side, after what
+// needs the machine for itself.
 func run(ctx context.Context, quick bool, out, note string) error {
 	r, err := newRig(ctx, quick)
 	if err != nil {

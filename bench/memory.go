@@ -111,7 +111,8 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// planner is what a plan of a Pool takes, as the package's own benchmark has it: 100 members and 10,000 partitions.
+// planner is what a plan of a Pool takes, as the package's own benchmark has
+// it: 100 members and 10,000 partitions.
 func planner(ctx context.Context, r *rig) (section, error) {
 	s := section{
 		title: "A pool's plan", method: "`go test -bench Plan ./pool`: 100 members, 10,000 partitions. Each member makes one per plan interval, 10 s by default.",

@@ -96,7 +96,8 @@ func requestSteps(ctx context.Context, a, b *lease.Client) []requestStep {
 	}
 }
 
-// warmUp makes the emulator's first requests, which may take longer than an attempt, and be repeated.
+// warmUp makes the emulator's first requests, which may take longer than an
+// attempt, and be repeated.
 func warmUp(ctx context.Context, c *lease.Client) error {
 	for range 20 {
 		if holder, err := c.Inspect(ctx, "key"); err != nil || holder.Held() {

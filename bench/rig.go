@@ -68,12 +68,14 @@ func pick[T any](r *rig, full, little T) T {
 	return full
 }
 
-// wire is the transport under a DynamoDB client. It counts requests, and delays, cuts and loses as it is told.
+// wire is the transport under a DynamoDB client. It counts requests, and
+// delays, cuts and loses as it is told.
 type wire struct {
 	base *http.Transport
 	// requests counts all, puts the PutItems among them.
 	requests, puts atomic.Int64
-	// delay is added to every write; loseNext loses the answer of the next write; cut makes requests hang until their context ends.
+	// delay is added to every write; loseNext loses the answer of the next
+	// write; cut makes requests hang until their context ends.
 	delay    atomic.Int64 // of nanoseconds
 	loseNext atomic.Bool
 	cut      atomic.Bool

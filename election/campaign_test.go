@@ -143,7 +143,8 @@ func TestACampaignThatIsCancelledWhileItWaitsIsNoCandidate(t *testing.T) {
 	})
 }
 
-// Jepsen's etcd trap: whoever waited across the loss of its own session is no leader on account of it.
+// Jepsen's etcd trap: whoever waited across the loss of its own session is no
+// leader on account of it.
 func TestACandidateWhoseSessionDiedWhileItWaitedLeadsWithANewOne(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

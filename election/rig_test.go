@@ -22,7 +22,8 @@ import (
 
 const (
 	ttl = 10 * time.Second
-	// margin is what a lease client leaves its holders, poll the longest of a candidate's and an observer's.
+	// margin is what a lease client leaves its holders, poll the longest of a
+	// candidate's and an observer's.
 	margin = ttl / 10
 	poll   = time.Second
 	// bound is I5: within it somebody leads after a crash.
@@ -99,7 +100,8 @@ func cut(ctx context.Context, call kv.Call, _ func(context.Context) error) error
 	return ctx.Err()
 }
 
-// loseAnswers is a fault: writes of keys with the prefix are carried out, and their answers are lost.
+// loseAnswers is a fault: writes of keys with the prefix are carried out, and
+// their answers are lost.
 func loseAnswers(prefix string) kv.Hook {
 	return func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		err := next(ctx)

@@ -19,7 +19,8 @@ import (
 
 var errWork = errors.New("work failed")
 
-// stubborn returns a function for Run that ignores its context until work is closed, and where it tells of its start.
+// stubborn returns a function for Run that ignores its context until work is
+// closed, and where it tells of its start.
 func stubborn(work <-chan struct{}) (fn func(context.Context, *election.Term) error, started chan context.Context) {
 	started = make(chan context.Context, 10)
 	return func(ctx context.Context, _ *election.Term) error {

@@ -66,7 +66,8 @@ func (s *storm) candidate() *process {
 	return p
 }
 
-// lead notes the term and leads for a while: until it resigns, and sometimes for longer than it may.
+// lead notes the term and leads for a while: until it resigns, and sometimes
+// for longer than it may.
 func (s *storm) lead(ctx context.Context, t *election.Term) error {
 	s.mu.Lock()
 	_, twice := s.terms[t.Token()]

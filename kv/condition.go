@@ -13,7 +13,8 @@ type Condition struct {
 
 // ConditionMapper is implemented by wrappers that change keys.
 type ConditionMapper interface {
-	// MapCondition returns c, which is in terms of the wrapper's keys, in terms of the wrapped store's.
+	// MapCondition returns c, which is in terms of the wrapper's keys, in terms
+	// of the wrapped store's.
 	MapCondition(c Condition) Condition
 }
 

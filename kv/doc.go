@@ -33,14 +33,16 @@
 //
 // # Keys, values, fields
 //
-// A key is 1 to [MaxKeySize] bytes of UTF-8; keys are ordered by their bytes and "/" means nothing
-// to a store. Key, value and fields of a pair together hold at most [MaxPairSize] bytes. An empty value is a
-// value. The limits are DynamoDB's, they are checked before anything is sent, and they are the same
+// A key is 1 to [MaxKeySize] bytes of UTF-8; keys are ordered by their bytes
+// and "/" means nothing to a store. Key, value and fields of a pair together
+// hold at most [MaxPairSize] bytes. An empty value is a value. The limits are
+// DynamoDB's, they are checked before anything is sent, and they are the same
 // on every driver, so that what works on a laptop works in production.
 //
 // # Expiry
 //
-// WithTTL sets an instant, in milliseconds of the writer's wall clock, from which every reader takes the
-// pair for absent, swept or not. It is for data that goes stale. It is not for locks: it compares
-// clocks of different machines. Package lease does not use it.
+// WithTTL sets an instant, in milliseconds of the writer's wall clock, from
+// which every reader takes the pair for absent, swept or not. It is for data
+// that goes stale. It is not for locks: it compares clocks of different
+// machines. Package lease does not use it.
 package kv

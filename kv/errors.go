@@ -5,8 +5,9 @@ import (
 	"fmt"
 )
 
-// Errors that the methods of a Store return, to be tested with errors.Is. They are disjoint: an error
-// matches one of them at most, and context errors besides.
+// Errors that the methods of a Store return, to be tested with errors.Is. They
+// are disjoint: an error matches one of them at most, and context errors
+// besides.
 var (
 	// ErrKeyNotFound: the key has no live pair.
 	ErrKeyNotFound = errors.New("kv: key not found")

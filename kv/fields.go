@@ -10,8 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// Fields are named values beside a pair's value, kept by every driver. On DynamoDB they are
-// attributes of the item, so that secondary indexes and the conditions of other writes can use them.
+// Fields are named values beside a pair's value, kept by every driver. On
+// DynamoDB they are attributes of the item, so that secondary indexes and the
+// conditions of other writes can use them.
 //
 // A value is a string, a []byte or a number: any type of Go's whose kind is integer or float. A
 // store returns numbers as int64 if they are whole and fit, else as float64.
@@ -115,7 +116,8 @@ func FormatNumber(number any) string {
 	return strconv.FormatFloat(number.(float64), 'g', -1, 64)
 }
 
-// ParseNumber reads a decimal number as Fields hold it: int64 if it is whole and fits, else float64.
+// ParseNumber reads a decimal number as Fields hold it: int64 if it is whole
+// and fits, else float64.
 func ParseNumber(text string) (any, error) {
 	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return i, nil

@@ -13,8 +13,8 @@ import (
 	"github.com/dynalock/dynalock/kv/memkv"
 )
 
-// FuzzKeys: a key is valid for every method or for none, and a pair is found under the key that it was written with, alone and
-// below a prefix of its own.
+// FuzzKeys: a key is valid for every method or for none, and a pair is found
+// under the key that it was written with, alone and below a prefix of its own.
 func FuzzKeys(f *testing.F) {
 	for _, key := range []string{"", "k", "a/b", "\x00", "ü", "\xff", "a\xc3", "\U0010ffff", strings.Repeat("k", kv.MaxKeySize), strings.Repeat("k", kv.MaxKeySize+1)} {
 		f.Add(key)
@@ -46,7 +46,8 @@ func FuzzKeys(f *testing.F) {
 	})
 }
 
-// FuzzFields: fields that are taken are returned as they are documented to be, and survive being written as text.
+// FuzzFields: fields that are taken are returned as they are documented to be,
+// and survive being written as text.
 func FuzzFields(f *testing.F) {
 	f.Add("f", "text", []byte{0, 255}, int64(1), 0.5)
 	f.Add("", "\xff", []byte(nil), int64(math.MinInt64), math.NaN())
@@ -110,7 +111,8 @@ func FuzzNumbers(f *testing.F) {
 	})
 }
 
-// FuzzTokens: a token is one of the listing that it is used for, or an ErrInvalidOption; it never panics and never loses its way.
+// FuzzTokens: a token is one of the listing that it is used for, or an
+// ErrInvalidOption; it never panics and never loses its way.
 func FuzzTokens(f *testing.F) {
 	store := memkv.New()
 	for _, key := range []string{"a", "b", "p/1", "p/2", "p/3"} {

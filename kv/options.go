@@ -12,8 +12,9 @@ type WriteOption interface {
 	applyWrite(*WriteSettings) error
 }
 
-// ReadOption is an option of Get, Exists, List and ListPage. Those about order, paging and indexes are for
-// List and ListPage only: the others refuse them with ErrUnsupported.
+// ReadOption is an option of Get, Exists, List and ListPage. Those about order,
+// paging and indexes are for List and ListPage only: the others refuse them
+// with ErrUnsupported.
 type ReadOption interface {
 	applyRead(*ReadSettings) error
 }

@@ -6,8 +6,9 @@ import (
 	"unicode/utf8"
 )
 
-// WriteSettings is what the options of a Put or AtomicPut add up to. Drivers get it from PutSettings
-// and AtomicPutSettings, which check key, options and sizes.
+// WriteSettings is what the options of a Put or AtomicPut add up to. Drivers
+// get it from PutSettings and AtomicPutSettings, which check key, options and
+// sizes.
 type WriteSettings struct {
 	// Value is the value to write. It may be nil for an empty one. The caller may change
 	// it once the method has returned.
@@ -30,7 +31,8 @@ type WriteSettings struct {
 	atomic bool
 }
 
-// ReadSettings is what the options of a read add up to. Drivers get it from GetSettings and ListSettings.
+// ReadSettings is what the options of a read add up to. Drivers get it from
+// GetSettings and ListSettings.
 type ReadSettings struct {
 	// Eventual allows a read to miss recent writes.
 	Eventual bool
@@ -198,7 +200,8 @@ func checkPrevious(verb, key string, previous *KVPair) error {
 	return nil
 }
 
-// CheckKey returns an error that matches ErrInvalidKey unless key is 1 to MaxKeySize bytes of UTF-8.
+// CheckKey returns an error that matches ErrInvalidKey unless key is 1 to
+// MaxKeySize bytes of UTF-8.
 func CheckKey(key string) error {
 	switch {
 	case key == "":

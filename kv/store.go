@@ -25,10 +25,11 @@ const MaxTTL = 100 * 365 * 24 * time.Hour
 // for a write that may have been sent, one that matches [ErrUncertain] too. A closed
 // store returns [ErrClosed].
 type Store interface {
-	// Put writes a pair whatever was there before. Without a value option the value is empty.
-	// Without WithTTL or WithKeepTTL an earlier expiry is cleared. Given fields are merged into
-	// the pair's fields, the others stay. It costs one write; on DynamoDB a second one over a pair that
-	// has expired or was deleted by Delete.
+	// Put writes a pair whatever was there before. Without a value option the
+	// value is empty. Without WithTTL or WithKeepTTL an earlier expiry is
+	// cleared. Given fields are merged into the pair's fields, the others stay.
+	// It costs one write; on DynamoDB a second one over a pair that has expired
+	// or was deleted by Delete.
 	//
 	// It depends on nothing, so nothing stops it: one that was sent again, or was late on
 	// the wire, overwrites what is newer. After a *UncertainError that may still come,

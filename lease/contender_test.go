@@ -13,7 +13,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// The sixteenth is there for holders with another margin than this version's, which covers the rates of the clocks by itself.
+// The sixteenth is there for holders with another margin than this version's,
+// which covers the rates of the clocks by itself.
 func TestR10ContenderWaitsForTheHoldersTTLAndASixteenthOfIt(t *testing.T) {
 	t.Parallel()
 	for _, holders := range []time.Duration{lease.MinTTL, ttl, 6 * ttl} {

@@ -45,8 +45,9 @@ func (c *counter) take() map[string]int {
 	return calls
 }
 
-// patientClock is the machine's clock, but attempts have thirty times as long for their answers: one that a slow machine is late with must not
-// be repeated where requests are counted.
+// patientClock is the machine's clock, but attempts have thirty times as long
+// for their answers: one that a slow machine is late with must not be repeated
+// where requests are counted.
 type patientClock struct{ clock.Clock }
 
 func (c patientClock) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

@@ -20,8 +20,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// The rows of the failure table in the package comment, over the DynamoDB driver itself, so that its attempts, budgets and
-// outcomes are part of the test. Use it inside a synctest bubble.
+// The rows of the failure table in the package comment, over the DynamoDB
+// driver itself, so that its attempts, budgets and outcomes are part of the
+// test. Use it inside a synctest bubble.
 type cloud struct {
 	t      *testing.T
 	server *dynamomem.Server
@@ -92,7 +93,8 @@ func sluggish(d time.Duration) dynamomem.Fault {
 	}
 }
 
-// What is left of the trust when a heartbeat is due, less two attempts: an outage that is over by then costs nothing (R3).
+// What is left of the trust when a heartbeat is due, less two attempts: an
+// outage that is over by then costs nothing (R3).
 func TestOutageForWhichThereIsRoomCostsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -178,7 +180,8 @@ func TestAnswersJustWithinTheAttemptTimeoutAreGoodEnoughAndJustBeyondAreNot(t *t
 		require.True(t, l.Held())
 		require.NoError(t, try(t, a, "other").Release(t.Context()))
 
-		// Beyond it every answer is lost, and every write is recognised by the attempt after it, if that one's answer comes.
+		// Beyond it every answer is lost, and every write is recognised by the
+		// attempt after it, if that one's answer comes.
 		var odd atomic.Int64
 		late := sluggish(1050 * time.Millisecond)
 		wire.Inject(func(ctx context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {
@@ -194,7 +197,8 @@ func TestAnswersJustWithinTheAttemptTimeoutAreGoodEnoughAndJustBeyondAreNot(t *t
 	})
 }
 
-// One lost answer on each write of the protocol costs an attempt, not a lease, and leaves nothing behind.
+// One lost answer on each write of the protocol costs an attempt, not a lease,
+// and leaves nothing behind.
 func TestI6LostAnswerOnEachWriteOfTheProtocol(t *testing.T) {
 	t.Parallel()
 	writes := map[string]struct {
@@ -298,7 +302,8 @@ func TestStepsOfTheWallClockByAnHour(t *testing.T) {
 	}
 }
 
-// A pause stops the process, as SIGSTOP or a frozen virtual machine does: nothing of it runs and, when frozen, its monotonic clock stands.
+// A pause stops the process, as SIGSTOP or a frozen virtual machine does:
+// nothing of it runs and, when frozen, its monotonic clock stands.
 func TestPausesOfTheHolder(t *testing.T) {
 	t.Parallel()
 	for _, frozen := range []bool{true, false} {

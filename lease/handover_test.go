@@ -160,7 +160,8 @@ func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
 	})
 }
 
-// A handover whose answer is lost may have landed or not; either way the key is free for others, under either acquisition id (W3).
+// A handover whose answer is lost may have landed or not; either way the key is
+// free for others, under either acquisition id (W3).
 func TestR15R14HandoverOfUnknownOutcomeLeavesNoOrphan(t *testing.T) {
 	t.Parallel()
 	for _, landed := range []bool{true, false} {
@@ -212,7 +213,8 @@ func TestR15ManyWaitersCostOneReadPerPoll(t *testing.T) {
 		calls := link.take()
 		stop()
 		wait.Wait()
-		// At most a poll per 0.8 s, a look at the session per third of its TTL, and the client's own heartbeats.
+		// At most a poll per 0.8 s, a look at the session per third of its TTL,
+		// and the client's own heartbeats.
 		require.LessOrEqual(t, calls["Get"], 75+2*18+2)
 		require.LessOrEqual(t, calls["AtomicPut"], 20+18)
 	})

@@ -15,8 +15,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// The first heartbeat lands and its answer is lost. The second finds that out, by a conflict or by an answer that is itself uncertain but carries
-// the row; that does not extend the trust, so the third must not wait for its turn.
+// The first heartbeat lands and its answer is lost. The second finds that out,
+// by a conflict or by an answer that is itself uncertain but carries the row;
+// that does not extend the trust, so the third must not wait for its turn.
 func TestR2SessionBeatsAtOnceWhenItHasAdoptedItsOwnHeartbeat(t *testing.T) {
 	t.Parallel()
 	for _, conflict := range []bool{true, false} {
@@ -98,7 +99,8 @@ func TestR2HeartbeatThatLandsAfterALaterOneWasSentIsStillOurs(t *testing.T) {
 	})
 }
 
-// An answer that leaves the outcome open may show the row as it was, or one that is not ours: only the latter is proof.
+// An answer that leaves the outcome open may show the row as it was, or one
+// that is not ours: only the latter is proof.
 func TestR2RowThatAnUncertainAnswerShows(t *testing.T) {
 	t.Parallel()
 	for _, foreign := range []bool{false, true} {

@@ -44,7 +44,8 @@ func (r *writes) hook(ctx context.Context, call kv.Call, next func(context.Conte
 	return next(ctx)
 }
 
-// A session whose heartbeats failed for a while has less trust left than the waiter asked for: the handover would be refused (R9.4).
+// A session whose heartbeats failed for a while has less trust left than the
+// waiter asked for: the handover would be refused (R9.4).
 func TestR15KeyIsNotHandedOverToAWaiterThatNeedsMoreTimeThanIsLeft(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -98,8 +99,8 @@ func TestR15HandoverDoesNotDependOnTheContextOfWhoReleases(t *testing.T) {
 	})
 }
 
-// Until it is known what became of a handover, the old acquisition is a pending release of this client, and so no orphan that another
-// acquire may write over.
+// Until it is known what became of a handover, the old acquisition is a pending
+// release of this client, and so no orphan that another acquire may write over.
 func TestR15KeyThatIsBeingHandedOverIsNoOrphan(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

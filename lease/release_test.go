@@ -70,7 +70,8 @@ func TestR13WhoReleasesMeanwhileWaitsAndLearnsTheSame(t *testing.T) {
 	})
 }
 
-// unreleased makes a client whose release of "key" gets no answer, and goes on in the background until answer is set.
+// unreleased makes a client whose release of "key" gets no answer, and goes on
+// in the background until answer is set.
 func (w *world) unreleased() (c *lease.Client, l *link, answer *atomic.Bool) {
 	w.t.Helper()
 	answer = &atomic.Bool{}

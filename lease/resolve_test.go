@@ -15,9 +15,11 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// unanswered makes a client, with a session, whose TryAcquire of "key" got no answer to a write that may land up to two minutes
-// later: skip tells how many others come before it, version what it would give the row. land lets it reach the store; meanwhile is
-// around all other calls, nil: nothing is. When unanswered returns, the resolver has looked once.
+// unanswered makes a client, with a session, whose TryAcquire of "key" got no
+// answer to a write that may land up to two minutes later: skip tells how many
+// others come before it, version what it would give the row. land lets it reach
+// the store; meanwhile is around all other calls, nil: nothing is. When
+// unanswered returns, the resolver has looked once.
 func (w *world) unanswered(skip int, version uint64, meanwhile kv.Hook) (l *link, land func() error) {
 	w.t.Helper()
 	l = newLink(w.store)
@@ -49,7 +51,8 @@ func (w *world) unanswered(skip int, version uint64, meanwhile kv.Hook) (l *link
 	return l, func() error { return late(context.Background()) }
 }
 
-// spoil changes a session's row as a clone of its process does, so that the session is lost and its row is not gone.
+// spoil changes a session's row as a clone of its process does, so that the
+// session is lost and its row is not gone.
 func (w *world) spoil(row string) {
 	pair, err := w.store.Get(w.t.Context(), row)
 	require.NoError(w.t, err)
@@ -157,7 +160,8 @@ func TestR14ResolverGoesOnWhenTheSessionIsLostButNotDead(t *testing.T) {
 	})
 }
 
-// The store's unanswered writes land up to a minute after they were sent, and the last attempt may be sent a minute after the first (S6).
+// The store's unanswered writes land up to a minute after they were sent, and
+// the last attempt may be sent a minute after the first (S6).
 func TestR14WriteMayLandAMinuteAfterTheDelayOfTheStore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -34,7 +34,8 @@ func breakIt(ctx context.Context, c *lease.Client, h *lease.Holder) <-chan grant
 	return broken
 }
 
-// The holder beats several times in its margin, does not release, and the store refuses what gives the row back for it.
+// The holder beats several times in its margin, does not release, and the store
+// refuses what gives the row back for it.
 func TestR17ReceiptComesOnceTheMarginIsOverAndDoesNotWaitForARelease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -198,7 +199,8 @@ func TestR17BreakWaitsOutAnOutageBeforeItHasToldTheHolder(t *testing.T) {
 	})
 }
 
-// What the operator cannot read tells nothing: it waits for the holder's TTL and a sixteenth, from the answer to its own write.
+// What the operator cannot read tells nothing: it waits for the holder's TTL
+// and a sixteenth, from the answer to its own write.
 func TestR17ReadsThatTellNothingAreNoReceipt(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(w *world, l *link, row string){

@@ -15,7 +15,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// ttl is what the clients of these tests use, margin what they have to stop, patience what an operator waits for one that does not answer.
+// ttl is what the clients of these tests use, margin what they have to stop,
+// patience what an operator waits for one that does not answer.
 const (
 	ttl      = 10 * time.Second
 	margin   = ttl / 10
@@ -75,7 +76,8 @@ func (l *link) setIntercept(hook kv.Hook) {
 	l.intercept = hook
 }
 
-// loseAnswer lets the next call of op on a key with the prefix reach the store and loses its answer.
+// loseAnswer lets the next call of op on a key with the prefix reach the store
+// and loses its answer.
 func (l *link) loseAnswer(op, prefix string) {
 	done := false
 	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {

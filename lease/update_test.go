@@ -270,7 +270,8 @@ func TestR12LongDeadSessionIsKilledAtOnce(t *testing.T) {
 		plain, _ := w.client("plain")
 		w.acquire(a, "key")
 		link.setCut(true) // dead
-		// The last heartbeat was sent now: ttl + ttl/16 + 1 s from now on b may kill, and not before.
+		// The last heartbeat was sent now: ttl + ttl/16 + 1 s from now on b may
+		// kill, and not before.
 		time.Sleep(ttl + ttl/16 + time.Second)
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)

@@ -192,7 +192,8 @@ func TestR9WaiterPollsWhenItsWatchHasFailed(t *testing.T) {
 	}
 }
 
-// Before it knows that the key is held, an acquire waits for what the store's load explains, and for nothing else.
+// Before it knows that the key is held, an acquire waits for what the store's
+// load explains, and for nothing else.
 func TestAcquireWaitsOutAThrottledStoreAndReportsAnyOtherFailureOfItsFirstTry(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

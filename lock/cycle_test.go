@@ -12,7 +12,8 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// maxCycleAllocs is what locking and releasing on memkv may allocate. The race detector allocates more.
+// maxCycleAllocs is what locking and releasing on memkv may allocate. The race
+// detector allocates more.
 const maxCycleAllocs = 40
 
 func TestALockCycleAllocatesLittle(t *testing.T) { // not parallel: AllocsPerRun counts those of the whole process

@@ -16,8 +16,10 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// writeBalance writes an account's balance in one transaction with the condition that the lease is still the
-// one under which it was computed. The store of the leases must be one on DynamoDB, in the account and Region of the table.
+// writeBalance writes an account's balance in one transaction with the
+// condition that the lease is still the one under which it was computed. The
+// store of the leases must be one on DynamoDB, in the account and Region of the
+// table.
 func writeBalance(ctx context.Context, db *dynamodb.Client, store *dynamokv.Store, l *lease.Lease, table, account, balance string) error {
 	check, err := store.ConditionCheck(l.Condition())
 	if err != nil {
@@ -36,8 +38,9 @@ func writeBalance(ctx context.Context, db *dynamodb.Client, store *dynamokv.Stor
 	return err
 }
 
-// A write to DynamoDB that a deposed holder cannot make, however late it comes: the transaction checks the lease. It needs
-// DynamoDB, so that this example is compiled only; a test runs writeBalance.
+// A write to DynamoDB that a deposed holder cannot make, however late it comes:
+// the transaction checks the lease. It needs DynamoDB, so that this example is
+// compiled only; a test runs writeBalance.
 func Example_fencedWriteToDynamoDB() {
 	var db *dynamodb.Client // of the AWS SDK
 	ctx := context.Background()
@@ -83,7 +86,8 @@ func (r *reports) update(id, body string, token uint64) (changed int) {
 	return 1
 }
 
-// A write to a table that refuses those who held the lock before the last one that wrote: the token is a column.
+// A write to a table that refuses those who held the lock before the last one
+// that wrote: the token is a column.
 func Example_fencedWriteToSQL() {
 	ctx := context.Background()
 	client, err := lease.New(memkv.New())

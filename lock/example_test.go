@@ -119,7 +119,8 @@ func ExampleSlot() {
 	fmt.Println(lock.Slot(woken, time.Hour))
 	fmt.Println(lock.Slot(woken.Add(40*time.Minute), time.Hour))
 
-	// Clocks that show the full hour, a little apart: half a period more puts both on the same side.
+	// Clocks that show the full hour, a little apart: half a period more puts
+	// both on the same side.
 	early, late := woken.Truncate(time.Hour).Add(-time.Second), woken.Truncate(time.Hour).Add(time.Second)
 	fmt.Println(lock.Slot(early.Add(30*time.Minute), time.Hour) == lock.Slot(late.Add(30*time.Minute), time.Hour))
 	// Output:

@@ -50,8 +50,10 @@ func meddleNowAndThen(ctx context.Context, random *rand.Rand, l *lease.Lease) {
 	}
 }
 
-// runRace lets five clients whose clocks run apart ask for slots over faulty links, and lose their way to the store while they
-// run one now and then. meddle does something to the lease in each run. It returns what a healthy client finds in the end, too.
+// runRace lets five clients whose clocks run apart ask for slots over faulty
+// links, and lose their way to the store while they run one now and then.
+// meddle does something to the lease in each run. It returns what a healthy
+// client finds in the end, too.
 func runRace(t *testing.T, seed uint64, meddle meddler, options ...lock.OnceOption) (*race, map[string]lock.Outcome) {
 	store := memkv.New()
 	r := &race{starts: map[string]int{}, tokens: map[string]uint64{}, ordered: true}

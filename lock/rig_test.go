@@ -35,13 +35,15 @@ func closeSoon(c *lease.Client) {
 	_ = c.Close(ctx)
 }
 
-// link is one client's way to the store. It counts calls on lease rows, and fails calls as it is told.
+// link is one client's way to the store. It counts calls on lease rows, and
+// fails calls as it is told.
 type link struct {
 	kv.Store
 
 	mu    sync.Mutex
 	calls map[string]int
-	// fault decides about the n-th call (from 1) of its operation on lease rows. nil: nothing goes wrong.
+	// fault decides about the n-th call (from 1) of its operation on lease
+	// rows. nil: nothing goes wrong.
 	fault func(call kv.Call, n int) fault
 	seen  map[string]int
 	cut   bool
@@ -101,7 +103,8 @@ func (l *link) setFault(fault func(call kv.Call, n int) fault) {
 	l.fault, l.seen = fault, map[string]int{}
 }
 
-// setCut cuts the client off from the store, for good: with its requests lost it is as good as dead.
+// setCut cuts the client off from the store, for good: with its requests lost
+// it is as good as dead.
 func (l *link) setCut(cut bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

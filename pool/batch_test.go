@@ -13,7 +13,8 @@ import (
 	"github.com/dynalock/dynalock/pool"
 )
 
-// Who has finished its share learns that the others have finished theirs about as late as it has waited, not at the next plan.
+// Who has finished its share learns that the others have finished theirs about
+// as late as it has waited, not at the next plan.
 func TestPoolMemberThatHasFinishedWaitsForTheOthersNotMuchLonger(t *testing.T) {
 	t.Parallel()
 	for _, work := range []time.Duration{500 * time.Millisecond, 3 * time.Second, 6 * time.Second, time.Minute} {
@@ -47,7 +48,8 @@ func TestPoolMemberThatHasFinishedWaitsForTheOthersNotMuchLonger(t *testing.T) {
 	}
 }
 
-// When plans change while a member takes what nobody has, it goes on: if all gave way to each other, nobody would have it.
+// When plans change while a member takes what nobody has, it goes on: if all
+// gave way to each other, nobody would have it.
 func TestPoolAttemptAtAFreePartitionIsNotAbandonedForAnotherPlan(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

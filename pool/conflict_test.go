@@ -38,7 +38,8 @@ func beforeTaking(do func() error) (kv.Hook, <-chan error) {
 	}, done
 }
 
-// The row of a partition goes between the listing that showed it and the write that would acquire it.
+// The row of a partition goes between the listing that showed it and the write
+// that would acquire it.
 func TestPoolPartitionThatIsRemovedWhileItIsBeingTakenDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -56,7 +57,8 @@ func TestPoolPartitionThatIsRemovedWhileItIsBeingTakenDoesNotComeBack(t *testing
 	})
 }
 
-// Nor does one whose row goes, by somebody's hand, while a member waits for its holder to give it back.
+// Nor does one whose row goes, by somebody's hand, while a member waits for its
+// holder to give it back.
 func TestPoolPartitionThatIsDeletedWhileItIsWaitedForDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -86,7 +88,8 @@ func TestPoolPartitionThatIsDeletedWhileItIsWaitedForDoesNotComeBack(t *testing.
 	})
 }
 
-// always makes every write to the pool's rows a conflict with the row as it is, and an error of the store once there were too many in a row.
+// always makes every write to the pool's rows a conflict with the row as it is,
+// and an error of the store once there were too many in a row.
 func (l *link) always(w *world) (conflicts *atomic.Int32) {
 	conflicts = new(atomic.Int32)
 	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {

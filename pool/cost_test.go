@@ -15,8 +15,10 @@ import (
 	"github.com/dynalock/dynalock/pool"
 )
 
-// What a member costs in steady state: a heartbeat per third of the TTL and two listings per plan interval, each a request per page (of 1,000
-// rows on memkv), whatever it works on; both intervals vary by a tenth. Idle partitions get no write.
+// What a member costs in steady state: a heartbeat per third of the TTL and two
+// listings per plan interval, each a request per page (of 1,000 rows on memkv),
+// whatever it works on; both intervals vary by a tenth. Idle partitions get no
+// write.
 func TestPoolCostsInSteadyStateWhatItSays(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{10, 1010} {
@@ -70,8 +72,9 @@ func (w *world) versions() map[string]uint64 {
 	return versions
 }
 
-// Members whose requests and answers get lost, who are throttled, cut off, stopped and started: no partition is ever worked on by two who both
-// have its lease, tokens only grow, and when all is well again everything is worked on.
+// Members whose requests and answers get lost, who are throttled, cut off,
+// stopped and started: no partition is ever worked on by two who both have its
+// lease, tokens only grow, and when all is well again everything is worked on.
 func TestPoolHandlersNeverOverlapUnderFaults(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(8)
@@ -136,7 +139,8 @@ func poolUnderFaults(t *testing.T, seed uint64) {
 	require.Empty(t, b.load())
 }
 
-// inFlight is a handler that writes checkpoints, fails now and then, and stops when it is asked to or its context ends.
+// inFlight is a handler that writes checkpoints, fails now and then, and stops
+// when it is asked to or its context ends.
 func inFlight(b *ledger, name string, seed uint64) pool.Handler {
 	return func(ctx context.Context, l *pool.Work) error {
 		b.begin(name, l)

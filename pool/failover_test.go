@@ -162,7 +162,8 @@ func TestPoolGoesOnWithANewSessionWhenItsOwnWasLost(t *testing.T) {
 	})
 }
 
-// A member that stops says so before its handlers have drained: the others wait for what it gives back, and do not find out later.
+// A member that stops says so before its handlers have drained: the others wait
+// for what it gives back, and do not find out later.
 func TestPoolPartitionsOfAMemberThatDrainsAreWaitedFor(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

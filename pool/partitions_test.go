@@ -31,7 +31,8 @@ func TestPoolPausedPartitionLiesIdleUntilResumed(t *testing.T) {
 	})
 }
 
-// The holder of a partition that is being paused writes its checkpoint over the mark: the mark stays, and so does the checkpoint.
+// The holder of a partition that is being paused writes its checkpoint over the
+// mark: the mark stays, and so does the checkpoint.
 func TestPoolMarksAndCheckpointsDoNotOverwriteEachOther(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -18,7 +18,8 @@ type planCase struct {
 	partitions []pool.PlanPartition
 }
 
-// randomPlan draws members, of whom some are bounded or cordoned unless plain, and partitions, of which some have owners that are members or have gone.
+// randomPlan draws members, of whom some are bounded or cordoned unless plain,
+// and partitions, of which some have owners that are members or have gone.
 func randomPlan(r *rand.Rand, plain, weighted bool) planCase {
 	var c planCase
 	for i := range r.IntN(9) {
@@ -45,7 +46,8 @@ func randomPlan(r *rand.Rand, plain, weighted bool) planCase {
 
 func (c planCase) plan() []string { return pool.Plan(c.members, c.partitions) }
 
-// loads returns the weights and the numbers that the members have under a plan, those of members that have nothing included.
+// loads returns the weights and the numbers that the members have under a plan,
+// those of members that have nothing included.
 func (c planCase) loads(owners []string) (weights, counts map[string]int) {
 	weights, counts = map[string]int{}, map[string]int{}
 	for _, m := range c.members {
@@ -115,7 +117,8 @@ func TestPlanIsEvenWithAsFewMovesAsCanBe(t *testing.T) {
 		for _, count := range counts {
 			require.True(t, count == n/w || count == (n+w-1)/w, "%d of %d for %d", count, n, w)
 		}
-		// The n%w members that have most now keep one more than the others: whatever is above that has to move.
+		// The n%w members that have most now keep one more than the others:
+		// whatever is above that has to move.
 		had := map[string]int{}
 		moved := 0
 		for i, p := range c.partitions {

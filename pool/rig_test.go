@@ -20,13 +20,15 @@ import (
 // every change.
 func long() bool { return os.Getenv("DYNALOCK_TEST_LONG") != "" }
 
-// ledger is what the handlers of all members of a pool write down: who works on what, since when, with which token.
+// ledger is what the handlers of all members of a pool write down: who works on
+// what, since when, with which token.
 type ledger struct {
 	mu sync.Mutex
 	// working are the handlers that have begun and not ended, by partition and member.
 	working map[string]string
 	tokens  map[string]uint64
-	// begun counts the beginnings of each member, moves all that were not the first of their partition with anybody.
+	// begun counts the beginnings of each member, moves all that were not the
+	// first of their partition with anybody.
 	begun    map[string]int
 	moves    int
 	last     map[string]string
@@ -114,7 +116,8 @@ type member struct {
 	ended  chan error
 }
 
-// member starts a member of the pool "p" at the client's defaults. Its handler is that of the ledger unless another is given.
+// member starts a member of the pool "p" at the client's defaults. Its handler
+// is that of the ledger unless another is given.
 func (w *world) member(name string, handle pool.Handler, options ...pool.Option) *member {
 	w.t.Helper()
 	c, l := w.client(name, lease.WithTTL(lease.DefaultTTL))
@@ -140,7 +143,8 @@ func (m *member) leave(t *testing.T) {
 	require.NoError(t, <-m.ended)
 }
 
-// crash cuts the member off for good; its handlers, which are told at the trust deadline, are at work no longer.
+// crash cuts the member off for good; its handlers, which are told at the trust
+// deadline, are at work no longer.
 func (m *member) crash(b *ledger, name string) {
 	m.link.setCut(true)
 	b.mu.Lock()
@@ -167,7 +171,8 @@ func (w *world) partitions(n int) {
 	require.NoError(w.t, c.Close(w.t.Context()))
 }
 
-// await waits until the members work on n partitions together, none on more than one more than another, and returns how long that took.
+// await waits until the members work on n partitions together, none on more
+// than one more than another, and returns how long that took.
 func (b *ledger) await(t *testing.T, limit time.Duration, n, members int) time.Duration {
 	t.Helper()
 	began := time.Now()

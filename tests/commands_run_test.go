@@ -48,7 +48,8 @@ func TestTheCommandsOfThePagesDoWhatTheySay(t *testing.T) {
 
 func ends(_ *testing.T, s *shell, command string) { s.start(command).ends() }
 
-// sharesOut does what go run does, build and run, but in a folder whose files stand still: they are the entries.
+// sharesOut does what go run does, build and run, but in a folder whose files
+// stand still: they are the entries.
 func sharesOut(t *testing.T, s *shell, command string) {
 	words := strings.Fields(command)
 	require.Equal(t, []string{"go", "run"}, words[:2])
@@ -118,7 +119,8 @@ func documents(_ *testing.T, s *shell, command string) {
 
 func lists(_ *testing.T, s *shell, command string) { s.start(command + " -list").says("sim +R") }
 
-// What the README says: start DynamoDB Local, paste the line that it prints into another terminal, run the program.
+// What the README says: start DynamoDB Local, paste the line that it prints
+// into another terminal, run the program.
 func TestTheLockOnDynamoDBOfTheReadme(t *testing.T) {
 	t.Parallel()
 	dynamolocal.Endpoint(t) // is there, or this test is left out
@@ -136,7 +138,8 @@ func TestAModuleOfOnesOwn(t *testing.T) {
 	require.Contains(t, s.start("go run .").ends(), "locked, with fencing token ")
 }
 
-// What the operations page says to do about a lock that is stuck: here, an election whose leader lives.
+// What the operations page says to do about a lock that is stuck: here, an
+// election whose leader lives.
 func TestTheRunbookFindsAndBreaksALock(t *testing.T) {
 	t.Parallel()
 	operator := newModule(t, packageOf(t, "docs/operations.md"))
@@ -162,8 +165,9 @@ func packageOf(t *testing.T, page string) string {
 	return program[1]
 }
 
-// newModule is a shell in a module of one's own with the program, made as the README says. It takes the versions of ../examples/go.mod,
-// so that nothing has to be fetched that is not here already.
+// newModule is a shell in a module of one's own with the program, made as the
+// README says. It takes the versions of ../examples/go.mod, so that nothing has
+// to be fetched that is not here already.
 func newModule(t *testing.T, program string) *shell {
 	t.Helper()
 	s := newShell(t)

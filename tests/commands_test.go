@@ -26,7 +26,8 @@ const (
 	nightly = ".github/workflows/nightly.yml: "
 )
 
-// commands are all that the pages tell to run, but for `go test` of what `make test` runs. See requireSelects.
+// commands are all that the pages tell to run, but for `go test` of what `make
+// test` runs. See requireSelects.
 var commands = map[string]how{
 	"go run ./examples/competing-consumers":                                                               {run: sharesOut},
 	"go run ./examples/competing-consumers -crash":                                                        {run: sharesOut},

@@ -53,14 +53,17 @@ var (
 // heartbeats are what one session sends in d.
 func heartbeats(d, ttl time.Duration) units { return oneWrite.times(float64(d) / float64(ttl/3)) }
 
-// waiting is what a process reads in d while it waits for one key and polls as seldom as it ever does, every most. Each look at the holder's
-// session, a third of its ttl after the one before, is a poll of its own and a read of the session.
+// waiting is what a process reads in d while it waits for one key and polls as
+// seldom as it ever does, every most. Each look at the holder's session, a
+// third of its ttl after the one before, is a poll of its own and a read of the
+// session.
 func waiting(d, ttl, most time.Duration) units {
 	look := (ttl / 3).Seconds()
 	return oneRead.times((math.Floor(look/(jitter*most.Seconds())) + 2) * d.Seconds() / look)
 }
 
-// wait counts the reads of somebody who begins to wait for a key and goes on for d: of the key, and of the holder's session.
+// wait counts the reads of somebody who begins to wait for a key and goes on
+// for d: of the key, and of the holder's session.
 func wait(d, ttl time.Duration) (polls, looks float64) {
 	look := (ttl / 3).Seconds()
 	waited, looked := 0.0, 0.0
@@ -79,7 +82,8 @@ func wait(d, ttl time.Duration) (polls, looks float64) {
 // listing is what it takes to list n rows of so many bytes, with eventual consistency.
 func listing(n, size float64) units { return oneRead.times(math.Ceil(n*size/4096) / 2) }
 
-// pooling is what all members of a pool read to make one plan each: sessions, and partitions with small checkpoints.
+// pooling is what all members of a pool read to make one plan each: sessions,
+// and partitions with small checkpoints.
 func pooling(members, partitions float64) units {
 	return listing(members, 600).plus(listing(partitions, 300)).times(members)
 }
@@ -110,7 +114,8 @@ func TestTheFiguresOfTheCostPage(t *testing.T) {
 	}
 }
 
-// What a write costs depends on the size of its row: the page counts one unit for a row of up to a KB.
+// What a write costs depends on the size of its row: the page counts one unit
+// for a row of up to a KB.
 func TestTheRowsOfTheCostPageAreOfOneUnit(t *testing.T) {
 	t.Parallel()
 	server := dynamomem.New()
@@ -135,7 +140,8 @@ func TestTheRowsOfTheCostPageAreOfOneUnit(t *testing.T) {
 	require.NoError(t, client.Close(t.Context()))
 }
 
-// What a waiter reads in an hour is counted, on a store that cannot watch, and must be what the page's formula gives.
+// What a waiter reads in an hour is counted, on a store that cannot watch, and
+// must be what the page's formula gives.
 func TestWaitingTakesTheReadsOfTheCostPage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTheDesignPageExplainsEveryRuleThatCommentsQuote also requires that no rule of a series is missing.
+// TestTheDesignPageExplainsEveryRuleThatCommentsQuote also requires that no
+// rule of a series is missing.
 func TestTheDesignPageExplainsEveryRuleThatCommentsQuote(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(repository + "/docs/design.md")

@@ -22,7 +22,8 @@ import (
 // module. By "../README.md" a broken page would go on passing.
 const repository = "testdata/repository"
 
-// pages are those that people follow: what they tell to run is run (commands_test.go), what they show compiles, and their links lead somewhere.
+// pages are those that people follow: what they tell to run is run
+// (commands_test.go), what they show compiles, and their links lead somewhere.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
@@ -172,7 +173,8 @@ func main() {}
 
 `
 
-// TestTheGoOfThePagesCompiles builds each fragment as the body of a function, in a module that has what programs have.
+// TestTheGoOfThePagesCompiles builds each fragment as the body of a function,
+// in a module that has what programs have.
 func TestTheGoOfThePagesCompiles(t *testing.T) {
 	t.Parallel()
 	module, err := filepath.Abs("../examples")

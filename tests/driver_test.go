@@ -53,7 +53,8 @@ func (s *Store) write(key string, w kv.WriteSettings, live *kv.KVPair) *kv.KVPai
 	return s.rows[key]
 }
 
-// check returns the conflict of an operation that depends on previous, nil if there is none. s.mu is held.
+// check returns the conflict of an operation that depends on previous, nil if
+// there is none. s.mu is held.
 func (s *Store) check(key string, previous *kv.KVPair) error {
 	live := s.live(key)
 	if previous == nil && live == nil || previous != nil && live != nil && live.Version == previous.Version {

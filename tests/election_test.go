@@ -41,7 +41,8 @@ const (
 	electionEndpoint = "DYNALOCK_TEST_ELECTION_ENDPOINT"
 )
 
-// leadership is what a child says of itself: when, on the clock of the machine, it has begun to lead or has stopped.
+// leadership is what a child says of itself: when, on the clock of the machine,
+// it has begun to lead or has stopped.
 type leadership struct {
 	Event string // leads, stopped
 	PID   int
@@ -134,7 +135,8 @@ func (r *roll) start() {
 	}()
 }
 
-// next returns the next event of this kind; others come out of order, since each child has a pipe of its own.
+// next returns the next event of this kind; others come out of order, since
+// each child has a pipe of its own.
 func (r *roll) next(log *[]leadership, event string) leadership {
 	r.t.Helper()
 	for limit := time.After(2 * electionTTL); ; {
@@ -211,7 +213,8 @@ func testRollingRestarts(t *testing.T, restarts int, file string, env ...string)
 	requireNoOverlap(t, restarts, log, took)
 }
 
-// requireNoOverlap checks, term by term in the order of their tokens, that each leader had stopped before the next one began.
+// requireNoOverlap checks, term by term in the order of their tokens, that each
+// leader had stopped before the next one began.
 func requireNoOverlap(t *testing.T, restarts int, log []leadership, took time.Duration) {
 	t.Helper()
 	begun, ended := map[uint64]leadership{}, map[uint64]leadership{}

@@ -31,8 +31,9 @@ type usage struct {
 	objects, bytes uint64
 }
 
-// inUse counts what is left when every goroutine of the bubble waits and the garbage is collected. Stopped timers leave the
-// runtime's heap no later than when they would have fired.
+// inUse counts what is left when every goroutine of the bubble waits and the
+// garbage is collected. Stopped timers leave the runtime's heap no later than
+// when they would have fired.
 func inUse() usage {
 	time.Sleep(time.Minute)
 	synctest.Wait()
@@ -44,7 +45,8 @@ func inUse() usage {
 	return usage{runtime.NumGoroutine(), m.HeapObjects, m.HeapAlloc}
 }
 
-// requireNoMore allows for maps that have grown and for what the runtime itself keeps, far less than one object per repetition.
+// requireNoMore allows for maps that have grown and for what the runtime itself
+// keeps, far less than one object per repetition.
 func requireNoMore(t *testing.T, began usage, when string) {
 	t.Helper()
 	now := inUse()
@@ -77,7 +79,8 @@ func endureCycles(t *testing.T) {
 	requireNoMore(t, began, "after the cycles")
 }
 
-// repetitions is a tenth of n under the race detector, which makes them ten times slower and finds its races sooner.
+// repetitions is a tenth of n under the race detector, which makes them ten
+// times slower and finds its races sooner.
 func repetitions(n int) int {
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		return n / 10
@@ -85,8 +88,9 @@ func repetitions(n int) int {
 	return n
 }
 
-// cycles acquires and releases n times in eight goroutines: a key of its own, one for which all wait, one that nobody had before, and
-// one with a bound, a value and an update.
+// cycles acquires and releases n times in eight goroutines: a key of its own,
+// one for which all wait, one that nobody had before, and one with a bound, a
+// value and an update.
 func cycles(t *testing.T, client *lease.Client, n int) {
 	t.Helper()
 	const workers = 8
@@ -170,7 +174,8 @@ func silencer(silent *atomic.Bool) kv.Hook {
 	}
 }
 
-// loseSessions loses n sessions of client with two leases each: by turns because its heartbeats do not arrive, and because it was killed.
+// loseSessions loses n sessions of client with two leases each: by turns
+// because its heartbeats do not arrive, and because it was killed.
 func loseSessions(t *testing.T, client *lease.Client, store kv.Store, silent *atomic.Bool, n int) {
 	t.Helper()
 	for i := range n {

@@ -21,7 +21,8 @@ import (
 	"github.com/dynalock/dynalock/kv/kvtest"
 )
 
-// object is a mapping of the template. An intrinsic function is one too, of its tag: {"!Ref": "Table"}.
+// object is a mapping of the template. An intrinsic function is one too, of its
+// tag: {"!Ref": "Table"}.
 type object = map[string]any
 
 func TestTheTemplatesTableIsTheOneThatEnsureTableMakes(t *testing.T) {
@@ -120,7 +121,8 @@ func TestTheTemplateAlarmsOnConsumptionAndThrottles(t *testing.T) {
 	}, metrics)
 }
 
-// tableRecorder is a DynamoDB without the table, until it is created. It keeps what EnsureTable sends.
+// tableRecorder is a DynamoDB without the table, until it is created. It keeps
+// what EnsureTable sends.
 type tableRecorder struct {
 	operations []string
 	create     *dynamodb.CreateTableInput

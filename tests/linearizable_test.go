@@ -26,7 +26,8 @@ import (
 	"github.com/dynalock/dynalock/kv/pgkv"
 )
 
-// register is a key's state in the model. A blind write's version is not known until somebody reads it.
+// register is a key's state in the model. A blind write's version is not known
+// until somebody reads it.
 type register struct {
 	value         string // "": none is live
 	version, last uint64 // of the live pair, 0: not known; and the greatest that is known of the key
@@ -141,7 +142,8 @@ func newMemTable(t *testing.T) func(*testing.T) (*dynamokv.Store, *dynamomem.Cli
 	}
 }
 
-// patientClock gives attempts a minute: one that a slow machine answers late is sent again, and then a blind write takes effect twice (S3).
+// patientClock gives attempts a minute: one that a slow machine answers late is
+// sent again, and then a blind write takes effect twice (S3).
 type patientClock struct{ clock.Clock }
 
 func (patientClock) WithTimeout(ctx context.Context, _ time.Duration) (context.Context, context.CancelFunc) {
@@ -167,7 +169,8 @@ func openLocal(t *testing.T) (stores [2]kv.Store) {
 	return stores
 }
 
-// openers make two handles on one fresh store of each kind. sqlkv gets its checker from its conformance test.
+// openers make two handles on one fresh store of each kind. sqlkv gets its
+// checker from its conformance test.
 var openers = map[string]func(t *testing.T) [2]kv.Store{
 	"memkv": func(*testing.T) [2]kv.Store {
 		store := memkv.New()
@@ -241,7 +244,8 @@ func TestHistoriesWithLostRequestsAndAnswersAreLinearizable(t *testing.T) {
 	}
 }
 
-// Below dynamokv requests are lost, doubled and late, and it tries again: conditional writes take effect once all the same.
+// Below dynamokv requests are lost, doubled and late, and it tries again:
+// conditional writes take effect once all the same.
 func TestHistoriesOverABadWireAreLinearizable(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {

@@ -57,7 +57,8 @@ func TestADeposedHoldersCommitFails(t *testing.T) {
 	old := held.Condition()
 	second, secondStore := open("second")
 	require.NoError(t, write(firstStore, old, "first", func() {
-		// The row is locked: nobody takes the lease before the commit, and whoever only tries is told at once that it is held.
+		// The row is locked: nobody takes the lease before the commit, and
+		// whoever only tries is told at once that it is held.
 		_, err := second.TryAcquire(t.Context(), "job")
 		require.ErrorIs(t, err, lease.ErrHeld)
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)

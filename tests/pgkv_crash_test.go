@@ -55,7 +55,8 @@ func (c *counter) run(ctx context.Context) error {
 	return nil
 }
 
-// The server is killed in the middle of writes, again and again: no acknowledged write is lost, and versions only grow.
+// The server is killed in the middle of writes, again and again: no
+// acknowledged write is lost, and versions only grow.
 func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 	t.Parallel()
 	const writers = 4
@@ -121,7 +122,8 @@ func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 	t.Logf("%d acknowledged writes, %d kills", acks(), rounds)
 }
 
-// On a full disk writes that need room are refused, and known not to be applied; the others go on, and all do once there is room.
+// On a full disk writes that need room are refused, and known not to be
+// applied; the others go on, and all do once there is room.
 func TestPostgresOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	server := postgreslocal.Own(t)

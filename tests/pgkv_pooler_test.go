@@ -15,7 +15,8 @@ import (
 	"github.com/dynalock/dynalock/kv/pgkv"
 )
 
-// Behind pgbouncer in transaction mode the store keeps all its promises, with the role's statement_timeout.
+// Behind pgbouncer in transaction mode the store keeps all its promises, with
+// the role's statement_timeout.
 func TestPostgresBehindPgbouncer(t *testing.T) {
 	t.Parallel()
 	server := postgreslocal.Own(t)
@@ -38,7 +39,8 @@ func TestPostgresBehindPgbouncer(t *testing.T) {
 	}
 	kvtest.Run(t, kvtest.Harness{Open: func(t *testing.T) kv.Store { return openPg(t, dsn, crand.Text(), patient) }})
 
-	// The driver's default needs statements that stay prepared on the connection, for which this pooler has no place.
+	// The driver's default needs statements that stay prepared on the
+	// connection, for which this pooler has no place.
 	prepared := openPg(t, server.DSN("pooled", address), namespace)
 	for range 200 {
 		if _, err := prepared.Get(t.Context(), "absent"); !errors.Is(err, kv.ErrKeyNotFound) {

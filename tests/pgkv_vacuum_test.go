@@ -38,7 +38,8 @@ func statsOf(t *testing.T, db *sql.DB) (s tableStats) {
 	return s
 }
 
-// Heartbeats keep the table small: almost all are HOT updates, whose dead rows the page itself gets rid of.
+// Heartbeats keep the table small: almost all are HOT updates, whose dead rows
+// the page itself gets rid of.
 func TestPostgresHeartbeatsDoNotBloatTheTable(t *testing.T) {
 	t.Parallel()
 	const sessions, first = 100, 5_000

@@ -114,7 +114,8 @@ func TestPostgresWritesThatAreSentAgainAreAppliedOnce(t *testing.T) {
 	}
 }
 
-// A write that never gets an answer is of unknown outcome, whichever it was, and says which version it gives.
+// A write that never gets an answer is of unknown outcome, whichever it was,
+// and says which version it gives.
 func TestPostgresWritesWithoutAnyAnswerAreUncertain(t *testing.T) {
 	t.Parallel()
 	for name, write := range wireWrites {
@@ -153,7 +154,8 @@ func TestPostgresWritesWithoutAnyAnswerAreUncertain(t *testing.T) {
 	}
 }
 
-// Between a lost attempt and the next one another client writes: what the row then shows proves or proves nothing.
+// Between a lost attempt and the next one another client writes: what the row
+// then shows proves or proves nothing.
 func TestPostgresConflictsAfterALostAttempt(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

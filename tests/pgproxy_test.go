@@ -22,8 +22,9 @@ const (
 	heldBack   wireFault = "held back"   // the request arrives when the proxy lets it go
 )
 
-// pgProxy is the way to a server, on which requests that write meet faults. Clients must send each statement as one message
-// with its text (pgx: default_query_exec_mode=exec).
+// pgProxy is the way to a server, on which requests that write meet faults.
+// Clients must send each statement as one message with its text (pgx:
+// default_query_exec_mode=exec).
 type pgProxy struct {
 	listener net.Listener
 	target   string

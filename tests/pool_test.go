@@ -45,7 +45,8 @@ const (
 // where all processes have one busy machine between them.
 const poolTTL = 9 * time.Second
 
-// poolEvent is what a member says: a handler begins or ends, or how many requests it has sent so far.
+// poolEvent is what a member says: a handler begins or ends, or how many
+// requests it has sent so far.
 type poolEvent struct {
 	Event    string // begin, end, requests
 	PID      int
@@ -93,7 +94,8 @@ func openPoolStore(table, endpoint string, count *requestCounter) (kv.Store, err
 	return dynamokv.New(dynamodb.New(options), table)
 }
 
-// TestPoolMemberProcess is no test: it is a member of the pool, in a process that TestPoolOfProcesses starts, until SIGTERM.
+// TestPoolMemberProcess is no test: it is a member of the pool, in a process
+// that TestPoolOfProcesses starts, until SIGTERM.
 func TestPoolMemberProcess(t *testing.T) {
 	table := os.Getenv(poolTable)
 	if table == "" {
@@ -343,7 +345,8 @@ func (r *poolRun) requireCost(members int) {
 	require.InEpsilon(r.t, formula, perMinute, 0.15)
 }
 
-// requireExclusion requires that no two handlers of a partition overlapped, and that the later always had the greater token.
+// requireExclusion requires that no two handlers of a partition overlapped, and
+// that the later always had the greater token.
 func (r *poolRun) requireExclusion(partitions int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -40,7 +40,8 @@ func newShell(t *testing.T) *shell {
 	return &shell{t: t, folder: root, env: append(os.Environ(), "TMPDIR="+scratch), demo: filepath.Join(scratch, "demo.db")}
 }
 
-// onDynamoDB gives the commands a database of their own, which DynamoDB Local has for each access key. Under -short it skips the test.
+// onDynamoDB gives the commands a database of their own, which DynamoDB Local
+// has for each access key. Under -short it skips the test.
 func (s *shell) onDynamoDB() {
 	s.t.Helper()
 	s.env = append(s.env, "AWS_ENDPOINT_URL_DYNAMODB="+dynamolocal.Endpoint(s.t),
@@ -77,7 +78,8 @@ func (s *shell) start(command string) *process {
 	return p
 }
 
-// says waits until the process has said something that matches, and returns the match and its groups.
+// says waits until the process has said something that matches, and returns the
+// match and its groups.
 func (p *process) says(pattern string) []string {
 	p.t.Helper()
 	expression := regexp.MustCompile(pattern)
@@ -101,7 +103,8 @@ func (p *process) ends() string {
 	return p.words.String()
 }
 
-// stops is ^C. The status of go run is that of an interrupt then, whatever its program's was: it says so if that was not 0.
+// stops is ^C. The status of go run is that of an interrupt then, whatever its
+// program's was: it says so if that was not 0.
 func (p *process) stops() {
 	p.t.Helper()
 	require.NoError(p.t, syscall.Kill(-p.cmd.Process.Pid, syscall.SIGINT), p.command)

@@ -20,7 +20,8 @@ var errCommit = errors.New("disk I/O error")
 type faultyDB struct {
 	inner driver.Driver
 	file  string
-	// commit is what becomes of the next COMMIT, nil: it goes well. It is asked once, and again only if it sets itself anew.
+	// commit is what becomes of the next COMMIT, nil: it goes well. It is asked
+	// once, and again only if it sets itself anew.
 	commit func(commit func() error) error
 	// connect is called before each new connection.
 	connect func() error
@@ -182,7 +183,8 @@ func TestAFailedCommitIsUncertainWhileTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
-// What another process wrote after the failed commit must not be taken for its result, nor for a proof that it has none.
+// What another process wrote after the failed commit must not be taken for its
+// result, nor for a proof that it has none.
 func TestAFailedCommitIsUncertainAfterAnothersWrite(t *testing.T) {
 	t.Parallel()
 	d, store := openFaulty(t)

@@ -16,7 +16,8 @@ import (
 	"github.com/dynalock/dynalock/kv/sqlkv"
 )
 
-// leaping is a clock that leaps forward whenever it is read, as if the process had been suspended between any two steps.
+// leaping is a clock that leaps forward whenever it is read, as if the process
+// had been suspended between any two steps.
 type leaping struct {
 	clock.Clock
 	leap, passed atomic.Int64

@@ -166,7 +166,8 @@ func TestProcessesOnOneFileSumUp(t *testing.T) {
 	require.EqualValues(t, processes*increments, pair.Version, "a write that is not applied takes no version")
 }
 
-// writeForEver writes 0, 1, 2 … under their own keys and says each number once its write is acknowledged.
+// writeForEver writes 0, 1, 2 … under their own keys and says each number once
+// its write is acknowledged.
 func writeForEver(ctx context.Context, store kv.Store) error {
 	for i := 0; ; i++ {
 		if _, err := store.AtomicPut(ctx, fmt.Sprintf("%s/%d", os.Getenv(childRound), i), kv.WithString(strconv.Itoa(i))); err != nil {

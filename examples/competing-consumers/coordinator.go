@@ -19,8 +19,9 @@ const (
 	crashAfter = 300 * time.Millisecond
 )
 
-// coordinator starts the workers, hears what they report and ends them. It is no part of the locking: the workers compete
-// through the store alone, and need no coordinator in real life. It is not safe for concurrent use.
+// coordinator starts the workers, hears what they report and ends them. It is
+// no part of the locking: the workers compete through the store alone, and need
+// no coordinator in real life. It is not safe for concurrent use.
 type coordinator struct {
 	settings settings
 	store    kv.Store
@@ -31,7 +32,8 @@ type coordinator struct {
 	events  chan Event
 	members map[string]*member
 	live    int
-	// waiting are the workers that start once the victim of -crash is in the middle of its entry. victim is its name.
+	// waiting are the workers that start once the victim of -crash is in the
+	// middle of its entry. victim is its name.
 	waiting []string
 	victim  string
 }
@@ -77,7 +79,8 @@ func (c *coordinator) run(ctx context.Context) {
 	}
 }
 
-// names returns a name for each worker that no other process has: another may have joined on the same store.
+// names returns a name for each worker that no other process has: another may
+// have joined on the same store.
 func (c *coordinator) names() []string {
 	process := fmt.Sprint(os.Getpid())
 	if host, err := os.Hostname(); err == nil && strings.HasPrefix(c.settings.store, "dynamodb:") {
@@ -142,8 +145,8 @@ func (c *coordinator) handle(e Event) {
 	}
 }
 
-// survey reads all results that the store has of entries, and hashes their files again. wrong are the results whose
-// digest is not the file's.
+// survey reads all results that the store has of entries, and hashes their
+// files again. wrong are the results whose digest is not the file's.
 func survey(ctx context.Context, stored kv.Store, dir string, entries []string) (right, wrong map[string]Result, err error) {
 	pairs, err := stored.List(ctx, "")
 	if err != nil {

@@ -20,8 +20,9 @@ type demo struct {
 	close func() error
 }
 
-// prepare finds the entries, opens the store, looks which results it has already, and offers the entries to the workers. On an error no store is
-// left open.
+// prepare finds the entries, opens the store, looks which results it has
+// already, and offers the entries to the workers. On an error no store is left
+// open.
 func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 	spec, remove := s.store, func() error { return nil }
 	skip, err := stores.Files(spec)
@@ -64,8 +65,9 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 	return &demo{newCoordinator(s, store, job, tally, newReport(s.json, len(entries), right)), closeAll}, nil
 }
 
-// judge compares the results in the store with the files, and says what came of the run. If it cannot, as after a stop, the
-// summary goes by what the workers reported.
+// judge compares the results in the store with the files, and says what came of
+// the run. If it cannot, as after a stop, the summary goes by what the workers
+// reported.
 func (d *demo) judge(ctx context.Context) (Summary, error) {
 	s := Summary{
 		Event:     "summary",

@@ -15,8 +15,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// setName names the entries of a folder in the store: by the folder's own name, wherever it is, so that runs on folders of other names do not
-// meet, and machines need not have it at one place. Of a long name the beginning counts.
+// setName names the entries of a folder in the store: by the folder's own name,
+// wherever it is, so that runs on folders of other names do not meet, and
+// machines need not have it at one place. Of a long name the beginning counts.
 func setName(dir string) string {
 	name := url.PathEscape(filepath.Base(dir))
 	return "entries-" + name[:min(len(name), 32)]
@@ -25,8 +26,9 @@ func setName(dir string) string {
 // longestName leaves room in a key for what is put before an entry's name.
 const longestName = kv.MaxKeySize - 64
 
-// listEntries returns the regular files under dir, as slash-separated paths relative to it, in order. It skips .git and
-// the files in skip, which are absolute paths. An error is one line that says what to do.
+// listEntries returns the regular files under dir, as slash-separated paths
+// relative to it, in order. It skips .git and the files in skip, which are
+// absolute paths. An error is one line that says what to do.
 func listEntries(dir string, skip []string) ([]string, error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("there is no folder %s: give one with -input", dir)

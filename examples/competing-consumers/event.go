@@ -36,7 +36,8 @@ type Event struct {
 	Requests map[string]int `json:"requests,omitempty"`
 }
 
-// instant reads a clock that processes of one machine share and that is not stepped, where there is one (Linux).
+// instant reads a clock that processes of one machine share and that is not
+// stepped, where there is one (Linux).
 func instant() int64 {
 	now := clock.System.Now()
 	if now.Boot != 0 {

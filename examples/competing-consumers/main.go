@@ -1,17 +1,19 @@
-// Competing-consumers shows a set of entries and several workers that compete for them: each entry is locked, worked on
-// and unlocked, and when a worker dies the others take up its slack.
+// Competing-consumers shows a set of entries and several workers that compete
+// for them: each entry is locked, worked on and unlocked, and when a worker
+// dies the others take up its slack.
 //
-// The entries are the files of a folder, the work is hashing them. The workers are processes of their own that share
-// nothing but a store:
+// The entries are the files of a folder, the work is hashing them. The workers
+// are processes of their own that share nothing but a store:
 //
 //	go run ./examples/competing-consumers              three workers on the files under the current folder
 //	go run ./examples/competing-consumers -crash       one of them is killed in the middle of an entry
 //	go run ./examples/competing-consumers -store sqlite:/tmp/demo.db -work 200ms     in two terminals: they share the work
 //	go run ./examples/competing-consumers -store dynamodb:TABLE -create-table        anywhere
 //
-// The exit status is 0 only if every entry has exactly one accepted result, and the right one. It is 1 if not, 2 if the
-// run could not begin, and 128 and the signal's number after a signal. Start reading at worker.go: that is the part that
-// a program of your own would have.
+// The exit status is 0 only if every entry has exactly one accepted result, and
+// the right one. It is 1 if not, 2 if the run could not begin, and 128 and the
+// signal's number after a signal. Start reading at worker.go: that is the part
+// that a program of your own would have.
 package main
 
 import (

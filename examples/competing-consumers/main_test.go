@@ -145,7 +145,8 @@ func (p *program) complete(t *testing.T, entries int) line {
 	return last
 }
 
-// files makes a folder of n files, in two folders of its own and with one in .git that is not an entry.
+// files makes a folder of n files, in two folders of its own and with one in
+// .git that is not an entry.
 func files(t *testing.T, n int) string {
 	t.Helper()
 	folder := t.TempDir()

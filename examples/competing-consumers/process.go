@@ -21,7 +21,8 @@ type member struct {
 	stop, kill func()
 }
 
-// startProcess starts a worker process. Closing its standard input stops it, so it stops too when the parent dies, however that does.
+// startProcess starts a worker process. Closing its standard input stops it, so
+// it stops too when the parent dies, however that does.
 func startProcess(name string, job Job, events chan<- Event) (*member, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -83,8 +84,9 @@ func startGoroutine(name string, job Job, store kv.Store, events chan<- Event) *
 	return &member{stop: cancel, kill: cancel}
 }
 
-// workerMain is a worker process: its job comes on the first line of standard input, its events go to standard output.
-// It works until all is done, standard input ends or SIGTERM comes. A terminal's ^C is the parent's business.
+// workerMain is a worker process: its job comes on the first line of standard
+// input, its events go to standard output. It works until all is done, standard
+// input ends or SIGTERM comes. A terminal's ^C is the parent's business.
 func workerMain(name string) int {
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)

@@ -19,15 +19,17 @@ import (
 type Summary struct {
 	Event string `json:"event"` // "summary"
 	At    int64  `json:"at"`
-	// Complete tells that every entry has a right result. Done counts the entries that have one, Wrong those whose
-	// result does not fit the file.
+	// Complete tells that every entry has a right result. Done counts the
+	// entries that have one, Wrong those whose result does not fit the file.
 	Complete bool `json:"complete"`
 	Entries  int  `json:"entries"`
 	Done     int  `json:"done"`
 	Wrong    int  `json:"wrong"`
-	// Duplicates counts second accepted results of an entry and overlapping holders of one; right is 0.
+	// Duplicates counts second accepted results of an entry and overlapping
+	// holders of one; right is 0.
 	Duplicates int `json:"duplicates"`
-	// Takeovers counts locks that were taken from a worker that had died. Killed are the workers that -crash killed.
+	// Takeovers counts locks that were taken from a worker that had died.
+	// Killed are the workers that -crash killed.
 	Takeovers int      `json:"takeovers"`
 	Killed    []string `json:"killed"`
 	// Workers has the number of entries that each worker did.
@@ -37,7 +39,8 @@ type Summary struct {
 	Requests map[string]int `json:"requests"`
 }
 
-// report shows a run: as lines of JSON, or as a progress bar, where there is a terminal, and a table.
+// report shows a run: as lines of JSON, or as a progress bar, where there is a
+// terminal, and a table.
 type report struct {
 	json *json.Encoder
 	bar  *progressbar.ProgressBar

@@ -7,8 +7,9 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Result is the value of the pair result/<set>/<entry>. It shows how a resource refuses a holder that lost its lock unawares:
-// a result with a smaller token never replaces one with a greater (see publish).
+// Result is the value of the pair result/<set>/<entry>. It shows how a resource
+// refuses a holder that lost its lock unawares: a result with a smaller token
+// never replaces one with a greater (see publish).
 type Result struct {
 	// Worker is who did the work, Token the fencing token of the lock that it had.
 	Worker string `json:"worker"`
@@ -33,8 +34,9 @@ func findResult(ctx context.Context, results kv.Store, entry string) (*Result, e
 	return result, pair.Decode(result)
 }
 
-// publish stores result unless there is one with the same or a greater token, and reports whether it did. On an error
-// the result may have been stored. It costs one write for an entry's first result.
+// publish stores result unless there is one with the same or a greater token,
+// and reports whether it did. On an error the result may have been stored. It
+// costs one write for an entry's first result.
 func publish(ctx context.Context, results kv.Store, entry string, result Result) (accepted bool, err error) {
 	options := []kv.WriteOption{kv.WithJSON(result)}
 	for {
@@ -63,8 +65,9 @@ func publish(ctx context.Context, results kv.Store, entry string, result Result)
 	}
 }
 
-// publishedAfterAll answers for a write whose outcome was unknown, as unknown says. If the store does not show
-// the result it stays unknown: the caller gives up and somebody does the entry again, with a greater token.
+// publishedAfterAll answers for a write whose outcome was unknown, as unknown
+// says. If the store does not show the result it stays unknown: the caller
+// gives up and somebody does the entry again, with a greater token.
 func publishedAfterAll(ctx context.Context, results kv.Store, entry string, result Result, unknown error) (bool, error) {
 	current, err := findResult(ctx, results, entry)
 	if err != nil || current == nil || current.Token < result.Token {

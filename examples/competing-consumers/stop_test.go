@@ -20,7 +20,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// workersOf returns the pids of the live worker processes of a parent, by the parent's pid in their names.
+// workersOf returns the pids of the live worker processes of a parent, by the
+// parent's pid in their names.
 func workersOf(t *testing.T, parent int) []int {
 	t.Helper()
 	return processes(t, fmt.Sprintf("@%d", parent))
@@ -163,7 +164,8 @@ func TestAWorkerThatIsKilledFromOutsideIsReplaced(t *testing.T) {
 	require.Positive(t, p.complete(t, 12).Takeovers)
 }
 
-// suspend suspends a worker, but not in the middle of a transaction on its store's file, in which nobody else could write until it goes on.
+// suspend suspends a worker, but not in the middle of a transaction on its
+// store's file, in which nobody else could write until it goes on.
 func suspend(t *testing.T, pid int, file string) {
 	t.Helper()
 	store, closeStore, err := stores.Open(t.Context(), "sqlite:"+file, false)

@@ -72,8 +72,9 @@ func (t *tally) add(e Event) {
 	}
 }
 
-// duplicates counts second accepted results of an entry, and holders that overlapped. final are the results in the
-// store at the end: one that is not of our workers, where ours had one accepted, is a second one.
+// duplicates counts second accepted results of an entry, and holders that
+// overlapped. final are the results in the store at the end: one that is not of
+// our workers, where ours had one accepted, is a second one.
 func (t *tally) duplicates(final map[string]Result) int {
 	n := 0
 	for entry, tokens := range t.accepted {
@@ -101,7 +102,8 @@ func overlaps(holds []hold) int {
 	return n
 }
 
-// totalRequests returns the store requests by kind. A killed worker's count is that of its last "acquired".
+// totalRequests returns the store requests by kind. A killed worker's count is
+// that of its last "acquired".
 func (t *tally) totalRequests() map[string]int {
 	total := make(map[string]int)
 	for _, counts := range t.requests {
@@ -112,8 +114,8 @@ func (t *tally) totalRequests() map[string]int {
 	return total
 }
 
-// entriesByWorker returns how many of the results each worker has, with those of another process that joined, and 0 for
-// workers of ours that have none.
+// entriesByWorker returns how many of the results each worker has, with those
+// of another process that joined, and 0 for workers of ours that have none.
 func (t *tally) entriesByWorker(final map[string]Result) map[string]int {
 	counts := maps.Clone(t.workers)
 	for name := range counts {

@@ -8,8 +8,9 @@ import (
 	"github.com/dynalock/dynalock/pool"
 )
 
-// trust notes until when a lease may be believed in, by the clock of instant. A worker that was suspended, and lost its lock
-// meanwhile, can then say when the lock had ended, which is before it woke up.
+// trust notes until when a lease may be believed in, by the clock of instant. A
+// worker that was suspended, and lost its lock meanwhile, can then say when the
+// lock had ended, which is before it woke up.
 type trust struct {
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -35,7 +36,8 @@ func followTrust(held *pool.Work) *trust {
 	return t
 }
 
-// end stops following and returns the instant until which the lease was, or is, to be trusted; 0 if it was lost at once.
+// end stops following and returns the instant until which the lease was, or is,
+// to be trusted; 0 if it was lost at once.
 func (t *trust) end() int64 {
 	t.cancel()
 	<-t.done

@@ -1,14 +1,18 @@
-// Cron runs a command once per period, on however many machines cron starts it for the same schedule.
+// Cron runs a command once per period, on however many machines cron starts it
+// for the same schedule.
 //
 //	go run ./examples/cron -store sqlite:/tmp/demo.db -job report -period 1h -- echo sending the report
 //	go run ./examples/cron -store dynamodb:TABLE -create-table -job report -period 24h -- ./report.sh
 //
-// The first to ask for a period runs the command; all others wait for its end and, however much later they ask, say how it went. Give
-// each machine the same crontab line; the clocks may differ by up to half a period. The command finds the fencing token of its lock in
-// DYNALOCK_TOKEN and gets SIGTERM when the lock is lost, and SIGKILL ten seconds after.
+// The first to ask for a period runs the command; all others wait for its end
+// and, however much later they ask, say how it went. Give each machine the same
+// crontab line; the clocks may differ by up to half a period. The command finds
+// the fencing token of its lock in DYNALOCK_TOKEN and gets SIGTERM when the
+// lock is lost, and SIGKILL ten seconds after.
 //
-// The exit status is 0 if the period's command has succeeded, here or elsewhere, 1 if it failed or was abandoned by a process that died,
-// and 2 if it could not begin. Start reading at slot.go.
+// The exit status is 0 if the period's command has succeeded, here or
+// elsewhere, 1 if it failed or was abandoned by a process that died, and 2 if
+// it could not begin. Start reading at slot.go.
 package main
 
 import (

@@ -15,16 +15,19 @@ import (
 // killAfter is how long the command may take to stop once it got SIGTERM.
 const killAfter = 10 * time.Second
 
-// runSlot runs the command for the period that this was started for, if nobody else has, and returns the exit status.
+// runSlot runs the command for the period that this was started for, if nobody
+// else has, and returns the exit status.
 func runSlot(ctx context.Context, client *lease.Client, s settings) (status int, err error) {
-	// Without Wait nobody would ever find out that a claimer has died: that takes watching it for its TTL, and a process that cron
-	// starts asks once and is gone.
+	// Without Wait nobody would ever find out that a claimer has died: that
+	// takes watching it for its TTL, and a process that cron starts asks once
+	// and is gone.
 	options := []lock.OnceOption{lock.Wait()}
 	if s.takeOver {
 		options = append(options, lock.TakeOver())
 	}
 	once := lock.NewOnce(client, s.job, options...)
-	// cron says when it started us, not what for: half a period later is the same period for a clock that is early and one that is late.
+	// cron says when it started us, not what for: half a period later is the
+	// same period for a clock that is early and one that is late.
 	slot := lock.Slot(time.Now().Add(s.period/2), s.period)
 	ran, err := once.Do(ctx, slot, func(ctx context.Context, l *lease.Lease) error { return execute(ctx, l, s.command) })
 	switch {

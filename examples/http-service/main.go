@@ -1,4 +1,5 @@
-// Http-service is a service of several instances that all answer requests, and of which one at a time does a background job.
+// Http-service is a service of several instances that all answer requests, and
+// of which one at a time does a background job.
 //
 //	go run ./examples/http-service -store sqlite:/tmp/demo.db          in several terminals; kill -9 the one that leads
 //	go run ./examples/http-service -store dynamodb:TABLE -create-table
@@ -7,8 +8,9 @@
 //	curl http://127.0.0.1:PORT/healthz           200: this instance is well; for the liveness probe
 //	curl http://127.0.0.1:PORT/healthz?leader    200 on the leader, 503 on the others
 //
-// ^C or SIGTERM stops it: the job ends, the leadership is given up, and another instance leads within a poll. The exit status is 0
-// then, 1 if something failed and 2 if it could not begin. Start reading at service.go.
+// ^C or SIGTERM stops it: the job ends, the leadership is given up, and another
+// instance leads within a poll. The exit status is 0 then, 1 if something
+// failed and 2 if it could not begin. Start reading at service.go.
 package main
 
 import (

@@ -13,14 +13,18 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// stopTimeout bounds each part of a shutdown: together less than the 30 s after which ECS and Kubernetes kill.
+// stopTimeout bounds each part of a shutdown: together less than the 30 s after
+// which ECS and Kubernetes kill.
 const stopTimeout = 8 * time.Second
 
-// serve answers requests and, on the instance that leads, does the background job, until ctx ends. It returns when both have stopped and
-// the leadership was given up.
+// serve answers requests and, on the instance that leads, does the background
+// job, until ctx ends. It returns when both have stopped and the leadership was
+// given up.
 //
-// The order of the shutdown matters: the job stops, then it resigns, and only then the session ends. Meanwhile the server goes on to
-// answer what it was asked; it is told to stop at the same time as the job, since neither waits for the other.
+// The order of the shutdown matters: the job stops, then it resigns, and only
+// then the session ends. Meanwhile the server goes on to answer what it was
+// asked; it is told to stop at the same time as the job, since neither waits
+// for the other.
 func serve(ctx context.Context, listener net.Listener, store kv.Store, s settings) (err error) {
 	client, err := lease.New(store, lease.WithTTL(s.ttl), lease.WithOwner(s.instance))
 	if err != nil {

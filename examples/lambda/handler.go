@@ -12,11 +12,13 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// Handler handles the invocations of one sandbox: one at a time, as AWS Lambda calls it. Make it once, outside the handler
-// function, and give its Handle to lambda.Start.
+// Handler handles the invocations of one sandbox: one at a time, as AWS Lambda
+// calls it. Make it once, outside the handler function, and give its Handle to
+// lambda.Start.
 //
-// Between invocations the sandbox is frozen: no heartbeat is sent, and Go's monotonic clock stands still. It may be thawed after a
-// second, after an hour, or never. So:
+// Between invocations the sandbox is frozen: no heartbeat is sent, and Go's
+// monotonic clock stands still. It may be thawed after a second, after an hour,
+// or never. So:
 //
 //   - Handle gives the lock back before it returns. What a frozen sandbox holds is lost after the TTL, and everybody waits for that.
 //   - The client, and with it the session, outlives an invocation. After a short freeze the session is still good, and an invocation
@@ -31,7 +33,8 @@ type Handler struct {
 	work func(ctx context.Context, account string) (balance int, err error)
 }
 
-// NewHandler makes a Handler. The TTL is short: nobody should wait for long for a sandbox that was frozen in the middle.
+// NewHandler makes a Handler. The TTL is short: nobody should wait for long for
+// a sandbox that was frozen in the middle.
 func NewHandler(store kv.Store, work func(ctx context.Context, account string) (int, error), options ...lease.Option) (*Handler, error) {
 	client, err := lease.New(store, append([]lease.Option{lease.WithTTL(6 * time.Second)}, options...)...)
 	if err != nil {
@@ -52,13 +55,15 @@ type Balance struct {
 	Token uint64 `json:"token"`
 }
 
-// Errors of Handle: both are for whoever invokes the function to try again, which costs less than a function that waits.
+// Errors of Handle: both are for whoever invokes the function to try again,
+// which costs less than a function that waits.
 var (
 	ErrBusy   = errors.New("another invocation is at work on the account")
 	ErrFenced = errors.New("the lock was lost, and a later holder has written")
 )
 
-// Handle is the handler function. An account is worked on by one invocation at a time, in whatever sandbox.
+// Handle is the handler function. An account is worked on by one invocation at
+// a time, in whatever sandbox.
 func (h *Handler) Handle(ctx context.Context, event Event) (Balance, error) {
 	l, err := lock.NewMutex(h.client, "account/"+event.Account).TryLock(ctx)
 	if errors.Is(err, lease.ErrHeld) {
@@ -68,7 +73,8 @@ func (h *Handler) Handle(ctx context.Context, event Event) (Balance, error) {
 		return Balance{}, err
 	}
 	saved, err := h.handle(ctx, event.Account, l)
-	// Here, and not in another goroutine or the next invocation: once this function has returned nothing of it runs.
+	// Here, and not in another goroutine or the next invocation: once this
+	// function has returned nothing of it runs.
 	if err := errors.Join(err, l.Release(ctx)); err != nil {
 		return Balance{}, err
 	}
@@ -88,8 +94,9 @@ func (h *Handler) handle(ctx context.Context, account string, l *lease.Lease) (B
 	return balance, save(ctx, h.store, account, balance)
 }
 
-// save writes the balance unless one with a greater token is there: who was frozen between the last look at the lock and this write
-// cannot overwrite what a later holder wrote.
+// save writes the balance unless one with a greater token is there: who was
+// frozen between the last look at the lock and this write cannot overwrite what
+// a later holder wrote.
 func save(ctx context.Context, store kv.Store, account string, balance Balance) error {
 	_, err := kv.Update(ctx, store, "balance/"+account, func(current *kv.KVPair) ([]byte, error) {
 		var before Balance

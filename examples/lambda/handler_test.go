@@ -15,7 +15,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// sandbox is a Handler with what freezes it: its requests hang and its monotonic clock stands still, while the wall clock goes on.
+// sandbox is a Handler with what freezes it: its requests hang and its
+// monotonic clock stands still, while the wall clock goes on.
 type sandbox struct {
 	*Handler
 	clock  *clock.Skewed
@@ -136,7 +137,8 @@ func TestASandboxFrozenInTheMiddleIsSucceededAndRefused(t *testing.T) {
 		require.LessOrEqual(t, time.Since(began), 10*time.Second, "the TTL and a sixteenth, from the first look, and a retry")
 
 		a.thaw()
-		// The write is tried though the context has ended, as by a resource that knows no contexts: the token decides.
+		// The write is tried though the context has ended, as by a resource
+		// that knows no contexts: the token decides.
 		require.ErrorIs(t, save(context.Background(), store, "alice", Balance{Amount: 1, Token: second.Token - 1}), ErrFenced)
 		close(thawed)
 		require.Error(t, <-failed)

@@ -1,4 +1,5 @@
-// Lambda shows a function for AWS Lambda that works under a lock, and what to do about its sandbox being frozen between invocations.
+// Lambda shows a function for AWS Lambda that works under a lock, and what to
+// do about its sandbox being frozen between invocations.
 //
 //	go run ./examples/lambda                                          two sandboxes, invoked in turns
 //	go run ./examples/lambda -store dynamodb:TABLE -create-table      the same on DynamoDB
@@ -9,7 +10,8 @@
 //	...
 //	lambda.Start(handler.Handle) // github.com/aws/aws-lambda-go/lambda
 //
-// Here main plays the service: it invokes two handlers that share nothing but the store. The freezes are in handler_test.go.
+// Here main plays the service: it invokes two handlers that share nothing but
+// the store. The freezes are in handler_test.go.
 package main
 
 import (

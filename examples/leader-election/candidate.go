@@ -35,7 +35,8 @@ func campaign(ctx context.Context, store kv.Store, s settings, name string) erro
 	return errors.Join(err, client.Close(context.WithoutCancel(ctx)))
 }
 
-// lead is the leader's work: it does something now and then until ctx ends, and gives the token to whatever it changes.
+// lead is the leader's work: it does something now and then until ctx ends, and
+// gives the token to whatever it changes.
 func lead(ctx context.Context, owner string, t *election.Term) error {
 	if t.TakenOver() {
 		fmt.Printf("%s LEADS with token %d: the leader before had died\n", owner, t.Token())

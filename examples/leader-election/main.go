@@ -1,13 +1,16 @@
-// Leader-election shows processes that elect a leader: one leads and says its fencing token, the others wait; when the leader
-// ends, well or by kill -9, another one leads.
+// Leader-election shows processes that elect a leader: one leads and says its
+// fencing token, the others wait; when the leader ends, well or by kill -9,
+// another one leads.
 //
 //	go run ./examples/leader-election                three candidates; kill -9 the leader and watch
 //	go run ./examples/leader-election -crash         the same by itself: it kills the leader and says how long nobody led
 //	go run ./examples/leader-election -store sqlite:/tmp/demo.db -candidates 1     in several terminals: one candidate in each
 //	go run ./examples/leader-election -store dynamodb:TABLE -create-table          anywhere
 //
-// ^C stops it. The exit status is 0 if it was stopped so or by SIGTERM, or if -crash has seen another leader, 1 if something failed and 2 if
-// it could not begin. Start reading at candidate.go: that is the part that a program of your own would have.
+// ^C stops it. The exit status is 0 if it was stopped so or by SIGTERM, or if
+// -crash has seen another leader, 1 if something failed and 2 if it could not
+// begin. Start reading at candidate.go: that is the part that a program of your
+// own would have.
 package main
 
 import (
@@ -142,7 +145,8 @@ func demonstrate(ctx context.Context, s settings) (status int, err error) {
 	return statusWell, nil
 }
 
-// untilInputEnds returns a context that also ends when standard input does: when the parent is gone.
+// untilInputEnds returns a context that also ends when standard input does:
+// when the parent is gone.
 func untilInputEnds(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	go func() {

@@ -20,7 +20,8 @@ type child struct {
 	exited chan error
 }
 
-// startAndWatch starts the candidates and observes the election until ctx ends or, with -crash, until a second one leads.
+// startAndWatch starts the candidates and observes the election until ctx ends
+// or, with -crash, until a second one leads.
 func startAndWatch(ctx context.Context, store kv.Store, s settings) error {
 	children := map[int]*child{}
 	defer stopAll(children)
@@ -82,7 +83,8 @@ func pid(value []byte) int {
 	return n
 }
 
-// startCandidate starts a process that ends when its standard input does, so with this one, however that ends.
+// startCandidate starts a process that ends when its standard input does, so
+// with this one, however that ends.
 func startCandidate(s settings, name string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {

@@ -1,5 +1,6 @@
-// Command postgres-fence books money between accounts under a lease that is in the same PostgreSQL database: the transaction checks
-// the lease, so that a process that has lost it cannot book, however late it wakes up.
+// Command postgres-fence books money between accounts under a lease that is in
+// the same PostgreSQL database: the transaction checks the lease, so that a
+// process that has lost it cannot book, however late it wakes up.
 //
 //	go run ./examples/postgres-fence -db postgres://USER@HOST/DATABASE      in several terminals: one of them books at a time
 //
@@ -88,8 +89,9 @@ func prepare(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-// book moves amount from one account to the other, and writes it down, if the lease of condition is still held when it commits: the
-// check locks the lease's row until then.
+// book moves amount from one account to the other, and writes it down, if the
+// lease of condition is still held when it commits: the check locks the lease's
+// row until then.
 func book(ctx context.Context, db *sql.DB, store *pgkv.Store, condition kv.Condition, amount int) error {
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

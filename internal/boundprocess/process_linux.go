@@ -6,8 +6,10 @@ import (
 	"syscall"
 )
 
-// Start starts cmd so that it dies of death when this process ends, even a killed one. The kernel sends it when the THREAD that
-// started the child ends, so that thread is kept until the child has exited. The channel is closed then.
+// Start starts cmd so that it dies of death when this process ends, even a
+// killed one. The kernel sends it when the THREAD that started the child ends,
+// so that thread is kept until the child has exited. The channel is closed
+// then.
 func Start(cmd *exec.Cmd, death syscall.Signal) (<-chan struct{}, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

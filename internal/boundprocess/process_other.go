@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// Start starts cmd. The channel is closed when it has exited. A test process that is killed leaves it behind.
+// Start starts cmd. The channel is closed when it has exited. A test process
+// that is killed leaves it behind.
 func Start(cmd *exec.Cmd, _ syscall.Signal) (<-chan struct{}, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err

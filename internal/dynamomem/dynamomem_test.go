@@ -37,7 +37,8 @@ func put(t *testing.T, c *dynamomem.Client, sort string, more item) {
 	require.NoError(t, err)
 }
 
-// check puts a row on the condition, with #a, #b, #none, :one and :text as placeholders where they occur.
+// check puts a row on the condition, with #a, #b, #none, :one and :text as
+// placeholders where they occur.
 func check(t *testing.T, c *dynamomem.Client, condition string) error {
 	t.Helper()
 	in := &dynamodb.PutItemInput{

@@ -38,8 +38,9 @@ func Duplicate(err error) Fault {
 	}
 }
 
-// Late gives the caller err at once, and applies the request after delay on clk, from a goroutine that Client.Wait waits for.
-// The caller must not change the input meanwhile.
+// Late gives the caller err at once, and applies the request after delay on
+// clk, from a goroutine that Client.Wait waits for. The caller must not change
+// the input meanwhile.
 func Late(clk clock.Clock, delay time.Duration, err error) Fault {
 	return func(ctx context.Context, c Call, apply Apply) (any, error) {
 		ctx = context.WithoutCancel(ctx)

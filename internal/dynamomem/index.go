@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// Index is a secondary index of a table: a local one if its partition key is the table's, else a global one. Rows without its keys
-// are not in it.
+// Index is a secondary index of a table: a local one if its partition key is
+// the table's, else a global one. Rows without its keys are not in it.
 type Index struct {
 	Name         string
 	PartitionKey string
@@ -18,7 +18,8 @@ type Index struct {
 	PartitionType types.ScalarAttributeType
 	// SortKey is a string's name, "" for none.
 	SortKey string
-	// KeysOnly: the index holds nothing of a row but the keys, its own and the table's. Else it holds all.
+	// KeysOnly: the index holds nothing of a row but the keys, its own and the
+	// table's. Else it holds all.
 	KeysOnly bool
 }
 

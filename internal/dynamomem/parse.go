@@ -8,7 +8,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// scope holds the placeholders of a request. All of its expressions are parsed before any of it is applied.
+// scope holds the placeholders of a request. All of its expressions are parsed
+// before any of it is applied.
 type scope struct {
 	names  map[string]string
 	values item

@@ -1,13 +1,18 @@
-// Package dynamomem is as much of DynamoDB as package dynamokv uses, in memory: for tests that need neither java nor real
-// time, and that want to lose, delay and double requests below the driver.
+// Package dynamomem is as much of DynamoDB as package dynamokv uses, in memory:
+// for tests that need neither java nor real time, and that want to lose, delay
+// and double requests below the driver.
 //
-// A [Server] holds the tables; its Clients have the methods of dynamokv.Client, with the SDK's types and errors, and its Transport
-// is for an SDK client whose requests and answers a test tampers with as they are on the wire. Expressions
-// are parsed and evaluated as they are sent. Whatever this package does not understand (an input field, a function, a bare
-// attribute name) is answered by a ValidationException: it never passes in silence.
+// A [Server] holds the tables; its Clients have the methods of dynamokv.Client,
+// with the SDK's types and errors, and its Transport is for an SDK client whose
+// requests and answers a test tampers with as they are on the wire. Expressions
+// are parsed and evaluated as they are sent. Whatever this package does not
+// understand (an input field, a function, a bare attribute name) is answered by
+// a ValidationException: it never passes in silence.
 //
-// What it does not model: eventual consistency, also of global indexes, reserved words, capacity, signatures, and two transactions that
-// get in each other's way. No mutex is held while a fault waits, so all of it works inside testing/synctest.
+// What it does not model: eventual consistency, also of global indexes,
+// reserved words, capacity, signatures, and two transactions that get in each
+// other's way. No mutex is held while a fault waits, so all of it works inside
+// testing/synctest.
 package dynamomem
 
 import (
@@ -22,7 +27,8 @@ type item = map[string]types.AttributeValue
 // attrExpires is the attribute that the time to live of every table is on.
 const attrExpires = "expires"
 
-// Server is a set of tables. Make it with New. It is safe for concurrent use, and holds nothing that needs closing.
+// Server is a set of tables. Make it with New. It is safe for concurrent use,
+// and holds nothing that needs closing.
 type Server struct {
 	mu     sync.Mutex
 	tables map[string]*table
@@ -32,14 +38,16 @@ type Server struct {
 // New returns a Server without tables.
 func New() *Server { return &Server{tables: map[string]*table{}, tokens: map[string]bool{}} }
 
-// CreateTable makes an empty table whose keys are strings of these names, with indexes. It replaces a table of the same name.
+// CreateTable makes an empty table whose keys are strings of these names, with
+// indexes. It replaces a table of the same name.
 func (s *Server) CreateTable(name, partitionKey, sortKey string, indexes ...Index) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tables[name] = &table{partitionKey: partitionKey, sortKey: sortKey, indexes: indexes, rows: map[rowKey]item{}}
 }
 
-// Sweep removes the rows of all tables whose attribute "expires", in Unix seconds, has passed at now, and returns how many.
+// Sweep removes the rows of all tables whose attribute "expires", in Unix
+// seconds, has passed at now, and returns how many.
 func (s *Server) Sweep(now time.Time) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,8 @@ import (
 
 const maxTransaction = 100
 
-// transactWriteItems applies all writes or none. A token that was applied before makes it do nothing.
+// transactWriteItems applies all writes or none. A token that was applied
+// before makes it do nothing.
 func (s *Server) transactWriteItems(in *dynamodb.TransactWriteItemsInput) (*dynamodb.TransactWriteItemsOutput, error) {
 	if err := onlyFields(in, "TransactItems", "ClientRequestToken"); err != nil {
 		return nil, err
@@ -91,7 +92,8 @@ func (s *Server) parseTransactItem(it types.TransactWriteItem) (*write, error) {
 	return nil, invalid("an item of a transaction wants exactly one of Put, Update, Delete and ConditionCheck")
 }
 
-// planAll plans each write on the rows as they are. If a condition fails, the error says of each write what became of it.
+// planAll plans each write on the rows as they are. If a condition fails, the
+// error says of each write what became of it.
 func planAll(writes []*write) ([]item, error) {
 	var rows []item
 	var reasons []types.CancellationReason

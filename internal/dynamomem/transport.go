@@ -18,8 +18,9 @@ import (
 // target begins the header that names an operation.
 const target = "DynamoDB_20120810."
 
-// Transport returns the http.RoundTripper under a *dynamodb.Client, which reaches s whatever its endpoint: for tests that tamper with
-// requests and answers as they are on the wire. It does not look at signatures.
+// Transport returns the http.RoundTripper under a *dynamodb.Client, which
+// reaches s whatever its endpoint: for tests that tamper with requests and
+// answers as they are on the wire. It does not look at signatures.
 func (s *Server) Transport() http.RoundTripper { return transport{s} }
 
 type transport struct{ server *Server }
@@ -98,8 +99,9 @@ func serve[In, Out any](s *Server, body []byte, do func(*In) (*Out, error)) (*Ou
 // object is a JSON object.
 type object = map[string]any
 
-// decode reads an input. The JSON has the names of the SDK's fields; only those that hold values of attributes, which are
-// interfaces in the SDK, must be read by hand.
+// decode reads an input. The JSON has the names of the SDK's fields; only those
+// that hold values of attributes, which are interfaces in the SDK, must be read
+// by hand.
 func decode(body []byte, in any) error {
 	var parts map[string]json.RawMessage
 	if err := json.Unmarshal(body, &parts); err != nil {

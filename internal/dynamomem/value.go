@@ -126,7 +126,8 @@ func sizeOf(it item) int {
 	return size
 }
 
-// compare orders two values. ok is false if they are of different types, or of one that has no order.
+// compare orders two values. ok is false if they are of different types, or of
+// one that has no order.
 func compare(a, b types.AttributeValue) (order int, ok bool) {
 	switch a := a.(type) {
 	case *types.AttributeValueMemberS:

@@ -18,8 +18,9 @@ const (
 	goDirective = "go 1.26.0"
 )
 
-// layers says which of our own packages a package may depend on, directly or not, outside its tests. A name that
-// ends in "/" stands for all below it; the first entry that matches a package is its layer.
+// layers says which of our own packages a package may depend on, directly or
+// not, outside its tests. A name that ends in "/" stands for all below it; the
+// first entry that matches a package is its layer.
 var layers = []struct {
 	pkg    string
 	mayUse []string
@@ -123,8 +124,8 @@ func matches(pkg, pattern string) bool {
 	return pkg == pattern
 }
 
-// root returns the top of the checkout. It skips the test where there is none: in the module cache of a user, files
-// of other modules are missing.
+// root returns the top of the checkout. It skips the test where there is none:
+// in the module cache of a user, files of other modules are missing.
 func root(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("../..")
@@ -139,8 +140,8 @@ func root(t *testing.T) string {
 func tracked(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	dir := root(t)
-	// What a command reads is unknown to go test's cache; this makes a changed list of files known to it, and read
-	// below makes their contents known.
+	// What a command reads is unknown to go test's cache; this makes a changed
+	// list of files known to it, and read below makes their contents known.
 	_, _ = os.Stat(filepath.Join(dir, ".git", "index"))
 	var files []string
 	for file := range strings.SplitSeq(run(t, "git", append([]string{"ls-files", "-z", "--"}, patterns...)...), "\x00") {

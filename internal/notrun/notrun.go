@@ -1,5 +1,6 @@
-// Package notrun is for tests that need a program which not every machine has. Where it is missing they are left out, and
-// make test ends with a line that says so and what to install. Where everything must run, they fail.
+// Package notrun is for tests that need a program which not every machine has.
+// Where it is missing they are left out, and make test ends with a line that
+// says so and what to install. Where everything must run, they fail.
 package notrun
 
 import (
@@ -9,15 +10,19 @@ import (
 )
 
 const (
-	// AllVariable is the environment variable that turns what is left out into a failure: CI sets it to 1.
+	// AllVariable is the environment variable that turns what is left out into
+	// a failure: CI sets it to 1.
 	AllVariable = "DYNALOCK_TEST_ALL"
-	// FileVariable names the file that collects a line for each test that was left out. make test sets it, to another
-	// file each time: so go test does not take the result of an earlier run, which left its lines in an earlier file.
+	// FileVariable names the file that collects a line for each test that was
+	// left out. make test sets it, to another file each time: so go test does
+	// not take the result of an earlier run, which left its lines in an earlier
+	// file.
 	FileVariable = "DYNALOCK_TEST_NOT_RUN"
 )
 
-// Skip leaves t out, since a program is missing. what names the suite, remedy says how to get the program: "the
-// tests on PostgreSQL", "on Debian: apt-get install postgresql".
+// Skip leaves t out, since a program is missing. what names the suite, remedy
+// says how to get the program: "the tests on PostgreSQL", "on Debian: apt-get
+// install postgresql".
 func Skip(t testing.TB, what, remedy string) {
 	t.Helper()
 	line := fmt.Sprintf("%s: %s", what, remedy)

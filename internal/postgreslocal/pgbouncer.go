@@ -17,8 +17,9 @@ import (
 	"github.com/dynalock/dynalock/internal/notrun"
 )
 
-// Pgbouncer starts pgbouncer in front of the server, in transaction mode, with three connections as role, whoever its clients
-// say they are. It stops at t's end. It returns its address.
+// Pgbouncer starts pgbouncer in front of the server, in transaction mode, with
+// three connections as role, whoever its clients say they are. It stops at t's
+// end. It returns its address.
 func (s *Server) Pgbouncer(t testing.TB, role string) string {
 	t.Helper()
 	program, err := exec.LookPath("pgbouncer")

@@ -1,7 +1,9 @@
-// Package postgreslocal runs PostgreSQL servers for tests, from the programs that are installed on the machine.
+// Package postgreslocal runs PostgreSQL servers for tests, from the programs
+// that are installed on the machine.
 //
-// A server has its data in a temporary folder and listens on a free port of the loopback interface. It trusts every role. As
-// root the programs run as the user postgres or nobody, since they refuse root.
+// A server has its data in a temporary folder and listens on a free port of the
+// loopback interface. It trusts every role. As root the programs run as the
+// user postgres or nobody, since they refuse root.
 package postgreslocal
 
 import (
@@ -38,8 +40,9 @@ var ErrNotInstalled = errors.New("postgreslocal: PostgreSQL is not installed")
 
 // Server is a PostgreSQL server. Its methods are not safe for concurrent use, but for DSN.
 type Server struct {
-	// MaxFile, unless it is 0, is to how many bytes a file of the server's may grow, from its next start on: like a disk that
-	// is full for tables, not for the log, whose segments are of a megabyte.
+	// MaxFile, unless it is 0, is to how many bytes a file of the server's may
+	// grow, from its next start on: like a disk that is full for tables, not
+	// for the log, whose segments are of a megabyte.
 	MaxFile int64
 
 	programs, dir string
@@ -50,7 +53,8 @@ type Server struct {
 	exited        <-chan struct{}
 }
 
-// Programs returns the folder of the newest server's programs: what Debian has installed, or the one of initdb on the PATH.
+// Programs returns the folder of the newest server's programs: what Debian has
+// installed, or the one of initdb on the PATH.
 func Programs() (string, error) {
 	folders, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil {
@@ -84,7 +88,8 @@ func complete(folder string) bool {
 	return true
 }
 
-// New makes a server's data, in a new folder, and starts it with settings: "fsync=off". Stop removes it.
+// New makes a server's data, in a new folder, and starts it with settings:
+// "fsync=off". Stop removes it.
 func New(ctx context.Context, settings ...string) (*Server, error) {
 	programs, err := Programs()
 	if err != nil {
@@ -105,7 +110,8 @@ func New(ctx context.Context, settings ...string) (*Server, error) {
 
 func (s *Server) data() string { return filepath.Join(s.dir, "data") }
 
-// initialize runs initdb. Segments of a megabyte let a small disk be full of something else than the log.
+// initialize runs initdb. Segments of a megabyte let a small disk be full of
+// something else than the log.
 func (s *Server) initialize(ctx context.Context) error {
 	if err := s.as.give(s.dir); err != nil {
 		return fmt.Errorf("postgreslocal: %w", err)
@@ -123,7 +129,8 @@ func (s *Server) run(ctx context.Context, program string, args ...string) error 
 	return nil
 }
 
-// Start starts the server, or starts it again after Kill, on the port that it had. It returns once it answers.
+// Start starts the server, or starts it again after Kill, on the port that it
+// had. It returns once it answers.
 func (s *Server) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -210,8 +217,9 @@ func (s *Server) Address() string { return net.JoinHostPort("127.0.0.1", strconv
 // Process returns the server's first process.
 func (s *Server) Process() *os.Process { return s.process }
 
-// DSN returns a connection string for a role, with parameters such as "statement_timeout=10s". address is where to
-// connect, a proxy's perhaps; "" is the server's own.
+// DSN returns a connection string for a role, with parameters such as
+// "statement_timeout=10s". address is where to connect, a proxy's perhaps; ""
+// is the server's own.
 func (s *Server) DSN(role, address string, parameters ...string) string {
 	if address == "" {
 		address = s.Address()
@@ -225,8 +233,9 @@ func (s *Server) DSN(role, address string, parameters ...string) string {
 	return u.String()
 }
 
-// Kill kills the server and its processes with SIGKILL, as a crash of the machine would but for the disk, which keeps
-// what was written to it. It returns when all are gone.
+// Kill kills the server and its processes with SIGKILL, as a crash of the
+// machine would but for the disk, which keeps what was written to it. It
+// returns when all are gone.
 func (s *Server) Kill() error {
 	err := s.process.Kill()
 	<-s.exited
@@ -282,7 +291,8 @@ var shared struct {
 	err    error
 }
 
-// ShortVariable is the environment variable that, set to 1, lets tests have a server under -short too.
+// ShortVariable is the environment variable that, set to 1, lets tests have a
+// server under -short too.
 const ShortVariable = "DYNALOCK_TEST_POSTGRES"
 
 // Need leaves t out where it cannot run: under -short, and without PostgreSQL.
@@ -296,8 +306,9 @@ func Need(t testing.TB) {
 	}
 }
 
-// Shared returns the server that all tests of a process share: each should use a namespace or table of its own, and leave the
-// server alone. The package's TestMain calls Stop at its end.
+// Shared returns the server that all tests of a process share: each should use
+// a namespace or table of its own, and leave the server alone. The package's
+// TestMain calls Stop at its end.
 func Shared(t testing.TB) *Server {
 	t.Helper()
 	Need(t)

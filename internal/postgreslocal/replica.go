@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Replica returns a server that follows this one, as a copy that takes no writes, and stops it at t's end.
+// Replica returns a server that follows this one, as a copy that takes no
+// writes, and stops it at t's end.
 func (s *Server) Replica(t testing.TB) *Server {
 	t.Helper()
 	replica, err := s.follow(t.Context())

@@ -188,7 +188,8 @@ func (op *operation) refused(err error, v verdict) error {
 	}
 }
 
-// abandon returns the error of an operation that has no time left. last is nil if nothing was tried.
+// abandon returns the error of an operation that has no time left. last is nil
+// if nothing was tried.
 func (op *operation) abandon(ctx context.Context, last error) error {
 	ended := ctx.Err()
 	if last == nil {

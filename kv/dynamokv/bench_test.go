@@ -18,8 +18,10 @@ import (
 	"github.com/dynalock/dynalock/kv/dynamokv"
 )
 
-// BenchmarkBesideTheSDK does each operation by the driver and, in turns, by the request written by hand on the SDK with the same
-// expressions, on DynamoDB Local. It reports the median nanoseconds of both and how many times as fast the driver is: sdk/driver.
+// BenchmarkBesideTheSDK does each operation by the driver and, in turns, by the
+// request written by hand on the SDK with the same expressions, on DynamoDB
+// Local. It reports the median nanoseconds of both and how many times as fast
+// the driver is: sdk/driver.
 //
 //	go test -run '^$' -bench BesideTheSDK -benchtime 2000x ./kv/dynamokv
 func BenchmarkBesideTheSDK(b *testing.B) {
@@ -53,7 +55,8 @@ func BenchmarkBesideTheSDK(b *testing.B) {
 	}
 }
 
-// interleave times both, taking turns at going first, and reports medians: what else the machine does hits either.
+// interleave times both, taking turns at going first, and reports medians: what
+// else the machine does hits either.
 func interleave(b *testing.B, functions ...func(context.Context) error) {
 	ctx := b.Context()
 	var took [2][]time.Duration

@@ -39,7 +39,8 @@ var refusals = []struct {
 	{403, "RequestExpired", "Request has expired.", 3 * time.Hour},
 }
 
-// TestAWrongClockIsRefusedAndNotMended: the SDK could learn the offset from the answer's Date, and go on as if nothing were wrong.
+// TestAWrongClockIsRefusedAndNotMended: the SDK could learn the offset from the
+// answer's Date, and go on as if nothing were wrong.
 func TestAWrongClockIsRefusedAndNotMended(t *testing.T) {
 	t.Parallel()
 	for _, refusal := range refusals {
@@ -70,8 +71,9 @@ func TestAWrongClockIsRefusedAndNotMended(t *testing.T) {
 	}
 }
 
-// TestAnAnswerOfAnotherTimeIsAnAnswer: as long as DynamoDB takes our signatures our clock is right, whatever a Date says; and
-// no later request is signed by that.
+// TestAnAnswerOfAnotherTimeIsAnAnswer: as long as DynamoDB takes our signatures
+// our clock is right, whatever a Date says; and no later request is signed by
+// that.
 func TestAnAnswerOfAnotherTimeIsAnAnswer(t *testing.T) {
 	t.Parallel()
 	for _, op := range wireOperations {
@@ -97,7 +99,8 @@ func TestAnAnswerOfAnotherTimeIsAnAnswer(t *testing.T) {
 	}
 }
 
-// TestAClientThatHasLearntAnOffsetDoesNotUseItForUs: the caller's own requests with the same client may mend its clock.
+// TestAClientThatHasLearntAnOffsetDoesNotUseItForUs: the caller's own requests
+// with the same client may mend its clock.
 func TestAClientThatHasLearntAnOffsetDoesNotUseItForUs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -133,7 +133,8 @@ func requireFormat(t *testing.T, err error, others ...error) {
 	require.NotEmpty(t, format.Problem)
 }
 
-// FuzzStartKey requires that a token is one of the listing's own, or refused before anything is sent.
+// FuzzStartKey requires that a token is one of the listing's own, or refused
+// before anything is sent.
 func FuzzStartKey(f *testing.F) {
 	server := newMem()
 	for _, prefix := range []string{"", "a/"} {

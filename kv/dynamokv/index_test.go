@@ -197,7 +197,8 @@ func TestAnIndexThatHoldsAPart(t *testing.T) {
 	require.ErrorContains(t, err, `index "part", whose projection must be ALL`)
 }
 
-// TestIndexesInMemoryAndEmulatorAgree does for indexes what TestInMemoryAndEmulatorAgree does for the rest.
+// TestIndexesInMemoryAndEmulatorAgree does for indexes what
+// TestInMemoryAndEmulatorAgree does for the rest.
 func TestIndexesInMemoryAndEmulatorAgree(t *testing.T) {
 	t.Parallel()
 	clk := newMovedClock()

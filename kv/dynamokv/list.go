@@ -175,7 +175,8 @@ func (l *listing) query(op *operation, limit int) *dynamodb.QueryInput {
 	return in
 }
 
-// indexFields names the attributes that make a position in the listing's index, beside the table's key.
+// indexFields names the attributes that make a position in the listing's index,
+// beside the table's key.
 func (l *listing) indexFields() []string {
 	var names []string
 	if index := l.settings.Index; index != nil {

@@ -63,7 +63,8 @@ func steps(n int) int {
 	return n
 }
 
-// TestInMemoryAndEmulatorAgree sends the same operations to both, under one clock that only the test moves.
+// TestInMemoryAndEmulatorAgree sends the same operations to both, under one
+// clock that only the test moves.
 func TestInMemoryAndEmulatorAgree(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(4) {

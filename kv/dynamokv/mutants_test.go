@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// mutants are bugs that the driver must not have: a change of its source, and the tests of which at least one must find it.
+// mutants are bugs that the driver must not have: a change of its source, and
+// the tests of which at least one must find it.
 var mutants = []struct {
 	name, file, old, new, found string
 }{
@@ -108,7 +109,8 @@ var mutants = []struct {
 	},
 }
 
-// TestTheTestsFindMutants compiles each mutant in place of the driver, and runs the tests that must fail then.
+// TestTheTestsFindMutants compiles each mutant in place of the driver, and runs
+// the tests that must fail then.
 func TestTheTestsFindMutants(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("DYNALOCK_TEST_MUTANTS") == "" {

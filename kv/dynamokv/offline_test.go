@@ -20,7 +20,8 @@ import (
 	"github.com/dynalock/dynalock/kv/dynamokv"
 )
 
-// sentinels are the errors of package kv that say how a request fared. An error matches one at most.
+// sentinels are the errors of package kv that say how a request fared. An error
+// matches one at most.
 var sentinels = []error{kv.ErrKeyExists, kv.ErrKeyModified, kv.ErrKeyNotFound, kv.ErrUncertain, kv.ErrClock, kv.ErrThrottled, kv.ErrFormat, dynamokv.ErrTableNotFound}
 
 // requireOnly requires that err matches want, nil: none, and no other sentinel.
@@ -214,7 +215,8 @@ func TestNothingIsSentLaterThanAMinuteAfterTheStart(t *testing.T) {
 	})
 }
 
-// steppedClock is a clock whose wall clock steps by a minute and a bit at the reading after steps more, if steps is not 0.
+// steppedClock is a clock whose wall clock steps by a minute and a bit at the
+// reading after steps more, if steps is not 0.
 type steppedClock struct {
 	clock.Clock
 	offset time.Duration

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) { dynamolocal.Main(m) }
 // next sends a request on.
 type next func(*http.Request) (*http.Response, error)
 
-// wire is the http.RoundTripper under a client: it counts requests and does to each what fault says.
+// wire is the http.RoundTripper under a client: it counts requests and does to
+// each what fault says.
 type wire struct {
 	base http.RoundTripper
 
@@ -106,7 +107,8 @@ func newClient(endpoint string, w *wire) *dynamodb.Client {
 	})
 }
 
-// shared is the table of all tests that do not need one of their own. Each uses another partition of it.
+// shared is the table of all tests that do not need one of their own. Each uses
+// another partition of it.
 var shared struct {
 	once sync.Once
 	name string
@@ -124,7 +126,8 @@ func sharedTable(t *testing.T) (endpoint, table string) {
 	return endpoint, shared.name
 }
 
-// rig is a Store in a new partition of a table, and the wire on which its requests can be tampered with.
+// rig is a Store in a new partition of a table, and the wire on which its
+// requests can be tampered with.
 type rig struct {
 	*dynamokv.Store
 	wire                       *wire
@@ -193,7 +196,8 @@ func (c offsetClock) Now() clock.Reading {
 	return now
 }
 
-// offlineStore makes a Store all of whose requests are answered by f. It works inside testing/synctest.
+// offlineStore makes a Store all of whose requests are answered by f. It works
+// inside testing/synctest.
 func offlineStore(t *testing.T, f func(n int, r *http.Request) (*http.Response, error), options ...dynamokv.Option) (*dynamokv.Store, *wire) {
 	t.Helper()
 	w := &wire{fault: func(n int, r *http.Request, _ next) (*http.Response, error) { return f(n, r) }}

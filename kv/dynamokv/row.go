@@ -41,7 +41,8 @@ func (r *row) versionOf() uint64 {
 	return r.version
 }
 
-// decode reads it strictly; nil for no item. whole is false for a projection without payload and fields.
+// decode reads it strictly; nil for no item. whole is false for a projection
+// without payload and fields.
 func (s *Store) decode(key string, it item, whole bool) (*row, error) {
 	if it == nil {
 		return nil, nil

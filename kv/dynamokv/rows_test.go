@@ -103,7 +103,8 @@ func TestWhatAPutCosts(t *testing.T) {
 	put := func(options ...kv.WriteOption) func() error {
 		return func() error { return s.Put(t.Context(), "key", options...) }
 	}
-	// The first conflict of a Store that shows no row costs a read: does the endpoint return rows at all?
+	// The first conflict of a Store that shows no row costs a read: does the
+	// endpoint return rows at all?
 	require.NoError(t, s.another(t).Put(t.Context(), "other"))
 	_, err := s.AtomicPut(t.Context(), "other")
 	require.ErrorIs(t, err, kv.ErrKeyExists)

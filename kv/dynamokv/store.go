@@ -15,7 +15,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// ErrTableNotFound says that the table does not exist, in this account and Region. Nothing was written.
+// ErrTableNotFound says that the table does not exist, in this account and
+// Region. Nothing was written.
 var ErrTableNotFound = errors.New("dynamokv: table does not exist")
 
 // Client is what a Store needs of DynamoDB. *dynamodb.Client has it. An implementation must
@@ -27,7 +28,8 @@ type Client interface {
 	Query(context.Context, *dynamodb.QueryInput, ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error)
 }
 
-// Deleter is what a Store whose retention is 0 needs of its Client besides: *dynamodb.Client has it.
+// Deleter is what a Store whose retention is 0 needs of its Client besides:
+// *dynamodb.Client has it.
 type Deleter interface {
 	DeleteItem(context.Context, *dynamodb.DeleteItemInput, ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error)
 }
@@ -214,7 +216,8 @@ func (s *Store) createVersion(now time.Time) uint64 {
 	return micros
 }
 
-// observeVersion remembers the highest version, so that this Store's next create needs no second try (W7).
+// observeVersion remembers the highest version, so that this Store's next
+// create needs no second try (W7).
 func (s *Store) observeVersion(version uint64, now time.Time) {
 	for plausible(version, now) {
 		highest := s.highest.Load()

@@ -59,7 +59,8 @@ func TestAMissingTable(t *testing.T) {
 	require.ErrorIs(t, s.Delete(t.Context(), "key"), dynamokv.ErrTableNotFound)
 }
 
-// describedTable is a table of which DescribeTable says this. Nothing else may be called on it but DescribeTimeToLive.
+// describedTable is a table of which DescribeTable says this. Nothing else may
+// be called on it but DescribeTimeToLive.
 type describedTable struct {
 	dynamokv.TableClient
 	description types.TableDescription

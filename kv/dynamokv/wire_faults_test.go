@@ -14,8 +14,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// wireFault is what becomes of one attempt. What the driver can know of it is that it may have been applied, unless it
-// was throttled.
+// wireFault is what becomes of one attempt. What the driver can know of it is
+// that it may have been applied, unless it was throttled.
 type wireFault struct {
 	name    string
 	inject  func(late *landings, r *http.Request, send next) (*http.Response, error)

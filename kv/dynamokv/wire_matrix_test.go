@@ -16,8 +16,8 @@ import (
 	"github.com/dynalock/dynalock/kv/dynamokv"
 )
 
-// TestTheWireMatrix throttles the attempts before the n-th, does to the n-th what a fault says, and then lets a sequel happen: on the
-// server in memory.
+// TestTheWireMatrix throttles the attempts before the n-th, does to the n-th
+// what a fault says, and then lets a sequel happen: on the server in memory.
 func TestTheWireMatrix(t *testing.T) {
 	t.Parallel()
 	runMatrix(t, sequels, func(t *testing.T, c wireCase) {
@@ -25,7 +25,8 @@ func TestTheWireMatrix(t *testing.T) {
 	})
 }
 
-// TestTheWireMatrixOnTheEmulator requires the same of DynamoDB Local, in real time: without the sequel that lasts for the whole budget.
+// TestTheWireMatrixOnTheEmulator requires the same of DynamoDB Local, in real
+// time: without the sequel that lasts for the whole budget.
 func TestTheWireMatrixOnTheEmulator(t *testing.T) {
 	t.Parallel()
 	sharedTable(t)
@@ -106,8 +107,8 @@ func (c wireCase) run(t *testing.T, r *rig) {
 	c.requireLeft(t, other, previous, want)
 }
 
-// requireLeft requires that the row is what the outcome says, when all has landed: its value, and by its version how
-// many requests were applied.
+// requireLeft requires that the row is what the outcome says, when all has
+// landed: its value, and by its version how many requests were applied.
 func (c wireCase) requireLeft(t *testing.T, reader kv.Store, previous *kv.KVPair, outcome error) {
 	t.Helper()
 	value, version := c.left(previous, outcome)

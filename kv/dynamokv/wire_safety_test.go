@@ -14,7 +14,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// landing is when a late request lands: behind all attempts of an operation that is settled by its next one or two.
+// landing is when a late request lands: behind all attempts of an operation
+// that is settled by its next one or two.
 const landing = 5 * time.Minute
 
 // onlyFirst does fault to the first request and lets the others through.
@@ -67,8 +68,9 @@ func TestALateSwapLandsOnANewerPair(t *testing.T) {
 	})
 }
 
-// TestATombstoneOfAClockAheadAfterALostAnswer: the row is above any version of ours, so it does not tell whether ours was applied;
-// a second try with another write id could take the key twice.
+// TestATombstoneOfAClockAheadAfterALostAnswer: the row is above any version of
+// ours, so it does not tell whether ours was applied; a second try with another
+// write id could take the key twice.
 func TestATombstoneOfAClockAheadAfterALostAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -97,8 +99,8 @@ func TestATombstoneOfAClockAheadAfterALostAnswer(t *testing.T) {
 	}
 }
 
-// TestAttemptsJudgeExpiryByOneTime: the pair expires between two attempts. An attempt that may yet land goes by the first
-// time, so the others do too.
+// TestAttemptsJudgeExpiryByOneTime: the pair expires between two attempts. An
+// attempt that may yet land goes by the first time, so the others do too.
 func TestAttemptsJudgeExpiryByOneTime(t *testing.T) {
 	t.Parallel()
 	hangTwice := func(ctx context.Context, c dynamomem.Call, apply dynamomem.Apply) (any, error) {

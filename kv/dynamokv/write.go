@@ -152,7 +152,8 @@ func (s *Store) updateItem(key string, e *expression, set, remove []string, cond
 	}
 }
 
-// removeItem makes the sender of a DeleteItem, unconditional if condition is empty. The retention is 0.
+// removeItem makes the sender of a DeleteItem, unconditional if condition is
+// empty. The retention is 0.
 func (s *Store) removeItem(key string, e *expression, condition string) sender {
 	in := &dynamodb.DeleteItemInput{TableName: aws.String(s.table), Key: s.keyOf(key)}
 	if condition != "" {

@@ -18,15 +18,18 @@ import (
 	"github.com/dynalock/dynalock/kv/memkv"
 )
 
-// brokenStore names, in the environment of a child process, the broken store that it runs the suite on.
+// brokenStore names, in the environment of a child process, the broken store
+// that it runs the suite on.
 const brokenStore = "DYNALOCK_TEST_BROKEN_STORE"
 
-// sound is a store whose methods the broken ones replace one by one. It hides what memkv implements besides kv.Store.
+// sound is a store whose methods the broken ones replace one by one. It hides
+// what memkv implements besides kv.Store.
 type sound struct{ kv.Store }
 
 func (sound) MaxWriteDelay() time.Duration { return 0 }
 
-// broken are stores that break one promise each, and the groups of the suite of which at least one must fail.
+// broken are stores that break one promise each, and the groups of the suite of
+// which at least one must fail.
 var broken = map[string]struct {
 	open func() kv.Store
 	run  string
@@ -224,7 +227,8 @@ func (s *deaf) Put(ctx context.Context, key string, options ...kv.WriteOption) e
 	return s.sound.Put(context.WithoutCancel(ctx), key, options...)
 }
 
-// TestBrokenChild is the suite on a broken store, or on none of them, in a process of the tests below.
+// TestBrokenChild is the suite on a broken store, or on none of them, in a
+// process of the tests below.
 func TestBrokenChild(t *testing.T) {
 	name := os.Getenv(brokenStore)
 	h := kvtest.Harness{Open: func(*testing.T) kv.Store { return &sound{memkv.New()} }}
@@ -264,7 +268,8 @@ func TestTheSuiteNamesWhatItDoesNotTest(t *testing.T) {
 	}
 }
 
-// child runs tests of this binary in another process, for a failing test cannot be a part of one that passes.
+// child runs tests of this binary in another process, for a failing test cannot
+// be a part of one that passes.
 func child(t *testing.T, store, run string) ([]byte, error) {
 	t.Helper()
 	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run="+run, "-test.timeout=2m", "-test.v")

@@ -8,8 +8,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// watching is a store whose watch is spoiled. relay gets each event of a sound watch and a function that tells one; both
-// return whether to go on.
+// watching is a store whose watch is spoiled. relay gets each event of a sound
+// watch and a function that tells one; both return whether to go on.
 type watching struct {
 	sound
 	relay func() func(event kv.Event, tell func(kv.Event) bool) bool
@@ -77,7 +77,8 @@ var (
 		}
 	}
 
-	// restless tells of a key again and again, as if it were deleted and created, and of nothing else.
+	// restless tells of a key again and again, as if it were deleted and
+	// created, and of nothing else.
 	restless = func() func(kv.Event, func(kv.Event) bool) bool {
 		return func(event kv.Event, tell func(kv.Event) bool) bool {
 			if event.Pair == nil {

@@ -25,14 +25,16 @@ var concurrencyScenarios = []scenario{
 	{"BlindWritesNeverReuseAVersion", testBlindWritesNeverReuseAVersion},
 }
 
-// workers is how many goroutines contend, half of them on each handle; rounds how often each writes.
+// workers is how many goroutines contend, half of them on each handle; rounds
+// how often each writes.
 const (
 	workers = 8
 	rounds  = 10
 )
 
-// contend runs fn in all workers at once, and requires that none fails. ctx ends when one has, so that no other waits for what that one
-// has left undone, and when they take too long: a worker that loops looks at ctx.
+// contend runs fn in all workers at once, and requires that none fails. ctx
+// ends when one has, so that no other waits for what that one has left undone,
+// and when they take too long: a worker that loops looks at ctx.
 func (e *env) contend(t *testing.T, fn func(ctx context.Context, worker int, store kv.Store) error) {
 	t.Helper()
 	ctx, cancel := clock.System.WithTimeout(e.ctx, 3*e.waitLimit)
@@ -144,7 +146,8 @@ func testUpdatesSumUp(t *testing.T, e *env) {
 	require.Equal(t, strconv.Itoa(workers*rounds), e.get(t, "n").String())
 }
 
-// testCreateAndDeleteAlternate uses a key as the simplest lock there is: no two hold it, and every holder's version is new.
+// testCreateAndDeleteAlternate uses a key as the simplest lock there is: no two
+// hold it, and every holder's version is new.
 func testCreateAndDeleteAlternate(t *testing.T, e *env) {
 	var mu sync.Mutex
 	var last uint64

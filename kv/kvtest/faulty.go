@@ -16,8 +16,9 @@ import (
 // ErrInjected is matched by the errors of lost requests and answers.
 var ErrInjected = errors.New("kvtest: injected fault")
 
-// Plan says how often what goes wrong with a Faulty store. The zero Plan: nothing, ever. The probabilities are those of an
-// operation, from 0 to 1, and the faults exclude each other, so that their sum is at most 1.
+// Plan says how often what goes wrong with a Faulty store. The zero Plan:
+// nothing, ever. The probabilities are those of an operation, from 0 to 1, and
+// the faults exclude each other, so that their sum is at most 1.
 type Plan struct {
 	// Seed determines the faults: the n-th operation has the same with the same seed.
 	Seed uint64
@@ -38,10 +39,12 @@ type Plan struct {
 	Clock clock.Clock
 }
 
-// Faulty returns a store that does what store does, except when plan lets it fail. Arguments that are refused before anything is sent
-// are refused here, too. A write that was lost, or whose answer was, is a *kv.UncertainError, as from a driver that
-// gave up. Its Version is 0 when the request was lost: no store has given one. A lost request never comes
-// back, so the write delay is store's. A watch lists through the faults, whatever store can do.
+// Faulty returns a store that does what store does, except when plan lets it
+// fail. Arguments that are refused before anything is sent are refused here,
+// too. A write that was lost, or whose answer was, is a *kv.UncertainError, as
+// from a driver that gave up. Its Version is 0 when the request was lost: no
+// store has given one. A lost request never comes back, so the write delay is
+// store's. A watch lists through the faults, whatever store can do.
 func Faulty(store kv.Store, plan Plan) kv.Store {
 	if plan.MaxDelay == 0 {
 		plan.MaxDelay = 100 * time.Millisecond
@@ -71,7 +74,8 @@ const (
 	delayed
 )
 
-// draw decides about one operation. It takes two numbers of the seed's sequence, whatever the fault.
+// draw decides about one operation. It takes two numbers of the seed's
+// sequence, whatever the fault.
 func (f *faulty) draw(call kv.Call) (fault, time.Duration) {
 	f.mu.Lock()
 	p, late := f.random.Float64(), time.Duration(f.random.Float64()*float64(f.plan.MaxDelay))
@@ -94,7 +98,8 @@ func (f *faulty) draw(call kv.Call) (fault, time.Duration) {
 	return none, 0
 }
 
-// do carries out one operation, or does not. sent tells whether it was carried out but its answer is lost.
+// do carries out one operation, or does not. sent tells whether it was carried
+// out but its answer is lost.
 func (f *faulty) do(ctx context.Context, op, key string, operation func() error) (lost, sent bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, false, err
@@ -144,7 +149,8 @@ func (f *faulty) write(ctx context.Context, op, key string, version *uint64, ope
 // Unwrap implements kv.Wrapper.
 func (f *faulty) Unwrap() kv.Store { return f.Store }
 
-// WatchPrefix implements kv.Watcher, so that a watch of the wrapped store does not go past the faults.
+// WatchPrefix implements kv.Watcher, so that a watch of the wrapped store does
+// not go past the faults.
 func (f *faulty) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return kv.WatchByListing(ctx, f, prefix, settings)
 }

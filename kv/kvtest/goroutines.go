@@ -12,11 +12,13 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// goroutineLabel marks a goroutine and those that it starts, so that one test finds its own among those of all.
+// goroutineLabel marks a goroutine and those that it starts, so that one test
+// finds its own among those of all.
 const goroutineLabel = "kvtest"
 
-// leftover returns the stacks of the goroutines with the label. A connection that is kept open for the next request is not
-// left over: net/http's are not counted.
+// leftover returns the stacks of the goroutines with the label. A connection
+// that is kept open for the next request is not left over: net/http's are not
+// counted.
 func leftover(t *testing.T, label string) (stacks []string) {
 	t.Helper()
 	var profile bytes.Buffer
@@ -29,7 +31,8 @@ func leftover(t *testing.T, label string) (stacks []string) {
 	return stacks
 }
 
-// testWatchLeavesNoGoroutine breaks off a watch before, at and behind the synced mark, and lets one end with its context.
+// testWatchLeavesNoGoroutine breaks off a watch before, at and behind the
+// synced mark, and lets one end with its context.
 func testWatchLeavesNoGoroutine(t *testing.T, e *env) {
 	e.fill(t, "1", "2")
 	for _, events := range []int{1, 2, 3, 4} {

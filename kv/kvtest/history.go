@@ -33,42 +33,53 @@ const (
 // Never is when an operation of unknown outcome returns.
 const Never = time.Duration(math.MaxInt64)
 
-// Operation is one entry of a history: an operation on one key, and what its caller learned. It took effect, if at all, at one instant from
-// Called to Returned; a history for which no choice of such instants explains everything that was seen is not linearizable.
+// Operation is one entry of a history: an operation on one key, and what its
+// caller learned. It took effect, if at all, at one instant from Called to
+// Returned; a history for which no choice of such instants explains everything
+// that was seen is not linearizable.
 type Operation struct {
 	// Client numbers the goroutine. The operations of one follow each other.
 	Client int
-	// Op is the method, one of Get, List (of the key as the prefix), Put, Delete, AtomicPut and AtomicDelete.
+	// Op is the method, one of Get, List (of the key as the prefix), Put,
+	// Delete, AtomicPut and AtomicDelete.
 	Op  string
 	Key string
 	// Value is what was to be written. No two operations write the same.
 	Value string
 	// Previous is the version of the pair that an atomic operation depends on, 0: none (a create).
 	Previous uint64
-	// Called and Returned are instants of one monotonic clock. Returned is Never if Outcome is Unknown.
+	// Called and Returned are instants of one monotonic clock. Returned is
+	// Never if Outcome is Unknown.
 	Called, Returned time.Duration
 	Outcome          Outcome
-	// Seen is the value of the pair that was returned by a read or an AtomicPut, or that stood in the way; "" is none. Version is that
-	// pair's or, of an Unknown write, the one that it gives if it is applied; 0 is none or not told.
+	// Seen is the value of the pair that was returned by a read or an
+	// AtomicPut, or that stood in the way; "" is none. Version is that pair's
+	// or, of an Unknown write, the one that it gives if it is applied; 0 is
+	// none or not told.
 	Seen    string
 	Version uint64
 }
 
-// Recording says how Record makes a history. Zero fields have defaults: 5 clients, 60 operations of each, 3 keys.
+// Recording says how Record makes a history. Zero fields have defaults: 5
+// clients, 60 operations of each, 3 keys.
 type Recording struct {
 	Seed                      uint64
 	Clients, Operations, Keys int
 	// Prefix begins the keys.
 	Prefix string
-	// Conditional leaves out Put and Delete, which take effect more than once where requests are repeated (S3).
+	// Conditional leaves out Put and Delete, which take effect more than once
+	// where requests are repeated (S3).
 	Conditional bool
-	// Ignore tells the errors of operations that had no effect and are to be left out, such as a fault that the caller has
-	// injected into a read. nil: none. Others than conflicts, unknown outcomes and these end the recording.
+	// Ignore tells the errors of operations that had no effect and are to be
+	// left out, such as a fault that the caller has injected into a read. nil:
+	// none. Others than conflicts, unknown outcomes and these end the
+	// recording.
 	Ignore func(error) bool
 }
 
-// Record runs clients that do random things to a few keys, by turns on each of the stores, and returns what they did and saw in
-// the order of the calls. What they do is determined by the seed and by what they see.
+// Record runs clients that do random things to a few keys, by turns on each of
+// the stores, and returns what they did and saw in the order of the calls. What
+// they do is determined by the seed and by what they see.
 func Record(ctx context.Context, r Recording, stores ...kv.Store) ([]Operation, error) {
 	r.Clients, r.Operations, r.Keys = cmp.Or(r.Clients, 5), cmp.Or(r.Operations, 60), cmp.Or(r.Keys, 3)
 	start := clock.System.Now()

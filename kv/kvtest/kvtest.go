@@ -4,7 +4,8 @@
 //		kvtest.Run(t, kvtest.Harness{Open: func(t *testing.T) kv.Store { return memkv.New() }})
 //	}
 //
-// Each test has a prefix of its own for its keys, so that all may share one table, and nothing depends on how fast the store is.
+// Each test has a prefix of its own for its keys, so that all may share one
+// table, and nothing depends on how fast the store is.
 package kvtest
 
 import (
@@ -23,24 +24,33 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Harness is how the suite gets at a driver. Only Open is needed; Run says what it leaves out for want of the others.
+// Harness is how the suite gets at a driver. Only Open is needed; Run says what
+// it leaves out for want of the others.
 type Harness struct {
-	// Open returns a store that holds no pairs with the prefixes of the test that calls it: a fresh one, or one on a table that other
-	// tests share. It is closed, if it needs to be, by t.Cleanup. It is called once for each test, by several tests at once.
+	// Open returns a store that holds no pairs with the prefixes of the test
+	// that calls it: a fresh one, or one on a table that other tests share. It
+	// is closed, if it needs to be, by t.Cleanup. It is called once for each
+	// test, by several tests at once.
 	Open func(t *testing.T) kv.Store
-	// Second returns another handle on the data of store, which Open returned: another connection or client. It is
-	// closed by t.Cleanup. nil: the scenarios run on one handle.
+	// Second returns another handle on the data of store, which Open returned:
+	// another connection or client. It is closed by t.Cleanup. nil: the
+	// scenarios run on one handle.
 	Second func(t *testing.T, store kv.Store) kv.Store
-	// KeyOverhead is how many bytes the store adds to each key, as kv.Prefixed does. They count towards the limits.
+	// KeyOverhead is how many bytes the store adds to each key, as kv.Prefixed
+	// does. They count towards the limits.
 	KeyOverhead int
-	// Patience is how long the suite waits for what must come, such as an event of a watch. 0: 30 s, for slow machines. A scenario
-	// that takes ten times as long fails.
+	// Patience is how long the suite waits for what must come, such as an event
+	// of a watch. 0: 30 s, for slow machines. A scenario that takes ten times
+	// as long fails.
 	Patience time.Duration
-	// CheckHistory fails t unless history is linearizable: Record says what it is made of. A checker belongs to the driver's tests, so
-	// that this package needs none. nil: no history is checked.
+	// CheckHistory fails t unless history is linearizable: Record says what it
+	// is made of. A checker belongs to the driver's tests, so that this package
+	// needs none. nil: no history is checked.
 	CheckHistory func(t *testing.T, history []Operation)
-	// Process starts another process that opens the data of store, which Open returned, calls Peer with prefix on it, and fails if Peer
-	// does. It returns at once; wait returns how the process ended. nil: all scenarios are of one process.
+	// Process starts another process that opens the data of store, which Open
+	// returned, calls Peer with prefix on it, and fails if Peer does. It
+	// returns at once; wait returns how the process ended. nil: all scenarios
+	// are of one process.
 	Process func(t *testing.T, store kv.Store, prefix string) (wait func() error)
 }
 
@@ -50,8 +60,10 @@ type scenario struct {
 	run  func(t *testing.T, e *env)
 }
 
-// scenarioBound is how many times Harness.Patience a scenario may take. Every loop of the suite that a store might keep going ends
-// with its context, at the latest; only a store that does not return from a call, whatever becomes of its context, can hold up the suite.
+// scenarioBound is how many times Harness.Patience a scenario may take. Every
+// loop of the suite that a store might keep going ends with its context, at the
+// latest; only a store that does not return from a call, whatever becomes of
+// its context, can hold up the suite.
 const scenarioBound = 10
 
 // env is what a scenario works with.
@@ -65,7 +77,8 @@ type env struct {
 	waitLimit    time.Duration
 }
 
-// Run runs the suite. It logs which parts of it the harness leaves out, and which optional capabilities the driver lacks.
+// Run runs the suite. It logs which parts of it the harness leaves out, and
+// which optional capabilities the driver lacks.
 func Run(t *testing.T, h Harness) {
 	if missing := missing(t, h); len(missing) > 0 {
 		t.Logf("kvtest: not tested: %s", strings.Join(missing, "; "))

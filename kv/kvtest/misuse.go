@@ -199,7 +199,8 @@ func testEndedContext(t *testing.T, e *env) {
 	e.absent(t, "new")
 }
 
-// testContextEndsDuringAWrite requires that the error of each write tells whether its pair is there.
+// testContextEndsDuringAWrite requires that the error of each write tells
+// whether its pair is there.
 func testContextEndsDuringAWrite(t *testing.T, e *env) {
 	applied, unknown := 0, 0
 	for i := range 60 {

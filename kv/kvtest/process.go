@@ -24,9 +24,11 @@ var (
 	peerFields = kv.Fields{"string": "text", "bytes": []byte{0, 255}, "int": int64(-7), "float": 0.5}
 )
 
-// Peer is the second process's part of the suite: the program that Harness.Process starts calls it, with the prefix that Process got, on a
-// store of its own on the same data. An error is what the store did wrong. The program says it and exits with a status that is not 0; the
-// harness logs what it said, which the suite cannot see.
+// Peer is the second process's part of the suite: the program that
+// Harness.Process starts calls it, with the prefix that Process got, on a store
+// of its own on the same data. An error is what the store did wrong. The
+// program says it and exits with a status that is not 0; the harness logs what
+// it said, which the suite cannot see.
 func Peer(ctx context.Context, store kv.Store, prefix string) error {
 	pair, err := store.Get(ctx, prefix+"mine")
 	if err != nil {

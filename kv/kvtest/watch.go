@@ -29,7 +29,8 @@ var watchScenarios = []scenario{
 	{"LeavesNoGoroutine", testWatchLeavesNoGoroutine},
 }
 
-// watcher is a watch of which a test takes one event after the other. What happens in between happens while nobody reads.
+// watcher is a watch of which a test takes one event after the other. What
+// happens in between happens while nobody reads.
 type watcher struct {
 	ctx    context.Context // ends after the harness's patience: no watch may tell things for ever
 	next   func() (kv.Event, error, bool)
@@ -112,7 +113,8 @@ func testWatchExpiry(t *testing.T, e *env) {
 	e.put(t, "stays", kv.WithString("v"), kv.WithTTL(long))
 	w := e.watch(t, e.other, e.prefix)
 	w.want(t, "put stays v", "synced")
-	// A pair that is told may expire between two looks of a slow watch; so only its end is sure to come.
+	// A pair that is told may expire between two looks of a slow watch; so only
+	// its end is sure to come.
 	for ttl := 200 * time.Millisecond; ; ttl *= 2 {
 		require.Less(t, ttl, e.waitLimit, "the watch is too slow to tell")
 		name := ttl.String()

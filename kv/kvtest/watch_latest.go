@@ -14,7 +14,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// testWatchLatest watches keys that two writers each put and delete at once: versions only grow, and the last state comes.
+// testWatchLatest watches keys that two writers each put and delete at once:
+// versions only grow, and the last state comes.
 func testWatchLatest(t *testing.T, e *env) {
 	const keys = 3
 	w := e.watch(t, e.other, e.prefix)
@@ -46,7 +47,8 @@ func testWatchLatest(t *testing.T, e *env) {
 	}
 }
 
-// churn puts and deletes a pair by both handles at once, slowly enough for a watch to see some of its states, and puts "last" then.
+// churn puts and deletes a pair by both handles at once, slowly enough for a
+// watch to see some of its states, and puts "last" then.
 func (e *env) churn(ctx context.Context, key string) error {
 	both, inner := errgroup.WithContext(ctx)
 	for _, store := range []kv.Store{e.store, e.other} {

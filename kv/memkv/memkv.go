@@ -64,7 +64,8 @@ func New(options ...Option) *Store {
 // MaxWriteDelay returns 0: a write has happened when its method returns, or never will.
 func (s *Store) MaxWriteDelay() time.Duration { return 0 }
 
-// Close lets go of the data. Later calls return kv.ErrClosed, but for Close itself, which returns nil.
+// Close lets go of the data. Later calls return kv.ErrClosed, but for Close
+// itself, which returns nil.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

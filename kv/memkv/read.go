@@ -124,7 +124,8 @@ func (s *Store) page(prefix string, settings kv.ReadSettings, limit int) (*kv.Pa
 	return page, nil
 }
 
-// matching returns the live rows whose keys begin with prefix, in no order. They are the store's own.
+// matching returns the live rows whose keys begin with prefix, in no order.
+// They are the store's own.
 func (s *Store) matching(prefix string, now time.Time) ([]*kv.KVPair, error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()

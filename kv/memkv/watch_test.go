@@ -13,7 +13,8 @@ import (
 	"github.com/dynalock/dynalock/kv/memkv"
 )
 
-// collect watches in a goroutine and returns the events in a channel that is closed at the watch's end.
+// collect watches in a goroutine and returns the events in a channel that is
+// closed at the watch's end.
 func collect(ctx context.Context, store kv.Store) <-chan kv.Event {
 	events := make(chan kv.Event, 100)
 	go func() {

@@ -30,8 +30,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// recovery is within which time a key is granted again after its holder's death (I5): the ttl and a sixteenth, a third of it between
-// two looks at the session, 3 % for the clocks, a poll; and what a loaded machine takes.
+// recovery is within which time a key is granted again after its holder's death
+// (I5): the ttl and a sixteenth, a third of it between two looks at the
+// session, 3 % for the clocks, a poll; and what a loaded machine takes.
 const recovery = (ttl+ttl/16+ttl/3)*103/100 + poll + 5*time.Second
 
 // duration is how long to go on beginning faults: CHAOS_MINUTES, or 10 s.
@@ -72,7 +73,8 @@ func TestChaosOnDynamoDB(t *testing.T) {
 	run(f, d)
 }
 
-// run lets the workers run for d, in storms with calms and a single kill between them, and checks what they did.
+// run lets the workers run for d, in storms with calms and a single kill
+// between them, and checks what they did.
 func run(f *fleet, d time.Duration) {
 	t := f.t
 	f.logs, f.resource = t.TempDir(), resource(t.TempDir())

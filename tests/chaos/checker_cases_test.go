@@ -10,8 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// good is a history without violations: process 1 holds k, is killed at 10 and is followed by 2, which is stopped at 20, loses
-// the key to 3, and has a late write refused.
+// good is a history without violations: process 1 holds k, is killed at 10 and
+// is followed by 2, which is stopped at 20, loses the key to 3, and has a late
+// write refused.
 func good() history {
 	return history{
 		bound:  5,

@@ -50,9 +50,11 @@ func (g *grant) String() string {
 type findings struct {
 	violations []string
 	grants     int
-	// stale are the writes that the resource refused, lost the leases that ended before they were released.
+	// stale are the writes that the resource refused, lost the leases that
+	// ended before they were released.
 	stale, lost int
-	// takeovers is how long a key whose holder was killed took to be granted again, with no other fault in that time.
+	// takeovers is how long a key whose holder was killed took to be granted
+	// again, with no other fault in that time.
 	takeovers []time.Duration
 }
 
@@ -160,8 +162,10 @@ func (f *findings) recovery(h history, key string, grants []*grant) {
 	}
 }
 
-// limit returns until when a key must be granted after a kill, and whether other faults have no part in that: they put the
-// limit off, since a process that is stopped or cut off may have got the key next, unknown to itself and to its log.
+// limit returns until when a key must be granted after a kill, and whether
+// other faults have no part in that: they put the limit off, since a process
+// that is stopped or cut off may have got the key next, unknown to itself and
+// to its log.
 func (h history) limit(kill fault) (limit time.Duration, alone bool) {
 	limit, alone = kill.Began+h.bound, true
 	for again := true; again; {
@@ -175,7 +179,8 @@ func (h history) limit(kill fault) (limit time.Duration, alone bool) {
 	return limit, alone
 }
 
-// fencing checks I1 on the writes to one key, and that each was made under a lease that its process said it had.
+// fencing checks I1 on the writes to one key, and that each was made under a
+// lease that its process said it had.
 func (f *findings) fencing(key string, writes []write, known map[grant]bool) {
 	highest := uint64(0)
 	for _, w := range writes {

@@ -22,7 +22,8 @@ import (
 	"github.com/dynalock/dynalock/internal/proctest"
 )
 
-// workers is how many processes contend. The first is never harmed, so that every key always has a contender that is well.
+// workers is how many processes contend. The first is never harmed, so that
+// every key always has a contender that is well.
 const workers = 4
 
 // fleet is the workers, and what was done to them.
@@ -112,7 +113,8 @@ func (f *fleet) holds(s *slot) bool {
 	return false
 }
 
-// storm harms all workers but the first, again and again for d, preferably when they hold something.
+// storm harms all workers but the first, again and again for d, preferably when
+// they hold something.
 func (f *fleet) storm(d time.Duration) {
 	until := machineTime() + d
 	var victims sync.WaitGroup

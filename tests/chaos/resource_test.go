@@ -15,7 +15,8 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// machineTime is a clock that never steps and that all processes of the machine share; off Linux it is the wall clock.
+// machineTime is a clock that never steps and that all processes of the machine
+// share; off Linux it is the wall clock.
 func machineTime() time.Duration {
 	now := clock.System.Now()
 	if now.Boot != 0 {
@@ -36,8 +37,9 @@ type write struct {
 // accepted reports whether the resource let it through.
 func (w write) accepted() bool { return w.Token == w.Highest }
 
-// resource is what the leases guard: in its directory, a file for each key with every write that was asked for. It refuses
-// tokens smaller than one it has accepted.
+// resource is what the leases guard: in its directory, a file for each key with
+// every write that was asked for. It refuses tokens smaller than one it has
+// accepted.
 type resource string
 
 // recordSize is that of a line: the last one is found from the end.

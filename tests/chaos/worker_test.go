@@ -171,7 +171,8 @@ func (w *worker) contend(ctx context.Context, key string) {
 	}
 }
 
-// hold uses the resource until it has held the key for long enough, or has lost it. Mostly it acts on what it saw a while ago.
+// hold uses the resource until it has held the key for long enough, or has lost
+// it. Mostly it acts on what it saw a while ago.
 func (w *worker) hold(ctx context.Context, l *lease.Lease) {
 	until := machineTime() + rand.N(longestHold)
 	for w.check(l, held, notHeld) && machineTime() < until && ctx.Err() == nil {

@@ -3,7 +3,8 @@
 // of them, and each was found, it writes that to LEDGER.md. `make mutants` runs
 // it.
 //
-// A bug is a text of the source and another that takes its place, in a *.mutant file beside this one:
+// A bug is a text of the source and another that takes its place, in a *.mutant
+// file beside this one:
 //
 //	mutant: what the library does wrong now
 //	rule: R10
@@ -17,10 +18,12 @@
 //	the text that takes its place
 //	>>>
 //
-// rule is what the bug breaks, layer what must find it, and test the package and the pattern of its tests; env may be left out, and
-// there may be several files and texts. A bug counts as found when one of those tests fails and says so: a build that fails, a panic or a hang is
-// not a find. The same tests must pass without any bug. The tree is not touched: the compiler reads the changed file in the
-// place of the other one (go test -overlay).
+// rule is what the bug breaks, layer what must find it, and test the package
+// and the pattern of its tests; env may be left out, and there may be several
+// files and texts. A bug counts as found when one of those tests fails and says
+// so: a build that fails, a panic or a hang is not a find. The same tests must
+// pass without any bug. The tree is not touched: the compiler reads the changed
+// file in the place of the other one (go test -overlay).
 package main
 
 import (

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// failed finds the tests that failed in the output of go test, and died what is not a find although go test fails, unless
-// a check has failed before.
+// failed finds the tests that failed in the output of go test, and died what is
+// not a find although go test fails, unless a check has failed before.
 var (
 	failed = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	died   = regexp.MustCompile(`(?m)^(panic: |fatal error: |FAIL\s.*\[build failed\])`)
@@ -75,7 +75,8 @@ func (m *mutant) run(ctx context.Context, dir string) (r result) {
 	return r
 }
 
-// dead reports whether the tests ended before a check of theirs failed. A bubble that a failed check has left may panic afterwards.
+// dead reports whether the tests ended before a check of theirs failed. A
+// bubble that a failed check has left may panic afterwards.
 func dead(output string) bool {
 	at := died.FindStringIndex(output)
 	return at != nil && !strings.Contains(output[:at[0]], "Error Trace:")
@@ -103,7 +104,8 @@ func (m *mutant) overlay(dir, tmp string) (path string, err error) {
 	return path, os.WriteFile(path, text, 0o600)
 }
 
-// goTest runs go test in the short mode, in which no test of the layers needs more than the Go toolchain.
+// goTest runs go test in the short mode, in which no test of the layers needs
+// more than the Go toolchain.
 func goTest(ctx context.Context, dir string, env []string, args ...string) (output string, err error) {
 	args = append([]string{"test", "-short", "-vet=off", "-ldflags=-s -w", "-timeout=2m"}, args...)
 	command := exec.CommandContext(ctx, "go", args...)

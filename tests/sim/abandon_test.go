@@ -4,7 +4,8 @@ import (
 	"time"
 )
 
-// abandonAcquire gives up an acquire in the middle, more often than not while a write is on the wire.
+// abandonAcquire gives up an acquire in the middle, more often than not while a
+// write is on the wire.
 func abandonAcquire(a *actor, key string) {
 	most := 60 * time.Millisecond
 	if a.rng.IntN(3) == 0 {

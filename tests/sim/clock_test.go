@@ -11,8 +11,9 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// machine is the clock of one node, and its scheduler: while it is stopped, no timer of the node fires and no answer
-// reaches it, so none of its goroutines gets to run, and afterwards they go on in any order.
+// machine is the clock of one node, and its scheduler: while it is stopped, no
+// timer of the node fires and no answer reaches it, so none of its goroutines
+// gets to run, and afterwards they go on in any order.
 type machine struct {
 	*clock.Skewed // what its clocks say
 	w             *world
@@ -29,7 +30,8 @@ type machine struct {
 	disturbed time.Time
 }
 
-// trueTime is the clock of the bubble: clock.System without the machine's boot clock, which costs a system call.
+// trueTime is the clock of the bubble: clock.System without the machine's boot
+// clock, which costs a system call.
 type trueTime struct{ clock.Clock }
 
 func (trueTime) Now() clock.Reading {
@@ -41,8 +43,9 @@ func (w *world) newMachine(rng *rand.Rand, rate float64, offset time.Duration) *
 	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64(), ids: rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))}
 }
 
-// Float64 is where a simulated library takes its jitter from: it depends on the instant alone, and not on its last digits, which tell
-// goroutines of one instant apart: it is not to depend on their order.
+// Float64 is where a simulated library takes its jitter from: it depends on the
+// instant alone, and not on its last digits, which tell goroutines of one
+// instant apart: it is not to depend on their order.
 func (m *machine) Float64() float64 {
 	return rand.New(rand.NewPCG(m.salt, uint64(time.Now().UnixMicro()))).Float64()
 }
@@ -116,7 +119,8 @@ func (m *machine) whenRunning(f func()) {
 	f()
 }
 
-// await blocks until the machine runs: what wakes a goroutine by other means than a timer or an answer is held up here.
+// await blocks until the machine runs: what wakes a goroutine by other means
+// than a timer or an answer is held up here.
 func (m *machine) await() {
 	running := make(chan struct{})
 	m.whenRunning(func() { close(running) })

@@ -14,8 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// cloneSession lets somebody else heartbeat a live session: a clone of its machine, with a beat of its own. From then on the session is
-// dead for its owner (R2).
+// cloneSession lets somebody else heartbeat a live session: a clone of its
+// machine, with a beat of its own. From then on the session is dead for its
+// owner (R2).
 func cloneSession(a *actor, _ string) {
 	w := a.w
 	w.mu.Lock()

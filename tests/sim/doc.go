@@ -1,18 +1,28 @@
-// Package sim runs the real lease layer and the real DynamoDB driver through seeded storms, and checks the protocol's invariants all the
-// time. Everything is in its tests.
+// Package sim runs the real lease layer and the real DynamoDB driver through
+// seeded storms, and checks the protocol's invariants all the time. Everything
+// is in its tests.
 //
-// One run is one testing/synctest bubble: a DynamoDB in memory, a few nodes around it, and time that jumps from event to event. Each
-// node has a lease client, a driver, a network and a machine of its own. The network sits below the driver, so
-// that its retries run: requests and answers are slow, are lost, land seconds after their caller has given up, or twice; the server throttles,
-// fails, is out of reach; links are cut in one direction or both. The machine is the node's clocks and its scheduler: wall clocks
-// are off by seconds or an hour and step, rates differ by up to 3 %, and a stopped machine runs no goroutine of the node, fires no
-// timer and receives nothing, whether or not its monotonic clock stands still too. Nodes crash, are closed in the middle of their work, and start anew.
+// One run is one testing/synctest bubble: a DynamoDB in memory, a few nodes
+// around it, and time that jumps from event to event. Each node has a lease
+// client, a driver, a network and a machine of its own. The network sits below
+// the driver, so that its retries run: requests and answers are slow, are lost,
+// land seconds after their caller has given up, or twice; the server throttles,
+// fails, is out of reach; links are cut in one direction or both. The machine
+// is the node's clocks and its scheduler: wall clocks are off by seconds or an
+// hour and step, rates differ by up to 3 %, and a stopped machine runs no
+// goroutine of the node, fires no timer and receives nothing, whether or not
+// its monotonic clock stands still too. Nodes crash, are closed in the middle
+// of their work, and start anew.
 //
-// A run begins with a storm, in which the nodes do what the run has drawn for them: hold a mutex, try, give up, use a fenced resource, keep
-// a value, break, run slots once, campaign and observe, work in a pool and mark its partitions, clone a session. Half of the runs do
-// few of these, so that they meet each other. Then comes a calm in which nobody wants anything, so that what is left over must be cleared
-// away by the library itself and not by the next who asks; every node asks for every key; observers follow an election; answers are
-// lost; a holder crashes without other faults; every partition is worked on; and at the end nothing may run.
+// A run begins with a storm, in which the nodes do what the run has drawn for
+// them: hold a mutex, try, give up, use a fenced resource, keep a value, break,
+// run slots once, campaign and observe, work in a pool and mark its partitions,
+// clone a session. Half of the runs do few of these, so that they meet each
+// other. Then comes a calm in which nobody wants anything, so that what is left
+// over must be cleared away by the library itself and not by the next who asks;
+// every node asks for every key; observers follow an election; answers are
+// lost; a holder crashes without other faults; every partition is worked on;
+// and at the end nothing may run.
 //
 // What is checked, by the names of the protocol:
 //
@@ -34,10 +44,13 @@
 //	R2   a session that a clone has heartbeat is never heartbeat by its owner again
 //	R3   trust ends when the TTL less the margin has passed since before the last acknowledged heartbeat was sent, counted from outside
 //
-// What is not simulated: backups that are restored, eventual consistency, throttling by real capacity, a clock beyond its bounds, a suspension together with a
-// backward step (the protocol excludes both), more than four nodes, and what the SDK does below its interface.
+// What is not simulated: backups that are restored, eventual consistency,
+// throttling by real capacity, a clock beyond its bounds, a suspension together
+// with a backward step (the protocol excludes both), more than four nodes, and
+// what the SDK does below its interface.
 //
-// Instants are distinct to the nanosecond, and fates and jitter depend on the seed and on what they are for, not on the order in
-// which goroutines run, so that a seed without a pool gives the same run again in nearly all cases. A seed that failed
-// is kept in testdata/seeds and runs first from then on.
+// Instants are distinct to the nanosecond, and fates and jitter depend on the
+// seed and on what they are for, not on the order in which goroutines run, so
+// that a seed without a pool gives the same run again in nearly all cases. A
+// seed that failed is kept in testdata/seeds and runs first from then on.
 package sim

@@ -49,7 +49,8 @@ func (a *actor) lead(ctx context.Context, t *election.Term) *grant {
 	return g
 }
 
-// observes follows an election for a while: tokens never decrease, and nobody is seen who was not elected (I9).
+// observes follows an election for a while: tokens never decrease, and nobody
+// is seen who was not elected (I9).
 func observes(a *actor, _ string) {
 	ctx, cancel := a.node.clock.WithTimeout(a.node.ctx, latency(a.rng, 0, 5*a.node.ttl))
 	defer cancel()

@@ -39,7 +39,8 @@ func failedItem(err error) map[string]types.AttributeValue {
 	return nil
 }
 
-// acquiring counts an acquire of a node that is in flight; the caller calls what it returns at the end.
+// acquiring counts an acquire of a node that is in flight; the caller calls
+// what it returns at the end.
 func (w *world) acquiring(n *node, key string) (done func()) {
 	id := n.name + "/" + key
 	w.mu.Lock()
@@ -92,7 +93,8 @@ func (w *world) granted(n *node, key string, l holding) *grant {
 	return g
 }
 
-// held asks a lease, on behalf of its holder, whether it is held, and checks the answer (I3, I7, R3).
+// held asks a lease, on behalf of its holder, whether it is held, and checks
+// the answer (I3, I7, R3).
 func (w *world) held(g *grant) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -118,8 +120,9 @@ func (w *world) heldLocked(g *grant) bool {
 
 func margin(ttl time.Duration) time.Duration { return max(ttl/10, 500*time.Millisecond) }
 
-// trust is how much of it a lease has left by its holder's clocks, counted from outside: from before the first attempt
-// of the last heartbeat that its node was told of.
+// trust is how much of it a lease has left by its holder's clocks, counted from
+// outside: from before the first attempt of the last heartbeat that its node
+// was told of.
 func (w *world) trust(g *grant) (left time.Duration, known bool) {
 	row := w.rows["session/"+g.session]
 	if row == nil || row.renewed.IsZero() {
@@ -128,8 +131,9 @@ func (w *world) trust(g *grant) (left time.Duration, known bool) {
 	return row.ttl - margin(row.ttl) - g.node.clock.Now().Since(row.renewed), true
 }
 
-// signalled checks that a lease whose trust has ended says so by itself, without being asked: the library looks every half margin, since
-// clocks may step or go on while its timer stands still (I7).
+// signalled checks that a lease whose trust has ended says so by itself,
+// without being asked: the library looks every half margin, since clocks may
+// step or go on while its timer stands still (I7).
 func (w *world) signalled(g *grant) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -140,8 +144,9 @@ func (w *world) signalled(g *grant) {
 	}
 }
 
-// believed reports whether the holder of a grant may act on it this moment. A stopped machine cannot be asked without
-// waking it, so then the trust it had is counted from outside.
+// believed reports whether the holder of a grant may act on it this moment. A
+// stopped machine cannot be asked without waking it, so then the trust it had
+// is counted from outside.
 func (w *world) believed(g *grant) bool {
 	if g.ended || g.lost || g.node.gone || g.lease.Context().Err() != nil {
 		return false
@@ -161,7 +166,8 @@ func (w *world) ending(g *grant) {
 	w.recordLocked(g.node, "release", g.key, g.token)
 }
 
-// use is the guarded resource of a key: it accepts no token that is smaller than one it has accepted (I1).
+// use is the guarded resource of a key: it accepts no token that is smaller
+// than one it has accepted (I1).
 func (w *world) use(g *grant) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -176,8 +182,9 @@ func (w *world) use(g *grant) bool {
 	return true
 }
 
-// orphans looks for rows that name a live session and that nobody holds, waits for, or may still be giving back (I10). What was
-// released while Close waits for a slower holder is given back with the session (R16).
+// orphans looks for rows that name a live session and that nobody holds, waits
+// for, or may still be giving back (I10). What was released while Close waits
+// for a slower holder is given back with the session (R16).
 func (w *world) orphans() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -197,8 +204,9 @@ func (w *world) orphans() {
 	}
 }
 
-// patience is how long an orphan may live: a resolver's next look is never further away than one and a half times as long
-// as the write has been unknown, or the store out of reach.
+// patience is how long an orphan may live: a resolver's next look is never
+// further away than one and a half times as long as the write has been unknown,
+// or the store out of reach.
 func (w *world) patience(r *row, owner *node) time.Duration {
 	patience := 8*time.Second + 2*r.late + 2*owner.trouble
 	if w.weather.hostile {

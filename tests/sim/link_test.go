@@ -18,16 +18,18 @@ import (
 	"github.com/dynalock/dynalock/internal/dynamomem"
 )
 
-// link is the network between the driver of one node and the server. It has the methods of dynamokv.Client. What becomes of a
-// request is drawn from the seed, the node, the request's kind and row, and how many such there were: not from the
-// order in which goroutines happen to run.
+// link is the network between the driver of one node and the server. It has the
+// methods of dynamokv.Client. What becomes of a request is drawn from the seed,
+// the node, the request's kind and row, and how many such there were: not from
+// the order in which goroutines happen to run.
 type link struct {
 	node *node
 	wire *dynamomem.Client // without faults: called when a request lands
 
 	mu     sync.Mutex
 	counts map[string]uint64
-	// outward, inward: this direction is cut. dark: the server is out of reach, and connections to it fail at once.
+	// outward, inward: this direction is cut. dark: the server is out of reach,
+	// and connections to it fail at once.
 	outward, inward, dark bool
 	// clear: no more faults; gone: the node has crashed and is being cleared away.
 	clear, gone bool

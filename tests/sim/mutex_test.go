@@ -2,7 +2,8 @@ package sim_test
 
 import "time"
 
-// holdMutex waits for a key, holds it for a while, at times for longer than the TTL, and gives it back.
+// holdMutex waits for a key, holds it for a while, at times for longer than the
+// TTL, and gives it back.
 func holdMutex(a *actor, key string) {
 	g := a.acquire(a.node.ctx, key)
 	if g == nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// node is one life of one process: a lease client over its own driver, network and clocks, and the actors that use it.
+// node is one life of one process: a lease client over its own driver, network
+// and clocks, and the actors that use it.
 type node struct {
 	w      *world
 	name   string
@@ -28,7 +29,8 @@ type node struct {
 	cancel   context.CancelFunc
 	actors   sync.WaitGroup
 
-	// These are guarded by w.mu. closing: Close waits for its holders; closed: nothing may run any more; gone: it has crashed.
+	// These are guarded by w.mu. closing: Close waits for its holders; closed:
+	// nothing may run any more; gone: it has crashed.
 	closing, closed, gone bool
 	sessions              int // that it has made
 	// troubled: it is stopped, or its network is; trouble is the longest time that this took.
@@ -142,7 +144,8 @@ func (n *node) bury() {
 	n.close(false, 30*time.Second)
 }
 
-// disturb does what the weather says to a node until ctx ends or the node's time has come. It reports whether that is so.
+// disturb does what the weather says to a node until ctx ends or the node's
+// time has come. It reports whether that is so.
 func (n *node) disturb(ctx context.Context, rng *rand.Rand) (over bool) {
 	y := &n.w.weather
 	kinds := []struct {

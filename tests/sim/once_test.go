@@ -12,7 +12,8 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// slot is what has become of a slot of a job that runs once: starts and failures as its functions know it, done as its row says.
+// slot is what has become of a slot of a job that runs once: starts and
+// failures as its functions know it, done as its row says.
 type slot struct {
 	starts, failures int
 	done             bool
@@ -20,10 +21,12 @@ type slot struct {
 
 var errJob = errors.New("sim: the job failed")
 
-// runStrict runs the present slot or a recent one, like every node does, of a job that is started at most once whatever happens.
+// runStrict runs the present slot or a recent one, like every node does, of a
+// job that is started at most once whatever happens.
 func runStrict(a *actor, _ string) { runOnce(a, "strict") }
 
-// runAgain does so with one whose abandoned and failed slots are run again, but never after they are done.
+// runAgain does so with one whose abandoned and failed slots are run again, but
+// never after they are done.
 func runAgain(a *actor, _ string) {
 	options := []lock.OnceOption{lock.TakeOver(), lock.RetryFailed()}
 	if a.rng.IntN(2) == 0 {

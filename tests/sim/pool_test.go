@@ -16,7 +16,8 @@ func partitionKey(partition string) string { return "pool/pool/" + partition }
 // pooled is what a node's pool and its handlers know of each other.
 type pooled struct {
 	*pool.Pool
-	// These are guarded by w.mu: whether Run is running, the handlers at work, by partition, how many calls there were, and the last one's lease.
+	// These are guarded by w.mu: whether Run is running, the handlers at work,
+	// by partition, how many calls there were, and the last one's lease.
 	running bool
 	busy    map[string]bool
 	calls   map[string]int
@@ -94,7 +95,8 @@ func markPool(a *actor, _ string) {
 	_ = a.node.pool.Resume(ctx, p)
 }
 
-// handle works on a partition: never twice at a time, and not while another's lease is believed in (granted checks that).
+// handle works on a partition: never twice at a time, and not while another's
+// lease is believed in (granted checks that).
 func (n *node) handle(ctx context.Context, l *pool.Work) error {
 	p := l.Name()
 	n.w.mu.Lock()

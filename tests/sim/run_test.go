@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// simulate runs a seed: a part with faults; one in which nobody wants anything, so that only the library itself can clear
-// away what is left; one in which everybody wants everything; a crash without other faults; and the end.
+// simulate runs a seed: a part with faults; one in which nobody wants anything,
+// so that only the library itself can clear away what is left; one in which
+// everybody wants everything; a crash without other faults; and the end.
 func simulate(t *testing.T, seed uint64) *world {
 	var w *world
 	synctest.Test(t, func(*testing.T) {
@@ -89,7 +90,8 @@ func (w *world) alive() []*node {
 	return alive
 }
 
-// settle ends the actors and all faults, and waits until the nodes have given back what nobody holds.
+// settle ends the actors and all faults, and waits until the nodes have given
+// back what nobody holds.
 func (w *world) settle() {
 	var all sync.WaitGroup
 	for _, n := range w.alive() {
@@ -124,7 +126,8 @@ func (w *world) leftovers() (n int) {
 	return n
 }
 
-// takeover bounds how long a waiter needs for the key of a node with this ttl that has crashed (I5).
+// takeover bounds how long a waiter needs for the key of a node with this ttl
+// that has crashed (I5).
 func takeover(ttl time.Duration) time.Duration {
 	return (ttl+ttl/16+ttl/3)*100/97 + 1200*time.Millisecond
 }
@@ -194,7 +197,8 @@ func (w *world) cleanCrash() {
 	}
 }
 
-// end closes every node, and lets the goroutines of those that crashed run out: a bubble must not be left with any.
+// end closes every node, and lets the goroutines of those that crashed run out:
+// a bubble must not be left with any.
 func (w *world) end() {
 	var all sync.WaitGroup
 	for _, n := range w.alive() {

@@ -16,7 +16,8 @@ import (
 type row struct {
 	version uint64
 	live    bool
-	// session and acq are what a lease row names, "" if it is unowned; token is the version at which it was acquired.
+	// session and acq are what a lease row names, "" if it is unowned; token is
+	// the version at which it was acquired.
 	session, acq string
 	token        uint64
 	// keep: it keeps its value when it is free.
@@ -34,14 +35,18 @@ type row struct {
 	item map[string]types.AttributeValue
 	id   types.AttributeValue
 	ttl  time.Duration
-	// beat is the last heartbeat's of a session row; revoked are the acquisitions that operators have revoked in it.
+	// beat is the last heartbeat's of a session row; revoked are the
+	// acquisitions that operators have revoked in it.
 	beat    string
 	revoked map[string]bool
-	// orphaned is since when a lease row of a live session has been nobody's business, late how late the write landed.
+	// orphaned is since when a lease row of a live session has been nobody's
+	// business, late how late the write landed.
 	orphaned time.Duration
 	late     time.Duration
-	// began tells for each write of a session row, by its write id, what the clocks of its node said when its first attempt was made;
-	// renewed is that of the last one whose success its node knows: t0 of R3, measured from outside.
+	// began tells for each write of a session row, by its write id, what the
+	// clocks of its node said when its first attempt was made; renewed is that
+	// of the last one whose success its node knows: t0 of R3, measured from
+	// outside.
 	began   map[string]clock.Reading
 	renewed clock.Reading
 	// sent is when it was made; sessions is what each version of a lease row named.
@@ -257,7 +262,8 @@ func (w *world) unbelieved(n *node, r request, key string, version uint64) {
 	}
 }
 
-// keeps: whoever frees or takes a row that keeps its value leaves the value, but for its holder (R19).
+// keeps: whoever frees or takes a row that keeps its value leaves the value,
+// but for its holder (R19).
 func (w *world) keeps(n *node, kept *row, r request, rec record, old *row) {
 	if kept.keep && kept.live {
 		switch {

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// seeds reads the environment: SIM_SEEDS is how many new seeds to run, SIM_FIRST the first of them, 0: one of the day's.
+// seeds reads the environment: SIM_SEEDS is how many new seeds to run,
+// SIM_FIRST the first of them, 0: one of the day's.
 func seeds(t *testing.T) (first uint64, count int) {
 	count = 30
 	if testing.Short() {
@@ -51,7 +52,8 @@ func kept(t *testing.T) (seeds []uint64) {
 	return seeds
 }
 
-// TestSimulation runs the seeds that have found something, and then new ones. `make sim SEEDS=n` runs more.
+// TestSimulation runs the seeds that have found something, and then new ones.
+// `make sim SEEDS=n` runs more.
 func TestSimulation(t *testing.T) {
 	t.Parallel()
 	for _, seed := range kept(t) {
@@ -71,9 +73,11 @@ func TestSimulation(t *testing.T) {
 	}
 }
 
-// replay runs a seed until a trace comes out that has been seen before. That is the second one, unless two goroutines
-// of one instant have overtaken each other; eight different ones mean that something else than the seed has an influence. The members
-// of a pool do so much in one instant that runs with them differ more often than not: they are left out.
+// replay runs a seed until a trace comes out that has been seen before. That is
+// the second one, unless two goroutines of one instant have overtaken each
+// other; eight different ones mean that something else than the seed has an
+// influence. The members of a pool do so much in one instant that runs with
+// them differ more often than not: they are left out.
 func replay(t *testing.T, w *world) {
 	if w.runs("pool") {
 		return

@@ -9,8 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
-// sweepAfter is for how long a tombstone is kept where rows are swept: longer than anything is under way and clocks differ there. A day
-// in reality.
+// sweepAfter is for how long a tombstone is kept where rows are swept: longer
+// than anything is under way and clocks differ there. A day in reality.
 const sweepAfter = time.Minute
 
 // sweep removes tombstones as DynamoDB does, after their retention and without telling anybody.

@@ -8,7 +8,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// keepValue works on a key that keeps its value: it goes on from the last holder's checkpoint, and leaves its own.
+// keepValue works on a key that keeps its value: it goes on from the last
+// holder's checkpoint, and leaves its own.
 func keepValue(a *actor, _ string) {
 	const key = "kept"
 	g := a.get(key, func() (*lease.Lease, error) { return a.node.client.Acquire(a.node.ctx, key, lease.KeepValue()) })

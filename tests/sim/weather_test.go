@@ -15,13 +15,16 @@ type weather struct {
 	lateness                                         time.Duration // of requests that land late
 	slowest                                          time.Duration
 	slow                                             float64 // how many requests may take that long
-	// widened are the classes of requests that take longer, to widen the windows between what came before and comes after.
+	// widened are the classes of requests that take longer, to widen the
+	// windows between what came before and comes after.
 	widened map[string]widening
 	// The mean times between these, per node; 0: none.
 	partitions, outages, freezes, steps, endings time.Duration
-	// stopMonotonic: freezes stop the monotonic clock; then no clock steps backward (protocol, section 7).
+	// stopMonotonic: freezes stop the monotonic clock; then no clock steps
+	// backward (protocol, section 7).
 	stopMonotonic bool
-	// sweeps: tombstones are removed after a while, where no clock is so wrong that a version could fall for it.
+	// sweeps: tombstones are removed after a while, where no clock is so wrong
+	// that a version could fall for it.
 	sweeps bool
 	// hostile: what is widened takes longer than an attempt may.
 	hostile bool
@@ -73,7 +76,8 @@ func newWeather(rng *rand.Rand) weather {
 	return y
 }
 
-// newMix draws how often a run chooses each workload: some runs do a few things only, so that these meet each other.
+// newMix draws how often a run chooses each workload: some runs do a few things
+// only, so that these meet each other.
 func newMix(rng *rand.Rand) []int {
 	mix := make([]int, len(workloads))
 	few := rng.IntN(2) == 0

@@ -23,7 +23,8 @@ type world struct {
 	budget  int   // of store calls, for the part with faults
 	server  *dynamomem.Server
 
-	// instants are those at which something fires: no two things do at once, so that goroutines wake in an order of the seed's.
+	// instants are those at which something fires: no two things do at once, so
+	// that goroutines wake in an order of the seed's.
 	timing   sync.Mutex
 	instants map[int64]struct{}
 

@@ -24,7 +24,8 @@ const (
 	createProbeTimeout = time.Minute
 )
 
-// openDynamoDB checks Region, credentials and table, in this order, so that what is missing is said before any work begins.
+// openDynamoDB checks Region, credentials and table, in this order, so that
+// what is missing is said before any work begins.
 func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, func() error, error) {
 	client, err := dynamoClient(ctx)
 	if err != nil {
@@ -47,7 +48,8 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 	return store, func() error { return nil }, nil
 }
 
-// dynamoClient returns a client of the standard configuration, having seen that there are a Region and credentials.
+// dynamoClient returns a client of the standard configuration, having seen that
+// there are a Region and credentials.
 func dynamoClient(ctx context.Context) (*dynamodb.Client, error) {
 	ctx, cancel := clock.System.WithTimeout(ctx, credentialsTimeout)
 	defer cancel()

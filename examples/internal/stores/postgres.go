@@ -18,7 +18,8 @@ import (
 // timeoutParameter is what a Store needs to be set; a role may have it, too.
 const timeoutParameter = "statement_timeout"
 
-// openPostgres makes the table if asked to, and sees that the store can be used, so that what is missing is said before any work begins.
+// openPostgres makes the table if asked to, and sees that the store can be
+// used, so that what is missing is said before any work begins.
 func openPostgres(ctx context.Context, spec string, create bool) (kv.Store, func() error, error) {
 	dsn, shown, err := postgresDSN(spec)
 	if err != nil {
@@ -35,7 +36,8 @@ func openPostgres(ctx context.Context, spec string, create bool) (kv.Store, func
 	return store, func() error { return errors.Join(store.Close(), db.Close()) }, nil
 }
 
-// postgresDSN returns spec with a time limit for statements, if it has none, and how to show it: without a password.
+// postgresDSN returns spec with a time limit for statements, if it has none,
+// and how to show it: without a password.
 func postgresDSN(spec string) (dsn, shown string, err error) {
 	u, err := url.Parse(spec)
 	if err != nil {

@@ -23,10 +23,12 @@ import (
 	"github.com/dynalock/dynalock/kv/sqlkv"
 )
 
-// Open opens the store that spec names. createTable makes a table that is missing, of DynamoDB or PostgreSQL; other stores need no such thing.
+// Open opens the store that spec names. createTable makes a table that is
+// missing, of DynamoDB or PostgreSQL; other stores need no such thing.
 //
-// On success the caller closes the store with the returned function. An error is one line that says what to do. Without
-// createTable it comes within 5 seconds.
+// On success the caller closes the store with the returned function. An error
+// is one line that says what to do. Without createTable it comes within 5
+// seconds.
 func Open(ctx context.Context, spec string, createTable bool) (kv.Store, func() error, error) {
 	kind, name, _ := strings.Cut(spec, ":")
 	switch {
@@ -42,7 +44,8 @@ func Open(ctx context.Context, spec string, createTable bool) (kv.Store, func() 
 	return nil, nil, fmt.Errorf("unknown store %q: give memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE", spec)
 }
 
-// Files returns the absolute paths of the files in which spec's store keeps its pairs, none if it has no files.
+// Files returns the absolute paths of the files in which spec's store keeps its
+// pairs, none if it has no files.
 func Files(spec string) ([]string, error) {
 	path, ok := strings.CutPrefix(spec, "sqlite:")
 	if !ok {
