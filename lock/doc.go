@@ -8,7 +8,8 @@
 //	})
 //
 //	hourly := lock.NewOnce(client, "invoices")
-//	ran, err := hourly.Do(ctx, lock.Slot(scheduled, time.Hour), func(ctx context.Context, l *lease.Lease) error {
+//	slot := lock.Slot(scheduled, time.Hour)
+//	ran, err := hourly.Do(ctx, slot, func(ctx context.Context, l *lease.Lease) error {
 //		return send(ctx)
 //	})
 //

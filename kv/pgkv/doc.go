@@ -6,7 +6,8 @@
 //
 //	import _ "github.com/jackc/pgx/v5/stdlib"
 //
-//	db, err := sql.Open("pgx", "postgres://app@db.internal/app?statement_timeout=10s&target_session_attrs=read-write")
+//	db, err := sql.Open("pgx", "postgres://app@db.internal/app"+
+//		"?statement_timeout=10s&target_session_attrs=read-write")
 //	err = pgkv.EnsureTable(ctx, db) // once, by a role that may create tables
 //	store, err := pgkv.New(db)
 //
