@@ -42,7 +42,7 @@ race-notice:
 # Its cache is this checkout's own: one that checkouts share answers with paths of another.
 lint: export GOLANGCI_LINT_CACHE := $(CURDIR)/bin/lint-cache
 lint: $(LINT) ## golangci-lint on every module, .golangci.yml
-	$(call each,$(CURDIR)/$(LINT) run ./...)
+	$(call each,$(CURDIR)/$(LINT) run --allow-parallel-runners ./...)
 $(LINT): # the version is in the name, so another version is another file
 	GOBIN=$(CURDIR)/bin GOWORK=off go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv bin/golangci-lint $@
