@@ -175,7 +175,9 @@ func (l *Lease) watchHold() {
 	switch {
 	case l.holdLeft() <= 0:
 		l.lose(ReasonMaxHold)
-		l.client.life.Start(func(ctx context.Context) { l.releaseAfterMargin(ctx) })
+		if l.reason() == ReasonMaxHold { // else it was lost before
+			l.client.life.Start(func(ctx context.Context) { l.releaseAfterMargin(ctx) })
+		}
 	case l.ctx.Err() == nil:
 		l.mu.Lock()
 		defer l.mu.Unlock()

@@ -84,3 +84,25 @@ func TestWithMaxHoldIsComputedWhenAskedForAndLatched(t *testing.T) {
 		require.True(t, plain.Held())
 	})
 }
+
+// Whoever has a lease that was lost just before its max-hold was over has still to
+// stop, and Close waits for it.
+func TestWithMaxHoldReleasesNoLeaseThatWasLostBefore(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		require.NoError(t, w.acquire(a, "other").Release(t.Context())) // the session is trusted for 9 s
+		time.Sleep(margin / 4)
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(ttl-margin-margin/4+margin/10))
+		require.NoError(t, err)
+		link.setCut(true)
+		requireLost(t, l)
+		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+		link.setCut(false)
+		time.Sleep(3 * ttl)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorContains(t, a.Close(ctx), "1 leases not released")
+	})
+}
