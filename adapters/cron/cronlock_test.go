@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -79,21 +80,21 @@ func TestAShortJobRunsOncePerScheduledTime(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(time.Second) // no run is due now
-				store, schedule, log, runs := memkv.New(), parse(t, spec), &journal{}, 0
+				store, schedule, log, runs := memkv.New(), parse(t, spec), &journal{}, new(atomic.Int64)
 				for i := range 3 {
 					shared, err := cronlock.New(t.Context(), newOnce(t, store), schedule, log)
 					require.NoError(t, err)
 					c := cron.New(cron.WithLogger(cron.DiscardLogger))
 					c.Schedule(late{schedule, time.Duration(i) * 50 * time.Millisecond},
 						cron.NewChain(shared).Then(cron.FuncJob(func() {
-							runs++
+							runs.Add(1)
 							time.Sleep(10 * time.Millisecond)
 						})))
 					c.Start()
 					defer func() { <-c.Stop().Done() }()
 				}
 				time.Sleep(10*time.Minute + 30*time.Second)
-				require.Equal(t, 10, runs)
+				require.EqualValues(t, 10, runs.Load())
 				require.Equal(t, 20, log.count("skip: done elsewhere"))
 			})
 		})
