@@ -84,7 +84,7 @@ var mutants = []struct {
 	},
 	{
 		"a create tried anew at the version of the dead row", "atomic.go",
-		"max(op.version, r.ver()+1)", "max(op.version, r.ver())",
+		"max(op.version, r.versionOf()+1)", "max(op.version, r.versionOf())",
 		"TestACreateOverDeadRowsInARow",
 	},
 	{
