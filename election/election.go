@@ -12,6 +12,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -19,9 +20,6 @@ import (
 // ErrNoLeader says that nobody leads. Errors of package lease and of the store come
 // through wrapped.
 var ErrNoLeader = errors.New("election: no leader")
-
-// prefix makes the lease's key and the group of candidates of an election's name.
-const prefix = "election/"
 
 // Election is one process's part in an election: as a candidate, as an observer, or
 // as both. Make one per name and process, and share it. It is safe for concurrent
@@ -67,7 +65,7 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 }
 
 // key is the lease's key and the name of the candidates' group.
-func (e *Election) key() string { return prefix + e.name }
+func (e *Election) key() string { return rows.ElectionKeys + e.name }
 
 // Campaign blocks until this process leads, or ctx is done, or the client is closed.
 // value is what others see of the leader, at most lease.MaxValueSize bytes.

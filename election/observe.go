@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -146,7 +147,7 @@ func (e *Election) newObserver(ctx context.Context) *observer {
 	ctx, cancel := context.WithCancel(ctx)
 	o := &observer{Election: e, ctx: ctx, cancel: cancel, hint: make(chan struct{}, 1), forget: func() {}}
 	if e.watched != nil {
-		o.watch(ctx, "lease/"+e.key(), func(kv.Event) bool { return true })
+		o.watch(ctx, rows.LeasePrefix+e.key(), func(kv.Event) bool { return true })
 	}
 	return o
 }
@@ -201,7 +202,7 @@ func (o *observer) watchSession(last *Leader) {
 	}
 	ctx, cancel := context.WithCancel(o.ctx)
 	o.forget = cancel
-	o.watch(ctx, "session/"+session, func(event kv.Event) bool {
+	o.watch(ctx, rows.SessionPrefix+session, func(event kv.Event) bool {
 		return event.Type != kv.EventPut // heartbeats; synced: it may have ended before the watch began
 	})
 }

@@ -59,9 +59,9 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
-	if r.from != nil && r.from.Key != key {
-		return nil, fmt.Errorf("lease: acquiring %q: From(%q): want what was read of the same key: %w",
-			key, r.from.Key, ErrInvalid)
+	if r.from != nil && r.from.Pair.Key != r.row {
+		return nil, fmt.Errorf("lease: acquiring %q: From of row %q: want what was read of the same key: %w",
+			key, r.from.Pair.Key, ErrInvalid)
 	}
 	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
@@ -115,7 +115,7 @@ var errHeldHere = errors.New("lease: held by this client")
 // heldRow says that a key is held, and what the waiter has to know.
 type heldRow struct {
 	*rows.Found
-	// look is when the holder's session is worth asking about again.
+	// recheck is when the holder's session is worth asking about again.
 	recheck time.Duration
 	// err is why the session could not be asked about, nil if it is alive.
 	err error
@@ -148,8 +148,8 @@ func (c *Client) attempt(ctx context.Context, r *request) (*Lease, error) {
 	return nil, b.held(r.key)
 }
 
-// tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *busy if the key
-// is held. seen is the row if it has just been read, else nil.
+// tryRow tries to get the key once (R9.1, R9.2, R9.4). It returns *heldRow if the
+// key is held. known is the row if it has just been read, else nil.
 func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Lease, error) {
 	if err := c.beginWriting(ctx, r); err != nil {
 		return nil, err
@@ -238,8 +238,8 @@ func (c *Client) healthy(ctx context.Context, remaining time.Duration) (*session
 	}
 }
 
-// contentionBackoff slows an attempt down in which others were faster again and again. It
-// ends the attempt after a dozen rounds.
+// contentionBackoff slows an attempt down in which others were faster again and
+// again. It ends the attempt after a dozen rounds.
 func (c *Client) contentionBackoff(ctx context.Context, key string, round int, known *rows.Found) error {
 	switch {
 	case round < 3:
@@ -283,10 +283,12 @@ func (c *Client) mayTake(ctx context.Context, s *session.Session, row *rows.Foun
 	return true, nil
 }
 
-// write sends the acquiring write on previous; nil makes it a create. It returns a
+// write sends the acquiring write on row; nil makes it a create. It returns a
 // lease, or the row that stood in the way, or an error. Without any of them no row
 // is live any more. The resolver gets a write of unknown outcome.
-func (c *Client) write(ctx context.Context, s *session.Session, r *request, row *rows.Found) (*Lease, *kv.KVPair, error) {
+func (c *Client) write(
+	ctx context.Context, s *session.Session, r *request, row *rows.Found,
+) (*Lease, *kv.KVPair, error) {
 	var old *rows.Lease
 	var previous *kv.KVPair
 	if row != nil {
@@ -326,7 +328,8 @@ func (c *Client) grant(
 	l.granted, l.stint = c.beginTurn(r)
 	l.ctx, l.cancel = context.WithCancelCause(s.Leases()) // already ended if Close began just now
 	c.track(record.Acq, l)
-	if s.Remaining() < r.minRemaining || s.IsRevoked(func() string { return revocation(r.key, l.token) }) || c.life.Open().Err() != nil || l.lost() != nil {
+	revoked := s.IsRevoked(func() string { return revocation(r.key, l.token) })
+	if s.Remaining() < r.minRemaining || revoked || c.life.Open().Err() != nil || l.lost() != nil {
 		c.refuse(ctx, l)
 		return nil
 	}

@@ -20,7 +20,7 @@ type acquireSettings struct {
 	retention    time.Duration
 	minRemaining time.Duration
 	maxHold      time.Duration
-	from         *Holder // nil: whatever the row says, or none
+	from         *rows.Found // nil: whatever the row says, or none
 }
 
 // AcquireOption is an option of Acquire and TryAcquire.
@@ -106,21 +106,21 @@ func From(h *Holder) AcquireOption {
 			return fmt.Errorf("lease: From: want a holder of a row that was read, "+
 				"as Holder, Keys, Inspect or a HeldError has it: %w", ErrInvalid)
 		}
-		a.from = h
+		a.from = h.row
 		return nil
 	}
 }
 
 // begin returns the row that an attempt begins with. Where the acquire is to find
-// one, that is the row that was seen, or else the one that it was given.
+// one, that is the known row, or else the one that it was given.
 func (r *request) begin(known *rows.Found) (*rows.Found, error) {
 	if r.from == nil {
 		return known, nil
 	}
 	if known == nil {
-		known = r.from.row
+		known = r.from
 	}
-	if !bytes.Equal(known.Record.Note, r.from.Note) {
+	if !bytes.Equal(known.Record.Note, r.from.Record.Note) {
 		return nil, fmt.Errorf("lease: acquiring %q: it has another note: %w", r.key, ErrChanged)
 	}
 	return known, nil

@@ -23,37 +23,45 @@ import (
 // (R18).
 func (c *Client) Alive(ctx context.Context, group string, options ...kv.ReadOption) iter.Seq2[*Member, error] {
 	return func(yield func(*Member, error) bool) {
-		for pair, err := range kv.All(ctx, c.store, rows.SessionPrefix, append(options, c.attempts)...) {
-			if err != nil {
+		for s, err := range listed(ctx, c.store, rows.SessionPrefix, readSession, c.readOptions(options)) {
+			if s == nil {
 				yield(nil, err)
 				return
 			}
-			id := strings.TrimPrefix(pair.Key, rows.SessionPrefix)
-			record, err := rows.DecodeSession(pair)
-			if err != nil {
-				if !yield(&Member{Session: id}, err) {
-					return
-				}
-				continue
+			m := s.Member
+			if err == nil && m.Session != c.Session() && (group == "" || slices.Contains(m.Joined, group)) {
+				m.DeadIn = c.watchListed(ctx, s)
 			}
-			m := showMember(pair.Key, record)
-			if id != c.Session() && (group == "" || slices.Contains(record.Joined, group)) {
-				m.DeadIn = c.watchListed(ctx, id, pair, record)
-			}
-			if !c.others.KnownDead(id) && !yield(m, nil) {
+			if !c.others.KnownDead(m.Session) && !yield(m, err) {
 				return
 			}
 		}
 	}
 }
 
+// listedSession is a session's row as it was listed. record is nil if it cannot be
+// read.
+type listedSession struct {
+	*Member
+	pair   *kv.KVPair
+	record *rows.Session
+}
+
+func readSession(pair *kv.KVPair) (*listedSession, error) {
+	record, err := rows.DecodeSession(pair)
+	if err != nil {
+		return &listedSession{Member: &Member{Session: strings.TrimPrefix(pair.Key, rows.SessionPrefix)}}, err
+	}
+	return &listedSession{showMember(pair.Key, record), pair, record}, nil
+}
+
 // watchListed notes a session that was listed, and asks after it if it has been
 // silent for long enough. It returns in how long that may be.
-func (c *Client) watchListed(ctx context.Context, id string, pair *kv.KVPair, record *rows.Session) time.Duration {
-	deadIn := c.others.Note(id, pair, record)
+func (c *Client) watchListed(ctx context.Context, s *listedSession) time.Duration {
+	deadIn := c.others.Note(s.Session, s.pair, s.record)
 	if deadIn <= 0 {
 		// Where it cannot be asked after, the next call asks again.
-		_, deadIn, _ = c.others.IsDead(ctx, id)
+		_, deadIn, _ = c.others.IsDead(ctx, s.Session)
 	}
 	return max(deadIn, c.pollMin)
 }

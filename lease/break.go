@@ -131,8 +131,8 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (revok
 	return revokeTimeout, err
 }
 
-// awaitReceipt waits until the session's row has lost the entry, or revokeTimeout is over,
-// which counts from now.
+// awaitReceipt waits until the session's row has lost the entry, or until
+// revokeTimeout is over, which counts from now.
 func (c *Client) awaitReceipt(ctx context.Context, session, entry string, revokeTimeout time.Duration) error {
 	began := c.clock.Now()
 	for {

@@ -26,7 +26,7 @@ type Client struct {
 	// writeDelay bounds how late after its operation returned a write of unknown
 	// outcome may land (S6).
 	writeDelay time.Duration
-	others     *liveness.Observer
+	others     *liveness.Detector
 	groups     session.Groups
 	events     events
 	life       *lifecycle.Lifecycle

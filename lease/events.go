@@ -221,7 +221,8 @@ func (c *Client) drainEvents(ctx context.Context) {
 func (c *Client) observe(e *Event) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("lease: the observer panicked", "event", string(e.Type), "panic", p, "stack", string(debug.Stack()))
+			c.log.Error("lease: the observer panicked",
+				"event", string(e.Type), "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
 	c.observer(*e)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,8 +99,8 @@ func (l *Lease) holder() Holder {
 // showMember is what a session's row says.
 func showMember(row string, r *rows.Session) *Member {
 	return &Member{
-		Session: strings.TrimPrefix(row, rows.SessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID, Metadata: r.Metadata,
-		Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.Lifetime(), Joined: r.Joined,
+		Session: strings.TrimPrefix(row, rows.SessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID,
+		Metadata: r.Metadata, Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.Lifetime(), Joined: r.Joined,
 	}
 }
 
@@ -134,12 +135,16 @@ func (c *Client) Holder(ctx context.Context, key string) (*Holder, error) {
 	case err != nil:
 		return nil, fmt.Errorf("lease: inspecting %q: %w", key, err)
 	}
-	row, err := rows.Read(pair)
+	return readHolder(pair)
+}
+
+// readHolder is what a row says, nil if it cannot be read.
+func readHolder(pair *kv.KVPair) (*Holder, error) {
+	h, err := holderOf(pair)
 	if err != nil {
 		return nil, err
 	}
-	h := showHolder(key, row)
-	return &h, nil
+	return h, nil
 }
 
 // holderOf is what a row says, its key alone if it cannot be read.
@@ -155,11 +160,8 @@ func holderOf(pair *kv.KVPair) (*Holder, error) {
 
 // memberOf is what a session's row says, its id alone if it cannot be read.
 func memberOf(pair *kv.KVPair) (*Member, error) {
-	record, err := rows.DecodeSession(pair)
-	if err != nil {
-		return &Member{Session: strings.TrimPrefix(pair.Key, rows.SessionPrefix)}, err
-	}
-	return showMember(pair.Key, record), nil
+	s, err := readSession(pair)
+	return s.Member, err
 }
 
 // member reads a session's row.
@@ -192,7 +194,13 @@ func (c *Client) Holders(ctx context.Context, prefix string) iter.Seq2[*Holder, 
 // the order of their bytes. It costs a listing of them: a strong one, unless the
 // options say kv.EventuallyConsistent. Errors are as with Holders.
 func (c *Client) Keys(ctx context.Context, prefix string, options ...kv.ReadOption) iter.Seq2[*Holder, error] {
-	return listed(ctx, c.store, rows.LeasePrefix+prefix, holderOf, append(options, c.attempts))
+	return listed(ctx, c.store, rows.LeasePrefix+prefix, holderOf, c.readOptions(options))
+}
+
+// readOptions adds the bound of each attempt to a caller's options, whose slice it
+// leaves alone.
+func (c *Client) readOptions(options []kv.ReadOption) []kv.ReadOption {
+	return append(slices.Clip(options), c.attempts)
 }
 
 // Members returns the sessions there are, this client's among them. It costs a

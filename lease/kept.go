@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/dynalock/dynalock/internal/rows"
-	"github.com/dynalock/dynalock/kv"
 )
 
 // MaxNoteSize bounds a key's note, in bytes.
@@ -19,7 +18,8 @@ const MaxNoteSize = 1 << 10
 // write.
 //
 // On failure the key may keep the value all the same, or come to do so yet, if
-// the error matches kv.ErrUncertain.
+// the error matches kv.ErrUncertain. A row that cannot be read is an error that
+// matches kv.ErrFormat.
 func (c *Client) Keep(ctx context.Context, key string, value []byte) (*Holder, error) {
 	if err := errors.Join(checkKey(key), checkValue("Keep", value)); err != nil {
 		return nil, err
@@ -31,12 +31,7 @@ func (c *Client) Keep(ctx context.Context, key string, value []byte) (*Holder, e
 		h := showHolder(key, &rows.Found{Pair: pair, Record: &record})
 		return &h, nil
 	case current != nil:
-		row, err := rows.Read(current)
-		if err != nil {
-			return nil, err
-		}
-		h := showHolder(key, row)
-		return &h, nil
+		return readHolder(current)
 	}
 	return nil, fmt.Errorf("lease: keeping a value for %q: %w", key, err)
 }
@@ -54,12 +49,13 @@ func (c *Client) Annotate(ctx context.Context, h *Holder, note []byte) error {
 		return err
 	}
 	if len(note) > MaxNoteSize {
-		return fmt.Errorf("lease: Annotate: a note of %d bytes, want at most %d: %w", len(note), MaxNoteSize, ErrInvalid)
+		return fmt.Errorf("lease: Annotate: a note of %d bytes, want at most %d: %w",
+			len(note), MaxNoteSize, ErrInvalid)
 	}
 	record := *h.row.Record
 	record.Note = bytes.Clone(note)
-	if h.Held() {
-		record.Token = h.Token // it stays what it is, though the version rises
+	if record.Session != "" {
+		record.Token = record.TokenIn(h.row.Pair) // it stays what it is, though the version rises
 	}
 	return c.rewrite(ctx, "annotating", h, record)
 }
@@ -71,10 +67,10 @@ func (c *Client) Replace(ctx context.Context, h *Holder, value []byte) error {
 	if err := errors.Join(checkKept("Replace", h), checkValue("Replace", value)); err != nil {
 		return err
 	}
-	if h.Held() {
+	record := *h.row.Record
+	if record.Session != "" {
 		return &HeldError{Holder: *h}
 	}
-	record := *h.row.Record
 	record.Value = bytes.Clone(value)
 	return c.rewrite(ctx, "replacing the value of", h, record)
 }
@@ -94,8 +90,8 @@ func (c *Client) Discard(ctx context.Context, h *Holder) error {
 	if err := checkKept("Discard", h); err != nil {
 		return err
 	}
-	if h.Held() {
-		switch dead, err := c.Dead(ctx, h.Session); {
+	if session := h.row.Record.Session; session != "" {
+		switch dead, err := c.Dead(ctx, session); {
 		case err != nil:
 			return fmt.Errorf("lease: asking after the holder of %q: %w", h.Key, err)
 		case !dead:
@@ -112,7 +108,7 @@ func explainChange(err error, doing string, h *Holder) error {
 	if err == nil {
 		return nil
 	}
-	if _, conflict := rows.CurrentPair(err); conflict || errors.Is(err, kv.ErrKeyNotFound) {
+	if _, conflict := rows.CurrentPair(err); conflict {
 		return fmt.Errorf("lease: %s %q: %w: %w", doing, h.Key, ErrChanged, err)
 	}
 	return fmt.Errorf("lease: %s %q: %w", doing, h.Key, err)
@@ -120,7 +116,7 @@ func explainChange(err error, doing string, h *Holder) error {
 
 // checkKept refuses a holder of a key that keeps no value.
 func checkKept(what string, h *Holder) error {
-	if h == nil || h.row == nil || !h.Kept {
+	if h == nil || h.row == nil || !h.row.Record.Keep {
 		return fmt.Errorf("lease: %s: want a key that keeps its value, "+
 			"as Holder, Keys, Inspect or Keep returned it: %w", what, ErrInvalid)
 	}

@@ -261,6 +261,40 @@ func TestWhatAHolderShowsIsTheCallers(t *testing.T) {
 		l, err := c.TryAcquire(t.Context(), "key", lease.From(h))
 		require.NoError(t, err)
 		require.Equal(t, "value", string(l.Value()))
+
+		held, err := c.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		held.Session, held.Token, held.Note = "", 1, []byte("other")
+		require.ErrorIs(t, c.Replace(t.Context(), held, nil), lease.ErrHeld)
+		require.NoError(t, c.Annotate(t.Context(), held, []byte("note")))
+		now, err := c.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		require.Equal(t, l.Token(), now.Token)
+		require.NoError(t, l.Release(t.Context()))
+		now, err = c.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		now.Note = nil
+		_, err = c.TryAcquire(t.Context(), "key", lease.From(now))
+		require.NoError(t, err, "its row has the note that was read")
+	})
+}
+
+// A listing adds its own option to none of the caller's slices.
+func TestListingsLeaveTheirCallersOptionsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, _ := w.client("a")
+		w.acquire(c, "key")
+		options := make([]kv.ReadOption, 2)
+		options[0] = kv.EventuallyConsistent()
+		for _, err := range c.Keys(t.Context(), "", options[:1]...) {
+			require.NoError(t, err)
+		}
+		for _, err := range c.Alive(t.Context(), "", options[:1]...) {
+			require.NoError(t, err)
+		}
+		require.Nil(t, options[1])
 	})
 }
 

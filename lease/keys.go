@@ -28,6 +28,7 @@ type keyTable struct {
 	unresolved map[string]*resolver
 }
 
+// init makes an empty table.
 func (t *keyTable) init() {
 	t.states, t.turns = map[string]*keyState{}, map[string]turn{}
 	t.tracked, t.held = map[string]*Lease{}, map[string]*Lease{}
@@ -148,9 +149,9 @@ func (g *keyState) removeLocked(w *waiter) bool {
 	return true
 }
 
-// nextWaiter returns the waiter to whom a lease may be handed over. It is nil if nobody
-// waits, or if other processes get their chance now. The caller uses the state like
-// an acquire, and leaves it.
+// nextWaiter returns the waiter to whom a lease may be handed over. It is nil if
+// nobody waits, or if other processes get their chance now. The caller uses the
+// state like an acquire, and leaves it.
 func (c *Client) nextWaiter(l *Lease) *waiter {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
@@ -228,15 +229,15 @@ func (c *Client) send(w *waiter, l *Lease) bool {
 	return true
 }
 
-// releaseSoon releases a lease that its waiter does not want any more, to the next one if
-// there is one (H23). It does not wait.
+// releaseSoon releases a lease that its waiter does not want any more, to the next
+// one if there is one (H23). It does not wait.
 func (c *Client) releaseSoon(l *Lease) {
 	c.life.Enter()                                                 // the waiter counts for itself
 	c.life.Start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
 }
 
-// track and untrack keep keyTable.tracked. l is nil until the write that makes it is
-// known to be applied.
+// track and untrack keep keyTable.tracked. l is nil until the write that makes it
+// is known to be applied.
 func (c *Client) track(acq string, l *Lease) {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
@@ -261,7 +262,8 @@ func (c *Client) localHolder(key string) *Lease {
 	if l == nil {
 		return nil
 	}
-	if lost := l.lost(); lost != nil && lost.Reason != ReasonReleased && lost.Reason != ReasonRevoked && lost.Reason != ReasonMaxHold {
+	if lost := l.lost(); lost != nil &&
+		lost.Reason != ReasonReleased && lost.Reason != ReasonRevoked && lost.Reason != ReasonMaxHold {
 		return nil
 	}
 	if l.session.Reason() != "" {

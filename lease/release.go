@@ -33,11 +33,14 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 			return nil
 		}
 		current, _ := rows.CurrentPair(err)
-		if current != nil && current.Version > version && rows.Carries(current, record.Acq) {
-			version, record.Note = current.Version, noteOf(current)
-			continue
+		if current == nil || current.Version <= version {
+			return l.updateFailed(version, err)
 		}
-		return l.updateFailed(version, err)
+		found, decodeErr := rows.DecodeLease(current)
+		if decodeErr != nil || found.Acq != record.Acq {
+			return l.updateFailed(version, err)
+		}
+		version, record.Note = current.Version, found.Note
 	}
 }
 
@@ -53,15 +56,6 @@ func (l *Lease) updateFailed(version uint64, err error) error {
 		return l.Err()
 	}
 	return fmt.Errorf("lease: updating %q: %w", l.key, err)
-}
-
-// noteOf is the note of a row that can be read.
-func noteOf(pair *kv.KVPair) []byte {
-	record, err := rows.DecodeLease(pair)
-	if err != nil {
-		return nil
-	}
-	return record.Note
 }
 
 // Release gives the key back. The lease ends before anything is sent, so stop the
@@ -135,8 +129,8 @@ func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	return l.outcome
 }
 
-// releaseAfterMargin gives a lease back that was taken from its holder, after the margin
-// that the holder has to stop.
+// releaseAfterMargin gives a lease back that was taken from its holder, after the
+// margin that the holder has to stop.
 func (l *Lease) releaseAfterMargin(ctx context.Context) {
 	if clock.Sleep(ctx, l.client.clock, l.client.margin) != nil || l.isReleasing() {
 		return
@@ -255,7 +249,7 @@ func (r *row) pair() *kv.KVPair {
 }
 
 // free deletes a row of ours, or for a row that keeps its value writes it
-// unowned (R19), whatever version our own updates have given it. gone: the row
+// unowned (R19), whatever version our own updates have given it. foreign: the row
 // is not ours any more; if r.unknown that may have been our own doing. An
 // error: not known yet, ask again.
 func (c *Client) free(ctx context.Context, r *row) (foreign bool, err error) {

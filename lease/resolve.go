@@ -88,8 +88,8 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 	}
 }
 
-// dropResolved drops the resolved ones of writes, which are the first that are pending,
-// and the resolver when none is left.
+// dropResolved drops the resolved ones of writes, which are the first that are
+// pending, and the resolver when none is left.
 func (c *Client) dropResolved(key string, r *resolver, writes []pending, resolved func(pending) bool) (finished bool) {
 	var left []pending
 	for _, p := range writes {
@@ -106,7 +106,7 @@ func (c *Client) dropResolved(key string, r *resolver, writes []pending, resolve
 	return len(r.writes) == 0
 }
 
-// look reads the row once. It returns a test that tells whether nothing is left to
+// checkWrites reads the row once. It returns a test that tells whether nothing is left to
 // do about a pending write. Where the row carries the write's acquisition id, the
 // test gives the row back.
 func (c *Client) checkWrites(ctx context.Context, key string) func(p pending, tried clock.Reading) bool {

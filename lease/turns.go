@@ -7,9 +7,9 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 )
 
-// yieldShare is how many times longer than its rest a client has a key before
-// it rests: so a rest costs a key that nobody else wants a twentieth of its
-// time at most (R15).
+// yieldShare is how many times longer than it yields a client has a key before
+// it yields: so that costs a key that nobody else wants a twentieth of its time
+// at most (R15).
 const yieldShare = 20
 
 // A turn is what a client remembers of a key that it has just released. Who
@@ -21,7 +21,7 @@ type turn struct {
 	// freed is when the client began to release it, or, once that is known,
 	// when the key was free.
 	freed time.Duration
-	// rest is how long after freed the client leaves the key to others, if it
+	// yield is how long after freed the client leaves the key to others, if it
 	// yields. Who takes it again sooner has it in one go.
 	yield  time.Duration
 	yields bool
@@ -32,7 +32,7 @@ type turn struct {
 const maxTurns = 256
 
 // endTurn notes that a lease is being released, and reports whether the
-// client leaves the key to others now. The rest is one and a half times the
+// client leaves the key to others now. That is for one and a half times the
 // poll of one who has waited since the key was granted, so that who waits
 // elsewhere looks meanwhile. The caller holds c.keys.mu.
 func (c *Client) endTurn(l *Lease) (yields bool) {
@@ -50,7 +50,7 @@ func (c *Client) endTurn(l *Lease) (yields bool) {
 	return t.yields
 }
 
-// turnEnded notes that the key is free: a rest counts from here.
+// turnEnded notes that the key is free: what it yields counts from here.
 func (c *Client) turnEnded(key string) {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()

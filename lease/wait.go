@@ -169,7 +169,9 @@ func (w *waiter) emitWaiting(b *heldRow, err error) {
 // poll waits until the row has changed or its holder's session is worth another
 // look. It returns the row as it was read, nil if there is none, or the lease
 // that w is handed meanwhile.
-func (c *Client) poll(ctx context.Context, w *waiter, b *heldRow, watch *watch) (known *rows.Found, handoff *Lease, err error) {
+func (c *Client) poll(
+	ctx context.Context, w *waiter, b *heldRow, watch *watch,
+) (known *rows.Found, handoff *Lease, err error) {
 	looked := c.clock.Now()
 	for {
 		freed, handoff, err := w.sleep(ctx, w.pace.pause(c, b, looked, watch), watch)
@@ -197,7 +199,7 @@ func (c *Client) poll(ctx context.Context, w *waiter, b *heldRow, watch *watch) 
 	}
 }
 
-// rest waits for d, or until the row may have changed. freed: a lease of this
+// sleep waits for d, or until the row may have changed. freed: a lease of this
 // client on the key has ended.
 func (w *waiter) sleep(ctx context.Context, d time.Duration, watch *watch) (freed bool, handoff *Lease, err error) {
 	t := w.client.clock.NewTimer(d)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -58,9 +59,9 @@ func (m *Mutex) check(method string) error {
 	if m.client == nil {
 		return errNoClient(method)
 	}
-	for _, prefix := range []string{oncePrefix, "election/", "pool/"} {
+	for _, prefix := range []string{rows.OnceKeys, rows.ElectionKeys, rows.PoolKeys} {
 		if strings.HasPrefix(m.name, prefix) {
-			return fmt.Errorf("lock: %s: name %.40q: want one that does not begin with %s, whose keys are another package's: %w",
+			return fmt.Errorf("lock: %s: name %.40q: want one that does not begin with %s, as the keys of others do: %w",
 				method, m.name, prefix, lease.ErrInvalid)
 		}
 	}

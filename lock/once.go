@@ -8,12 +8,10 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
-
-// oncePrefix begins the keys of slots.
-const oncePrefix = "once/"
 
 // attempts is how often a write is sent whose outcome is unknown each time. The driver
 // has made its own attempts before.
@@ -88,7 +86,7 @@ func NewOnce(client *lease.Client, job string, options ...OnceOption) *Once {
 
 // Key returns the key of the slot's lease, for lease.Client's Inspect and Break:
 // "once/", the job, and the slot with its slashes escaped.
-func (o *Once) Key(slot string) string { return oncePrefix + o.job + "/" + url.PathEscape(slot) }
+func (o *Once) Key(slot string) string { return rows.OnceKeys + o.job + "/" + url.PathEscape(slot) }
 
 // key is Key with the arguments checked, fn among them by its user.
 func (o *Once) key(method, slot string) (string, error) {

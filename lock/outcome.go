@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
 
@@ -145,7 +146,7 @@ func decodeOutcome(key string, value []byte) (Outcome, error) {
 }
 
 func formatError(key, problem string) error {
-	return &kv.FormatError{Key: "lease/" + key, Problem: problem}
+	return &kv.FormatError{Key: rows.LeasePrefix + key, Problem: problem}
 }
 
 // Slot names the period that t falls into, by its beginning in UTC. For any time of

@@ -3,9 +3,11 @@ package pool
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -38,7 +40,7 @@ func (s state) encode(checkpoint []byte) []byte {
 func decodeState(value []byte) (s state, checkpoint []byte, err error) {
 	head, tail, ok := bytes.Cut(value, []byte("\n"))
 	if !ok || json.Unmarshal(head, &s) != nil {
-		return s, nil, fmt.Errorf("its value is not a partition's")
+		return s, nil, errors.New("its value is not a partition's")
 	}
 	if s.Format != format {
 		return s, nil, fmt.Errorf("a partition of format %d, this version knows %d", s.Format, format)
@@ -107,7 +109,7 @@ func decode(name string, h *lease.Holder) (*row, error) {
 	r := &row{name: name, Holder: h}
 	var err error
 	if !h.Kept {
-		err = fmt.Errorf("it keeps no value")
+		err = errors.New("it keeps no value")
 	}
 	if err == nil {
 		r.state, r.checkpoint, err = decodeState(h.Value)
@@ -116,7 +118,7 @@ func decode(name string, h *lease.Holder) (*row, error) {
 		r.marks, err = decodeMarks(h.Note)
 	}
 	if err != nil {
-		return nil, &kv.FormatError{Key: "lease/" + h.Key, Problem: err.Error()}
+		return nil, &kv.FormatError{Key: rows.LeasePrefix + h.Key, Problem: err.Error()}
 	}
 	return r, nil
 }

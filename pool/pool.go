@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -125,7 +126,7 @@ func (p *Pool) cordonGroup() string { return "pool-cordoned/" + p.name }
 func (p *Pool) maxGroup() string    { return "pool-max/" + p.name + "/" }
 
 // key is the key of a partition.
-func (p *Pool) key(partition string) string { return "pool/" + p.name + "/" + partition }
+func (p *Pool) key(partition string) string { return rows.PoolKeys + p.name + "/" + partition }
 
 // Cordon makes this member take no new partitions. It keeps those it has, until
 // they are paused, removed or given up. It costs one write, at once, while Run is

@@ -17,31 +17,32 @@ import (
 // forgotten is waited for again.
 const maxObservations = 10_000
 
-// Observer is what a client has seen of other sessions. All its keys and calls
+// Detector is what a client has seen of other sessions. All its keys and calls
 // share it (R11). Make one with New.
-type Observer struct {
+type Detector struct {
 	Config
 	mu   sync.Mutex
 	byID map[string]*observation
 }
 
-// Config is what an Observer needs.
+// Config is what a Detector needs.
 type Config struct {
 	Store kv.Store
 	// Attempts bounds each attempt of a store call.
 	Attempts kv.CallOption
 	Clock    clock.Clock
-	// MaxSkew is how far wall clocks are off at most, 0: they are not trusted (R12).
+	// MaxSkew is how far wall clocks are off at most. 0: they are not trusted
+	// (R12).
 	MaxSkew time.Duration
 	// Soon is the shortest time after which a session that has just been found
 	// alive is worth another look.
 	Soon time.Duration
-	// Killed is told of each session that the Observer has ended.
+	// Killed is told of each session that the Detector has ended.
 	Killed func(session, owner string)
 }
 
-// New makes an Observer.
-func New(c Config) *Observer { return &Observer{Config: c, byID: map[string]*observation{}} }
+// New makes a Detector.
+func New(c Config) *Detector { return &Detector{Config: c, byID: map[string]*observation{}} }
 
 // observation is what was seen of one session. Its fields belong to whoever has
 // the slot, so that one goroutine at a time reads a session and kills it.
@@ -64,36 +65,36 @@ type observation struct {
 
 // of returns the observation of a session, forgetting another one if there are
 // too many.
-func (o *Observer) of(id string) *observation {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	observed, ok := o.byID[id]
+func (d *Detector) of(id string) *observation {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	observed, ok := d.byID[id]
 	if !ok {
-		for old := range o.byID {
-			if len(o.byID) < maxObservations {
+		for old := range d.byID {
+			if len(d.byID) < maxObservations {
 				break
 			}
-			delete(o.byID, old)
+			delete(d.byID, old)
 		}
 		observed = &observation{slot: make(chan struct{}, 1)}
-		o.byID[id] = observed
+		d.byID[id] = observed
 	}
 	return observed
 }
 
-// Len is how many sessions the Observer remembers.
-func (o *Observer) Len() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.byID)
+// Len is how many sessions the Detector remembers.
+func (d *Detector) Len() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.byID)
 }
 
 // IsDead decides whether a session that a row just read names is dead (R10). If it
 // is not, next is when it is worth asking again. It costs a strong read, unless
 // one less than a third of the session's TTL old showed it alive, and a write to
 // kill it.
-func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
-	observed, asked := o.of(id), o.Clock.Now()
+func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
+	observed, asked := d.of(id), d.Clock.Now()
 	select {
 	case observed.slot <- struct{}{}:
 		defer func() { <-observed.slot }()
@@ -106,11 +107,11 @@ func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.
 	case observed.failure != nil && observed.failed.MonotonicSince(asked) > 0:
 		return false, 0, observed.failure
 	}
-	if next := observed.recheckIn(o.Clock.Now()); next > 0 {
+	if next := observed.recheckIn(d.Clock.Now()); next > 0 {
 		return false, next, nil
 	}
-	pair, err := o.Store.Get(ctx, rows.SessionPrefix+id, o.Attempts)
-	now := o.Clock.Now()
+	pair, err := d.Store.Get(ctx, rows.SessionPrefix+id, d.Attempts)
+	now := d.Clock.Now()
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
 		observed.dead = true
@@ -126,22 +127,22 @@ func (o *Observer) IsDead(ctx context.Context, id string) (dead bool, next time.
 		return false, 0, err
 	}
 	observed.note(pair, record, now)
-	if now.MonotonicSince(observed.first) < observed.deadAfter && !o.longDead(record, now) {
+	if now.MonotonicSince(observed.first) < observed.deadAfter && !d.longDead(record, now) {
 		return false, observed.recheckIn(now), nil
 	}
-	if err := o.kill(ctx, id, pair, record, observed); err != nil {
+	if err := d.kill(ctx, id, pair, record, observed); err != nil {
 		return false, 0, err
 	}
-	return observed.dead, max(observed.recheckIn(o.Clock.Now()), o.Soon), nil
+	return observed.dead, max(observed.recheckIn(d.Clock.Now()), d.Soon), nil
 }
 
 // longDead reports whether the wall clocks alone show that the session may be
 // killed at once. They are off by no more than MaxSkew (R12).
-func (o *Observer) longDead(record *rows.Session, now clock.Reading) bool {
-	if o.MaxSkew == 0 || record.RenewedAt.IsZero() {
+func (d *Detector) longDead(record *rows.Session, now clock.Reading) bool {
+	if d.MaxSkew == 0 || record.RenewedAt.IsZero() {
 		return false
 	}
-	return now.Wall.Sub(record.RenewedAt) > record.DeadAfter()+o.MaxSkew
+	return now.Wall.Sub(record.RenewedAt) > record.DeadAfter()+d.MaxSkew
 }
 
 // note notes a pair that was received at now. The time until death counts from
@@ -166,14 +167,14 @@ func (s *observation) recheckIn(now clock.Reading) time.Duration {
 // kill deletes a session whose version did not change for TTL + d (R10).
 // Observation alone proves nothing. This write, on the version observed, proves
 // that no heartbeat came since, and prevents any that is late.
-func (o *Observer) kill(
+func (d *Detector) kill(
 	ctx context.Context, id string, pair *kv.KVPair, record *rows.Session, observed *observation,
 ) error {
-	err := o.Store.AtomicDelete(ctx, pair.Key, pair, o.Attempts)
+	err := d.Store.AtomicDelete(ctx, pair.Key, pair, d.Attempts)
 	current, conflict := rows.CurrentPair(err)
 	switch {
 	case err == nil:
-		o.Killed(id, record.Owner)
+		d.Killed(id, record.Owner)
 		observed.dead = true
 	case conflict && current == nil:
 		observed.dead = true
@@ -182,7 +183,7 @@ func (o *Observer) kill(
 		if err != nil {
 			return err
 		}
-		observed.note(current, alive, o.Clock.Now())
+		observed.note(current, alive, d.Clock.Now())
 	default:
 		return err
 	}
@@ -193,20 +194,20 @@ func (o *Observer) kill(
 // to stay as it is to be dead: R10's time counts from the receipt of the first
 // read that showed its version, whatever read. That it is alive a listing does
 // not tell as a strong read does.
-func (o *Observer) Note(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
-	observed := o.of(id)
+func (d *Detector) Note(id string, pair *kv.KVPair, record *rows.Session) time.Duration {
+	observed := d.of(id)
 	select {
 	case observed.slot <- struct{}{}:
 		defer func() { <-observed.slot }()
 	default:
 		return record.Lifetime() // somebody is just asking
 	}
-	now := o.Clock.Now()
+	now := d.Clock.Now()
 	if pair.Version > observed.version {
 		observed.version, observed.first = pair.Version, now
 		observed.ttl, observed.deadAfter = record.Lifetime(), record.DeadAfter()
 	}
-	if o.longDead(record, now) {
+	if d.longDead(record, now) {
 		return 0
 	}
 	return observed.deadAfter - now.MonotonicSince(observed.first)
@@ -214,10 +215,10 @@ func (o *Observer) Note(id string, pair *kv.KVPair, record *rows.Session) time.D
 
 // KnownDead reports whether a session is known to be dead, which a listing may not
 // show yet.
-func (o *Observer) KnownDead(id string) bool {
-	o.mu.Lock()
-	observed, ok := o.byID[id]
-	o.mu.Unlock()
+func (d *Detector) KnownDead(id string) bool {
+	d.mu.Lock()
+	observed, ok := d.byID[id]
+	d.mu.Unlock()
 	if !ok {
 		return false
 	}
@@ -231,8 +232,8 @@ func (o *Observer) KnownDead(id string) bool {
 }
 
 // MarkDead notes that a session's row is known to be gone.
-func (o *Observer) MarkDead(id string) {
-	observed := o.of(id)
+func (d *Detector) MarkDead(id string) {
+	observed := d.of(id)
 	observed.slot <- struct{}{} // held for no longer than a store call
 	observed.dead = true
 	<-observed.slot

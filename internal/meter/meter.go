@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/pool"
 )
@@ -233,7 +234,7 @@ func toldAt(e *lease.Event) clock.Reading {
 // election returns the name of the election that a key is of, and makes it
 // known. "": none, or one too many.
 func (m *Meter) election(key string) string {
-	name, ok := strings.CutPrefix(key, "election/")
+	name, ok := strings.CutPrefix(key, rows.ElectionKeys)
 	if !ok {
 		return ""
 	}
@@ -249,7 +250,7 @@ func (m *Meter) election(key string) string {
 
 // poolOf is the name of the pool whose partition has the key, "" if none has.
 func poolOf(key string) string {
-	tail, ok := strings.CutPrefix(key, "pool/")
+	tail, ok := strings.CutPrefix(key, rows.PoolKeys)
 	if !ok {
 		return ""
 	}

@@ -19,6 +19,13 @@ const (
 	LeasePrefix   = "lease/"
 )
 
+// What the keys of the recipes begin with. A lock.Mutex refuses them.
+const (
+	OnceKeys     = "once/"
+	ElectionKeys = "election/"
+	PoolKeys     = "pool/"
+)
+
 // format is the only row format there is. Format 1 had another name for the
 // nonce, and partitions of package pool in other places.
 const format = 2

@@ -16,7 +16,7 @@ type Groups struct {
 	changes uint64
 }
 
-// Join joins a group once more, unless that would make more than most. want is
+// Join joins a group once more, unless that would make more than limit. want is
 // what Knows has to be asked for.
 func (g *Groups) Join(group string, limit int) (want uint64, ok bool) {
 	g.mu.Lock()

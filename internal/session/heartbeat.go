@@ -11,8 +11,8 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// heartbeatLoop is the goroutine that heartbeats the session until it is lost (R2, R7). One
-// heartbeat at a time is under way.
+// heartbeatLoop is the goroutine that heartbeats the session until it is lost (R2,
+// R7). One heartbeat at a time is under way.
 func (s *Session) heartbeatLoop() {
 	defer close(s.beating)
 	interval := s.Interval
@@ -51,8 +51,8 @@ func (s *Session) age() time.Duration {
 	return s.Clock.Now().MonotonicSince(s.renewed)
 }
 
-// waitBeat waits until the next heartbeat is due, or asked for. It reports whether the
-// session still wants one.
+// waitBeat waits until the next heartbeat is due, or asked for. It reports whether
+// the session still wants one.
 func (s *Session) waitBeat(pause time.Duration) bool {
 	t := s.Clock.NewTimer(pause)
 	defer t.Stop()

@@ -57,9 +57,9 @@ type Config struct {
 type Session struct {
 	Config
 	id string
-	// ctx ends, with a cause, when the session is lost. leases is its child, and the
-	// parent of the leases' contexts. Close ends it earlier: the heartbeats go on
-	// while holders stop their work.
+	// ctx ends, with a cause, when the session is lost. leases is its child, and
+	// the parent of the leases' contexts. Close ends it earlier: the heartbeats go
+	// on while holders stop their work.
 	ctx, leases          context.Context
 	cancel, cancelLeases context.CancelCauseFunc
 	// beating is closed when the heartbeat goroutine has ended. A word in now makes
@@ -90,7 +90,7 @@ type Session struct {
 	// revoked are the revocations seen in the row, for ever (R2), with the time at
 	// which their leases were latched.
 	revoked map[string]clock.Reading
-	// gone: the row is proven to be gone. Whatever names the session holds nothing.
+	// deleted: the row is proven to be gone. Whatever names the session holds nothing.
 	deleted bool
 }
 
@@ -205,8 +205,8 @@ func (s *Session) untilCheckLocked() time.Duration {
 	return max(min(s.remainingLocked(), s.Margin/2), time.Nanosecond)
 }
 
-// Lose latches the session as lost and ends every lease's context (R6). gone: its
-// row is proven to be gone.
+// Lose latches the session as lost and ends every lease's context (R6). deleted:
+// its row is proven to be gone.
 func (s *Session) Lose(reason string, deleted bool) {
 	s.mu.Lock()
 	s.deleted = s.deleted || deleted
@@ -231,7 +231,7 @@ func (s *Session) IsDeleted() bool {
 
 // End deletes the session's row, which frees everything that names it (R8, R16). It
 // tries until the outcome is known or ctx ends. nil: the row is gone, or is another
-// session's. Only the former makes IsGone true, since only absence is death.
+// session's. Only the former makes IsDeleted true, since only absence is death.
 func (s *Session) End(ctx context.Context) error {
 	select {
 	case <-s.beating: // its last call may still change the row
