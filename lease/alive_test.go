@@ -35,8 +35,8 @@ func TestR10AliveEndsMembersThatHoldNothingAndAreSilent(t *testing.T) {
 		}
 		w.acquire(other, "key")
 		require.ElementsMatch(t, []string{"a", "b", "other"}, alive(t, b, "group"))
-		link.setCut(true)
-		otherLink.setCut(true)
+		link.SetCut(true)
+		otherLink.SetCut(true)
 		died := time.Now()
 		for len(alive(t, b, "group")) == 3 {
 			require.Less(t, time.Since(died), 2*patience)
@@ -70,7 +70,7 @@ func TestAliveSaysWhenToLookAgain(t *testing.T) {
 			return 0
 		}
 		require.Equal(t, patience, deadIn())
-		link.setCut(true)
+		link.SetCut(true)
 		time.Sleep(4 * time.Second)
 		require.Equal(t, patience-4*time.Second, deadIn())
 		time.Sleep(deadIn())
@@ -108,10 +108,10 @@ func TestSessionAndContextEndWithTheClient(t *testing.T) {
 		require.Empty(t, a.Session())
 		l := w.acquire(a, "key")
 		require.NotEmpty(t, a.Session())
-		link.setCut(true)
+		link.SetCut(true)
 		requireLost(t, l)
 		require.Empty(t, a.Session())
-		link.setCut(false)
+		link.SetCut(false)
 		require.NoError(t, a.Context().Err())
 		_ = l.Release(t.Context())
 		require.NoError(t, a.Close(t.Context()))
@@ -131,7 +131,7 @@ func TestDeadIsProvenByWatching(t *testing.T) {
 		dead, err := b.Dead(t.Context(), session)
 		require.NoError(t, err)
 		require.False(t, dead)
-		link.setCut(true)
+		link.SetCut(true)
 		began := time.Now()
 		for !dead {
 			time.Sleep(time.Second)

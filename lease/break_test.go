@@ -27,11 +27,11 @@ func TestInspectNamesTheHolder(t *testing.T) {
 		a, _ := w.client("a", lease.WithMetadata(map[string]string{"zone": "b"}))
 		b, link := w.client("b")
 		require.Equal(t, &lease.Holder{Key: "key"}, inspect(t, b, "key"))
-		link.take()
+		link.Take()
 		l, err := a.TryAcquire(t.Context(), "key", lease.WithValue([]byte("v")), lease.WithMaxHold(time.Hour))
 		require.NoError(t, err)
 		h := inspect(t, b, "key")
-		require.Equal(t, map[string]int{"Get": 2}, link.take())
+		require.Equal(t, map[string]int{"Get": 2}, link.Take())
 		require.True(t, h.Held())
 		require.Equal(t, []any{"a", l.Token(), "v", time.Hour}, []any{h.Owner, h.Token, string(h.Value), h.MaxHold})
 		require.Equal(t, "b", h.Member.Metadata["zone"])
@@ -49,7 +49,7 @@ func TestInspectDoesNotTakeAHolderForDeadWhoseSessionCannotBeRead(t *testing.T) 
 		a, _ := w.client("a")
 		b, link := w.client("b")
 		w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if strings.HasPrefix(call.Key, "session/") {
 				return errLost
 			}
@@ -57,7 +57,7 @@ func TestInspectDoesNotTakeAHolderForDeadWhoseSessionCannotBeRead(t *testing.T) 
 		})
 		_, err := b.Inspect(t.Context(), "key")
 		require.ErrorIs(t, err, errLost)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, w.store.Put(t.Context(), w.rows("session/")[0], kv.WithString("?")))
 		_, err = b.Inspect(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrFormat)
@@ -143,7 +143,7 @@ func TestR17BreakWaitsOutASilentHolder(t *testing.T) {
 		a, link := w.client("a")
 		b, _ := w.client("b")
 		l := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		began := time.Now()
 		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
 		require.GreaterOrEqual(t, time.Since(began), ttl+ttl/16)
@@ -160,9 +160,9 @@ func TestR17BreakForceDoesNotWait(t *testing.T) {
 		b, link := w.client("b")
 		l := w.acquire(a, "key")
 		h := inspect(t, b, "key")
-		link.take()
+		link.Take()
 		require.NoError(t, b.Break(t.Context(), h, lease.BreakForce()))
-		require.Equal(t, map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}, link.take())
+		require.Equal(t, map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}, link.Take())
 		require.True(t, l.Held(), "it cannot know yet")
 		require.Empty(t, w.rows("lease/"))
 		time.Sleep(ttl)
@@ -196,7 +196,7 @@ func TestR2R17RevocationThatCameBeforeTheGrantRefusesIt(t *testing.T) {
 		b, _ := w.client("b")
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
 		revoked := false
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if !revoked && call.Op == "AtomicPut" && strings.HasPrefix(call.Key, "lease/") {
 				revoked = true // the answer comes after the operator has acted and a heartbeat has told of it
@@ -252,7 +252,7 @@ func TestBreakEndsAtAWriteThatCanNeverSucceed(t *testing.T) {
 		a, _ := w.client("a")
 		b, link := w.client("b")
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" {
 				return kv.ErrTooLarge
 			}
@@ -277,7 +277,7 @@ func TestR16CloseEndsABreakAndWaitsForIt(t *testing.T) {
 				w.acquire(a, "key")
 				h := inspect(t, b, "key")
 				calls := 0
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if call.Op != op {
 						return next(ctx)
 					}
@@ -310,7 +310,7 @@ func TestBreakThatEndsWithItsContextSaysSoAndWhatWasWrong(t *testing.T) {
 		b, link := w.client("b")
 		w.acquire(a, "key")
 		h := inspect(t, b, "key")
-		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrThrottled })
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrThrottled })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		err := b.Break(ctx, h)

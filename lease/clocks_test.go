@@ -21,7 +21,7 @@ func TestR6LossByAStepOfTheClockIsSignalledSoon(t *testing.T) {
 		a, link, c := w.skewed("a", 1)
 		l := w.acquire(a, "key")
 		time.Sleep(ttl * 2 / 5) // between two heartbeats
-		link.setCut(true)
+		link.SetCut(true)
 		c.Step(time.Hour) // or a resume
 		began := time.Now()
 		<-l.Context().Done()
@@ -53,10 +53,10 @@ func TestR2NoHeartbeatIsSentAfterTheTrustEnded(t *testing.T) {
 		w := newWorld(t)
 		a, link, c := w.skewed("a", 1)
 		w.acquire(a, "key")
-		link.take()
+		link.Take()
 		c.Step(time.Hour)
 		time.Sleep(ttl / 2)
-		require.Zero(t, link.take()["AtomicPut"], "it would only make others wait")
+		require.Zero(t, link.Take()["AtomicPut"], "it would only make others wait")
 	})
 }
 
@@ -83,17 +83,17 @@ func TestR4ContenderCountsOnTheMonotonicClockFromTheReceipt(t *testing.T) {
 		a, holder := w.client("a")
 		b, link, c := w.skewed("b", 1)
 		w.acquire(a, "key")
-		holder.setCut(true)
+		holder.SetCut(true)
 		link.delay("Get", 3*time.Second)
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		c.Step(time.Hour)
 		time.Sleep(patience - time.Millisecond)
-		link.take()
+		link.Take()
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Zero(t, link.take()["AtomicDelete"], "not a moment before ttl + d from the receipt, whatever the wall clock did")
+		require.Zero(t, link.Take()["AtomicDelete"], "not a moment before ttl + d from the receipt, whatever the wall clock did")
 		time.Sleep(2 * time.Millisecond)
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.NoError(t, err)
@@ -121,7 +121,7 @@ func TestR3AnswerThatFindsTheOldDeadlinePassedDoesNotReviveTheSession(t *testing
 		a, link, c := w.skewed("a", 1)
 		l := w.acquire(a, "key")
 		var stepped atomic.Bool
-		link.setIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if stepped.CompareAndSwap(false, true) {
 				c.Step(ttl * 6 / 10) // the old deadline is past now, that of this heartbeat is not
@@ -168,7 +168,7 @@ func TestR8SessionThatIsFoundLostLateIsNotEndedBeforeTheHoldersCouldStop(t *test
 		a, link := w.client("a", lease.WithClock(deaf{clock.System}))
 		l := w.acquire(a, "key")
 		awake := make(chan struct{})
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			select {
 			case <-awake:
 				return next(ctx)

@@ -23,13 +23,13 @@ func TestR10ContenderWaitsForTheHoldersTTLAndASixteenthOfIt(t *testing.T) {
 			a, link := w.client("a", lease.WithTTL(holders))
 			b, contender := w.client("b")
 			w.acquire(a, "key")
-			link.setCut(true)
+			link.SetCut(true)
 			_, err := b.TryAcquire(t.Context(), "key")
 			require.ErrorIs(t, err, lease.ErrHeld)
 			time.Sleep(holders + holders/16 - time.Millisecond)
 			_, err = b.TryAcquire(t.Context(), "key")
 			require.ErrorIs(t, err, lease.ErrHeld)
-			require.Zero(t, contender.take()["AtomicDelete"])
+			require.Zero(t, contender.Take()["AtomicDelete"])
 			time.Sleep(time.Millisecond)
 			require.True(t, w.acquire(b, "key").TakenOver())
 		})
@@ -48,7 +48,7 @@ func TestR10SessionThatBeatsIsNeverKilled(t *testing.T) {
 			require.ErrorIs(t, err, lease.ErrHeld)
 			time.Sleep(ttl / 7)
 		}
-		require.Zero(t, contender.take()["AtomicDelete"])
+		require.Zero(t, contender.Take()["AtomicDelete"])
 		require.True(t, l.Held())
 	})
 }
@@ -61,12 +61,12 @@ func TestR9OfTwoWhoTakeOverTheSlowerOneWaits(t *testing.T) {
 		b, slower := w.client("b")
 		c, _ := w.client("c")
 		old := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
 		time.Sleep(ttl + ttl/16)
 		var faster *lease.Lease
-		slower.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		slower.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if call.Op == "AtomicDelete" && faster == nil { // b has killed a's session and has not yet written the key's row
 				faster = w.acquire(c, "key")
@@ -94,12 +94,12 @@ func TestR10KillOfUnknownOutcomeIsNoProof(t *testing.T) {
 				a, link := w.client("a")
 				b, contender := w.client("b")
 				old := w.acquire(a, "key")
-				link.setCut(true)
+				link.SetCut(true)
 				_, err := b.TryAcquire(t.Context(), "key")
 				require.ErrorIs(t, err, lease.ErrHeld)
 				time.Sleep(patience)
 				var kills atomic.Int64
-				contender.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				contender.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if call.Op != "AtomicDelete" || kills.Add(1) > 1 {
 						return next(ctx)
 					}

@@ -37,7 +37,7 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return c.base.RoundTrip(r)
 }
 
-func (c *counter) take() map[string]int {
+func (c *counter) Take() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	calls := c.calls
@@ -69,7 +69,7 @@ func onDynamoDB(t *testing.T, table string) (*lease.Client, *counter) {
 	require.NoError(t, err)
 	c, err := lease.New(store, lease.WithTTL(time.Hour)) // no heartbeat comes between
 	require.NoError(t, err)
-	count.take()
+	count.Take()
 	return c, count
 }
 
@@ -83,22 +83,22 @@ func TestI12RequestsOnTheWire(t *testing.T) {
 		return l
 	}
 	first := acquire("first")
-	require.Equal(t, map[string]int{"PutItem": 2}, count.take(), "first acquire: the session and the lease")
+	require.Equal(t, map[string]int{"PutItem": 2}, count.Take(), "first acquire: the session and the lease")
 	second := acquire("second")
-	require.Equal(t, map[string]int{"PutItem": 1}, count.take(), "a key never used")
+	require.Equal(t, map[string]int{"PutItem": 1}, count.Take(), "a key never used")
 	require.NoError(t, first.Release(t.Context()))
-	require.Equal(t, map[string]int{"PutItem": 1}, count.take(), "release")
+	require.Equal(t, map[string]int{"PutItem": 1}, count.Take(), "release")
 	again := acquire("first")
-	require.Equal(t, map[string]int{"PutItem": 1}, count.take(), "a key that was released")
+	require.Equal(t, map[string]int{"PutItem": 1}, count.Take(), "a key that was released")
 	require.Greater(t, again.Token(), first.Token())
 
 	other, otherCount := onDynamoDB(t, table)
 	mine, err := other.TryAcquire(t.Context(), "mine")
 	require.NoError(t, err)
-	otherCount.take()
+	otherCount.Take()
 	_, err = other.TryAcquire(t.Context(), "second")
 	require.ErrorIs(t, err, lease.ErrHeld)
-	require.Equal(t, map[string]int{"PutItem": 1, "GetItem": 1}, otherCount.take(), "a held key")
+	require.Equal(t, map[string]int{"PutItem": 1, "GetItem": 1}, otherCount.Take(), "a held key")
 
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close(context.Background()) }()
@@ -106,7 +106,7 @@ func TestI12RequestsOnTheWire(t *testing.T) {
 	require.NoError(t, second.Release(t.Context()))
 	require.NoError(t, again.Release(t.Context()))
 	require.NoError(t, <-closed)
-	require.Equal(t, map[string]int{"PutItem": 1}, count.take(), "close, with two leases held")
+	require.Equal(t, map[string]int{"PutItem": 1}, count.Take(), "close, with two leases held")
 	require.NoError(t, mine.Release(t.Context()))
 	require.NoError(t, other.Close(t.Context()))
 }

@@ -20,7 +20,7 @@ func TestTryAcquireHeldErrorAlwaysNamesAHolder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				return &kv.ConflictError{Key: call.Key, Create: true} // others were faster, and have gone again
 			}
@@ -38,7 +38,7 @@ func TestNoSessionBeatsAfterClose(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		var beats, opened atomic.Int64
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && opened.CompareAndSwap(0, 1) {
 				time.Sleep(5 * time.Second) // an attempt whose answer comes as its context ends
 				return next(context.WithoutCancel(ctx))
@@ -66,7 +66,7 @@ func TestJoinAgainWhileTheLeavingHeartbeatIsOnTheWire(t *testing.T) {
 		a, link := w.client("a")
 		leave, err := a.Join(t.Context(), "pool/x")
 		require.NoError(t, err)
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			time.Sleep(100 * time.Millisecond)
 			return next(ctx)
 		})
@@ -118,7 +118,7 @@ func TestHandedLeaseIsHeldWhenAcquireReturnsIt(t *testing.T) {
 		b, _ := w.client("b")
 		theirs := w.acquire(b, "key")
 		var slow atomic.Bool
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if call.Op == "Get" && call.Key == "lease/key" && slow.CompareAndSwap(true, false) {
 				time.Sleep(1500 * time.Millisecond) // two attempts
@@ -155,8 +155,8 @@ func TestABurstOfLocalAcquiresCostsOneWrite(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
-		link.take()
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.Take()
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			time.Sleep(5 * time.Millisecond)
 			return next(ctx)
 		})
@@ -171,7 +171,7 @@ func TestABurstOfLocalAcquiresCostsOneWrite(t *testing.T) {
 			})
 		}
 		time.Sleep(2900 * time.Millisecond) // before the next heartbeat
-		calls := link.take()
+		calls := link.Take()
 		stop()
 		wait.Wait()
 		require.Equal(t, map[string]int{"AtomicPut": 1}, calls)
@@ -185,7 +185,7 @@ func TestCloseInterruptsATryAcquireThatHangs(t *testing.T) {
 		a, link := w.client("a")
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
 		_, _ = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				<-ctx.Done()
 				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}

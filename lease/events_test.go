@@ -3,10 +3,8 @@ package lease_test
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,75 +16,34 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// recorder is an observer that remembers.
-type recorder struct {
-	mu     sync.Mutex
-	events []lease.Event
-}
-
-func (r *recorder) observe(e lease.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-// of returns the events of a type.
-func (r *recorder) of(want lease.EventType) (found []lease.Event) {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Type == want {
-			found = append(found, e)
-		}
-	}
-	return found
-}
-
-// take returns what came since it was called last, without heartbeats.
-func (r *recorder) take() []string {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var emitted []string
-	for _, e := range r.events {
-		if e.Type == lease.EventHeartbeat {
-			continue
-		}
-		emitted = append(emitted, fmt.Sprint(e.Type, " ", e.Key, e.Owner, e.Reason))
-	}
-	r.events = nil
-	return emitted
-}
-
 func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		var events, others recorder
-		a, link := w.client("a", lease.WithObserver(events.observe))
-		b, _ := w.client("b", lease.WithObserver(others.observe))
+		a, link := w.client("a", lease.WithObserver(events.Observe))
+		b, _ := w.client("b", lease.WithObserver(others.Observe))
 		l := w.acquire(a, "key")
-		require.Equal(t, []string{"session opened ", "acquired keya"}, events.take())
+		require.Equal(t, []string{"session opened ", "acquired keya"}, events.Take())
 		got := waitFor(t.Context(), b, "key")
-		require.Equal(t, []string{"session opened ", "waiting keya"}, others.take())
+		require.Equal(t, []string{"session opened ", "waiting keya"}, others.Take())
 		time.Sleep(ttl)
-		require.Empty(t, events.take())
-		link.setCut(true)
+		require.Empty(t, events.Take())
+		link.SetCut(true)
 		requireLost(t, l)
-		jeopardies := events.of(lease.EventJeopardy)
+		jeopardies := events.Of(lease.EventJeopardy)
 		require.NotEmpty(t, jeopardies)
 		for _, e := range jeopardies {
 			require.Error(t, e.Err)
 			require.Positive(t, e.Remaining)
 		}
-		emitted := events.take()
+		emitted := events.Take()
 		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, emitted[len(emitted)-2:])
 		require.NoError(t, (<-got).err)
-		require.Equal(t, []string{"session killed a", "acquired keyb"}, others.take())
-		link.setCut(false)
+		require.Equal(t, []string{"session killed a", "acquired keyb"}, others.Take())
+		link.SetCut(false)
 		require.ErrorIs(t, b.Close(expired(t)), context.Canceled)
-		require.Contains(t, others.take(), "session closed ")
+		require.Contains(t, others.Take(), "session closed ")
 	})
 }
 
@@ -96,31 +53,31 @@ func TestObserverIsToldHowEachCallEnded(t *testing.T) {
 		w := newWorld(t)
 		var events recorder
 		a, _ := w.client("a")
-		b, link := w.client("b", lease.WithObserver(events.observe))
+		b, link := w.client("b", lease.WithObserver(events.Observe))
 		l := w.acquire(a, "key")
 
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		refused := events.of(lease.EventRefused)
+		refused := events.Of(lease.EventRefused)
 		require.Len(t, refused, 1)
 		require.Equal(t, []any{"key", "a", l.Token(), uint64(1), nil},
 			[]any{refused[0].Key, refused[0].Owner, refused[0].Token, refused[0].Call, refused[0].Err})
-		require.Empty(t, events.of(lease.EventWaiting), "who only tries does not wait")
+		require.Empty(t, events.Of(lease.EventWaiting), "who only tries does not wait")
 
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errLost)
 		defer cancel()
 		_, err = b.Acquire(ctx, "key")
 		require.ErrorIs(t, err, errLost)
-		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrTooLarge })
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrTooLarge })
 		_, err = b.TryAcquire(t.Context(), "other")
 		require.ErrorIs(t, err, kv.ErrTooLarge)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		got := waitFor(t.Context(), b, "key")
 		synctest.Wait()
 		require.ErrorIs(t, b.Close(expired(t)), context.Canceled)
 		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
 
-		gaveUp := events.of(lease.EventGaveUp)
+		gaveUp := events.Of(lease.EventGaveUp)
 		require.Len(t, gaveUp, 3)
 		require.Equal(t, []any{"key", uint64(2), time.Minute, nil},
 			[]any{gaveUp[0].Key, gaveUp[0].Call, gaveUp[0].Waited, gaveUp[0].Err}, "its context ended, whatever the cause")
@@ -128,7 +85,7 @@ func TestObserverIsToldHowEachCallEnded(t *testing.T) {
 		require.ErrorIs(t, gaveUp[1].Err, kv.ErrTooLarge)
 		require.Equal(t, []any{"key", uint64(4), nil}, []any{gaveUp[2].Key, gaveUp[2].Call, gaveUp[2].Err}, "the client was closed")
 		var waited []uint64
-		for _, e := range events.of(lease.EventWaiting) {
+		for _, e := range events.Of(lease.EventWaiting) {
 			waited = append(waited, e.Call)
 		}
 		require.Equal(t, []uint64{2, 4}, waited, "each that waits says how it ended")
@@ -140,22 +97,22 @@ func TestEventsTellHowLongItTook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		var events recorder
-		a, link := w.client("a", lease.WithObserver(events.observe))
+		a, link := w.client("a", lease.WithObserver(events.Observe))
 		l := w.acquire(a, "key")
-		opened := events.of(lease.EventSessionOpened)
+		opened := events.Of(lease.EventSessionOpened)
 		require.Len(t, opened, 1)
 		require.Equal(t, []any{ttl, ttl - margin}, []any{opened[0].TTL, opened[0].Remaining})
 		got := waitFor(t.Context(), a, "key")
 		time.Sleep(time.Second)
 		require.NoError(t, l.Release(t.Context()))
 		l = (<-got).Lease
-		acquired := events.of(lease.EventAcquired)
+		acquired := events.Of(lease.EventAcquired)
 		require.Len(t, acquired, 2)
 		require.Equal(t, []any{"a", uint64(2), time.Second}, []any{acquired[1].Owner, acquired[1].Call, acquired[1].Waited})
-		require.Equal(t, time.Second, events.of(lease.EventReleased)[0].Held)
+		require.Equal(t, time.Second, events.Of(lease.EventReleased)[0].Held)
 
 		slow := func(failure error) {
-			link.setIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			link.SetIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
 				time.Sleep(300 * time.Millisecond)
 				if failure != nil {
 					return failure
@@ -165,15 +122,15 @@ func TestEventsTellHowLongItTook(t *testing.T) {
 		}
 		slow(nil)
 		time.Sleep(ttl)
-		for _, e := range events.of(lease.EventHeartbeat) {
+		for _, e := range events.Of(lease.EventHeartbeat) {
 			require.Equal(t, 300*time.Millisecond, e.Took)
 		}
-		require.NotEmpty(t, events.of(lease.EventHeartbeat))
+		require.NotEmpty(t, events.Of(lease.EventHeartbeat))
 		slow(kv.ErrThrottled)
 		granted := acquired[1].Time
 		requireLost(t, l)
-		require.Equal(t, 300*time.Millisecond, events.of(lease.EventJeopardy)[0].Took)
-		lost := events.of(lease.EventLost)
+		require.Equal(t, 300*time.Millisecond, events.Of(lease.EventJeopardy)[0].Took)
+		lost := events.Of(lease.EventLost)
 		require.Len(t, lost, 1)
 		require.Equal(t, lost[0].Time.Sub(granted), lost[0].Held)
 	})
@@ -186,14 +143,14 @@ func TestObserverThatPanicsIsLoggedAndToldTheRest(t *testing.T) {
 		var events recorder
 		var log bytes.Buffer
 		a, _ := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(func(e lease.Event) {
-			events.observe(e)
+			events.Observe(e)
 			panic("of the " + string(e.Type))
 		}))
 		l := w.acquire(a, "key")
-		require.Equal(t, []string{"session opened ", "acquired keya"}, events.take())
+		require.Equal(t, []string{"session opened ", "acquired keya"}, events.Take())
 		time.Sleep(10 * ttl)
 		require.NoError(t, l.Release(t.Context()))
-		require.Equal(t, []string{"released key"}, events.take())
+		require.Equal(t, []string{"released key"}, events.Take())
 		require.NoError(t, a.Close(t.Context()))
 		require.Contains(t, log.String(), `msg="lease: the observer panicked" event=released panic="of the released"`)
 		require.Contains(t, log.String(), "events_test.go", "where it was")
@@ -212,10 +169,10 @@ func TestObserverIsNotToldOfAGrantThatWasRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		var events recorder
-		a, link := w.client("a", lease.WithObserver(events.observe), lease.WithHeartbeat(4*time.Second))
+		a, link := w.client("a", lease.WithObserver(events.Observe), lease.WithHeartbeat(4*time.Second))
 		require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
 		var answers atomic.Int64
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch err := next(ctx); {
 			case call.Key == "lease/key" && answers.Add(1) == 1:
 				time.Sleep(ttl)
@@ -226,12 +183,12 @@ func TestObserverIsNotToldOfAGrantThatWasRefused(t *testing.T) {
 				return err
 			}
 		})
-		events.take()
+		events.Take()
 		_, err := a.Acquire(t.Context(), "key", lease.WithMinRemaining(time.Second))
 		require.NoError(t, err)
 		require.Equal(t, 3, int(answers.Load()), "the refused write, its row given back, and the granted one")
-		require.Len(t, events.of(lease.EventAcquired), 1)
-		for _, e := range events.of(lease.EventLost) {
+		require.Len(t, events.Of(lease.EventAcquired), 1)
+		for _, e := range events.Of(lease.EventLost) {
 			require.NotEqual(t, "key", e.Key)
 		}
 	})
@@ -278,9 +235,9 @@ func TestLogSaysWhatIsWrongAndNothingPerPoll(t *testing.T) {
 		require.NoError(t, b.Close(t.Context()))
 		require.Less(t, bytes.Count(all.Bytes(), []byte("\n")), 25) // a heartbeat per line, no poll
 		require.Empty(t, warnings.String())
-		link.setCut(true)
+		link.SetCut(true)
 		requireLost(t, l)
-		link.setCut(false)
+		link.SetCut(false)
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 		require.NoError(t, a.Close(t.Context()))
 		require.Equal(t, 1, bytes.Count(warnings.Bytes(), []byte("lease: jeopardy")), warnings.String())

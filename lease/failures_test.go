@@ -359,16 +359,16 @@ func TestI5ThousandLeasesOfACrashedProcessPassTogetherWithOneKill(t *testing.T) 
 			waiting = append(waiting, waitFor(t.Context(), b, fmt.Sprint("key", i)))
 		}
 		time.Sleep(time.Minute)
-		crashed.setCut(true)
+		crashed.SetCut(true)
 		died := time.Now()
-		link.take()
+		link.Take()
 		for _, got := range waiting {
 			g := <-got
 			require.NoError(t, g.err)
 			require.True(t, g.TakenOver())
 			require.LessOrEqual(t, g.at.Sub(died), (60+60/16+20)*time.Second*103/100+11*time.Second)
 		}
-		calls := link.take()
+		calls := link.Take()
 		require.Equal(t, 1, calls["AtomicDelete"], "one kill")
 		require.InDelta(t, n, calls["AtomicPut"], 10, "a write each, and heartbeats")
 	})

@@ -36,7 +36,7 @@ func TestI5I3CrashedHolderIsTakenOverAfterItsTrustAndWithinTheBound(t *testing.T
 				time.Sleep(2 * ttl)
 				require.True(t, old.Held())
 
-				link.setCut(true)
+				link.SetCut(true)
 				crashed := time.Now()
 				<-old.Context().Done()
 				require.Equal(t, lease.ReasonExpired, reason(t, context.Cause(old.Context())))
@@ -65,16 +65,16 @@ func TestR11FreshArrivalsShareWhatTheClientHasSeen(t *testing.T) {
 		_, err := b.TryAcquire(t.Context(), "1")
 		require.ErrorIs(t, err, lease.ErrHeld)
 		time.Sleep(ttl)
-		link.setCut(true)
+		link.SetCut(true)
 		time.Sleep(10 * ttl)
 		_, err = b.TryAcquire(t.Context(), "1")
 		require.ErrorIs(t, err, lease.ErrHeld, "a version not seen before: the wait begins")
 		time.Sleep(ttl + ttl/16)
-		other.take()
+		other.Take()
 		for _, key := range []string{"1", "2", "3"} {
 			require.True(t, w.acquire(b, key).TakenOver(), "nobody had to wait in Acquire")
 		}
-		require.Equal(t, map[string]int{"AtomicPut": 6, "Get": 1, "AtomicDelete": 1}, other.take(),
+		require.Equal(t, map[string]int{"AtomicPut": 6, "Get": 1, "AtomicDelete": 1}, other.Take(),
 			"a conflict and a takeover per key, and one read and one kill for all of them")
 	})
 }
@@ -86,7 +86,7 @@ func TestR2LostHeartbeatAnswerCostsNothing(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		for range 5 {
-			link.loseAnswer("AtomicPut", "session/")
+			link.LoseAnswer("AtomicPut", "session/")
 			time.Sleep(ttl)
 			require.True(t, l.Held())
 		}
@@ -99,7 +99,7 @@ func TestR2AdoptingDoesNotExtendTrust(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if err := next(ctx); err != nil {
 				return err
 			}
@@ -145,7 +145,7 @@ func TestR3AnswerAfterTheDeadlineIsNotApplied(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			time.Sleep(ttl) // whatever the caller's context says
 			return err
@@ -164,7 +164,7 @@ func TestR4R5HolderAsksAllItsClocks(t *testing.T) {
 		a, link, c := w.skewed("a", 1)
 		l := w.acquire(a, "key")
 		c.FreezeMonotonic()
-		link.setCut(true)
+		link.SetCut(true)
 		time.Sleep(ttl - ttl/10)
 		require.False(t, l.Held(), "the wall clock went on while the monotonic clock stood still")
 		c.ThawMonotonic()
@@ -173,7 +173,7 @@ func TestR4R5HolderAsksAllItsClocks(t *testing.T) {
 
 		d, cut, back := w.skewed("d", 1)
 		third := w.acquire(d, "third")
-		cut.setCut(true)
+		cut.SetCut(true)
 		back.Step(-time.Hour)
 		require.True(t, third.Held())
 		time.Sleep(ttl - ttl/10)
@@ -193,14 +193,14 @@ func TestR6LossDoesNotWaitForAHungRequest(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		release := make(chan struct{})
-		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error {
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error {
 			<-release // not even when its context ends
 			return &kv.UncertainError{Err: errLost}
 		})
 		began := time.Now()
 		<-l.Context().Done()
 		require.Equal(t, ttl-ttl/10, time.Since(began))
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		close(release)
 	})
 }
@@ -212,9 +212,9 @@ func TestR8NewSessionAfterALossAndTheOldOneIsEnded(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		old := w.rows("session/")
-		link.setCut(true)
+		link.SetCut(true)
 		<-l.Context().Done()
-		link.setCut(false)
+		link.SetCut(false)
 		began := time.Now()
 		again, err := a.Acquire(t.Context(), "key")
 		require.NoError(t, err)
@@ -232,7 +232,7 @@ func TestR9OrphanOfOurOwnIsTakenAtOnce(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		w.acquire(a, "other")
-		link.loseAnswer("AtomicPut", "lease/")
+		link.LoseAnswer("AtomicPut", "lease/")
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		began := time.Now()
@@ -251,7 +251,7 @@ func TestR9AcquireGoesOnAfterALostAnswer(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		w.acquire(a, "other")
-		link.loseAnswer("AtomicPut", "lease/")
+		link.LoseAnswer("AtomicPut", "lease/")
 		began := time.Now()
 		l, err := a.Acquire(t.Context(), "key")
 		require.NoError(t, err)
@@ -267,7 +267,7 @@ func TestR14AbandonedAcquireIsGivenBack(t *testing.T) {
 		a, link := w.client("a")
 		b, _ := w.client("b")
 		w.acquire(a, "other")
-		link.loseAnswer("AtomicPut", "lease/")
+		link.LoseAnswer("AtomicPut", "lease/")
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		time.Sleep(time.Second)
@@ -295,7 +295,7 @@ func TestR14AcquireThatLandsLateIsGivenBack(t *testing.T) {
 		})
 		other := w.acquire(a, "other")
 		landed := make(chan error, 1)
-		l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key != "lease/key" || call.Op != "AtomicPut" {
 				return next(ctx)
 			}
@@ -312,9 +312,9 @@ func TestR14AcquireThatLandsLateIsGivenBack(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Equal(t, []string{"lease/other"}, w.rows("lease/"))
 		time.Sleep(2 * time.Minute)
-		l.take()
+		l.Take()
 		time.Sleep(2 * time.Minute)
-		require.Zero(t, l.take()["Get"], "and then it looks no more")
+		require.Zero(t, l.Take()["Get"], "and then it looks no more")
 		require.NoError(t, other.Release(t.Context()))
 	})
 }
@@ -327,7 +327,7 @@ func TestR9GrantIsRecheckedWhenItsAnswerCame(t *testing.T) {
 		w.acquire(a, "other")
 		var slowed atomic.Bool
 		before := w.rows("session/")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch {
 			case call.Key == "lease/key" && slowed.CompareAndSwap(false, true):
 				err := next(ctx)
@@ -339,7 +339,7 @@ func TestR9GrantIsRecheckedWhenItsAnswerCame(t *testing.T) {
 			return next(ctx)
 		})
 		l, err := a.Acquire(t.Context(), "key")
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, err)
 		require.True(t, l.Held(), "I8")
 		require.NotEqual(t, before, w.rows("session/"), "under a session that is trusted")
@@ -356,10 +356,10 @@ func TestR10HeartbeatBetweenTheLastReadAndTheKillSavesTheSession(t *testing.T) {
 		row := w.rows("session/")[0]
 		_, err := b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		holder.setCut(true)
+		holder.SetCut(true)
 		<-l.Context().Done()
 		time.Sleep(ttl)
-		contender.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		contender.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicDelete" && call.Key == row {
 				pair, err := w.store.Get(ctx, row)
 				require.NoError(t, err)
@@ -370,7 +370,7 @@ func TestR10HeartbeatBetweenTheLastReadAndTheKillSavesTheSession(t *testing.T) {
 		})
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld, "the kill failed on the version")
-		require.Equal(t, 1, contender.take()["AtomicDelete"])
+		require.Equal(t, 1, contender.Take()["AtomicDelete"])
 	})
 }
 

@@ -24,13 +24,13 @@ func TestR15ReleaseHandsOverWithOneWrite(t *testing.T) {
 		first := w.acquire(a, "key")
 		got := waitFor(t.Context(), a, "key")
 		synctest.Wait()
-		link.take()
+		link.Take()
 		time.Sleep(3 * time.Second)
-		require.Empty(t, link.take(), "a local holder needs no polls")
+		require.Empty(t, link.Take(), "a local holder needs no polls")
 		require.NoError(t, first.Release(t.Context()))
 		second := <-got
 		require.NoError(t, second.err)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take())
 		require.Greater(t, second.Token(), first.Token())
 		require.Equal(t, second.Token(), inspect(t, a, "key").Token)
 		require.NoError(t, second.Release(t.Context()))
@@ -107,7 +107,7 @@ func TestR15OtherProcessesGetTheirChanceBesideAQueueOfGoroutines(t *testing.T) {
 		}
 		require.NoError(t, got.err, "never in a minute")
 		require.NoError(t, got.Release(t.Context()))
-		link.take()
+		link.Take()
 		mu.Lock()
 		acquired = 0
 		mu.Unlock()
@@ -115,7 +115,7 @@ func TestR15OtherProcessesGetTheirChanceBesideAQueueOfGoroutines(t *testing.T) {
 		stop()
 		wait.Wait()
 		requests := 0
-		for _, n := range link.take() {
+		for _, n := range link.Take() {
 			requests += n
 		}
 		require.Greater(t, acquired, 1000)
@@ -137,7 +137,7 @@ func TestR15H23WaiterWhoseContextEndedPassesTheKeyOn(t *testing.T) {
 		next := waitFor(waiting, a, "key")
 		synctest.Wait()
 		var once sync.Once
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			once.Do(func() {
 				giveUp() // while the handover to it is on the wire
@@ -174,7 +174,7 @@ func TestR15R14HandoverOfUnknownOutcomeLeavesNoOrphan(t *testing.T) {
 			quitter := waitFor(ctx, a, "key")
 			synctest.Wait()
 			done := false
-			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if done || call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "lease/") {
 					return next(ctx)
 				}
@@ -208,9 +208,9 @@ func TestR15ManyWaitersCostOneReadPerPoll(t *testing.T) {
 			wait.Go(func() { _, _ = c.Acquire(ctx, "key") })
 		}
 		time.Sleep(60 * time.Second)
-		link.take()
+		link.Take()
 		time.Sleep(60 * time.Second)
-		calls := link.take()
+		calls := link.Take()
 		stop()
 		wait.Wait()
 		// At most a poll per 0.8 s, a look at the session per third of its TTL,
@@ -227,13 +227,13 @@ func TestR9NativeWatchTellsWaitersAtOnceWithoutPolls(t *testing.T) {
 		holder, err := lease.New(store)
 		require.NoError(t, err)
 		link := newLink(store)
-		waiter, err := lease.New(kv.Instrument(store, link.hook))
+		waiter, err := lease.New(kv.Instrument(store, link.Hook))
 		require.NoError(t, err)
 		l, err := holder.TryAcquire(t.Context(), "key")
 		require.NoError(t, err)
 		got := waitFor(t.Context(), waiter, "key")
 		time.Sleep(time.Minute)
-		require.LessOrEqual(t, link.take()["Get"], 2*14, "more than looks at the session")
+		require.LessOrEqual(t, link.Take()["Get"], 2*14, "more than looks at the session")
 		released := time.Now()
 		require.NoError(t, l.Release(t.Context()))
 		second := <-got
@@ -251,12 +251,12 @@ func TestTryAcquireOfAKeyThatThisClientHoldsCostsNothing(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.take()
+		link.Take()
 		_, err := a.TryAcquire(t.Context(), "key")
 		var held *lease.HeldError
 		require.ErrorAs(t, err, &held)
 		require.Equal(t, l.Token(), held.Holder.Token)
-		require.Empty(t, link.take())
+		require.Empty(t, link.Take())
 	})
 }
 

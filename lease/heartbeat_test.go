@@ -29,7 +29,7 @@ func TestR2SessionBeatsAtOnceWhenItHasAdoptedItsOwnHeartbeat(t *testing.T) {
 				l := w.acquire(a, "key")
 				var mu sync.Mutex
 				var sent []time.Time
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if !strings.HasPrefix(call.Key, "session/") {
 						return next(ctx)
 					}
@@ -64,7 +64,7 @@ func TestR2SessionBeatsAtOnceWhenItHasAdoptedItsOwnHeartbeat(t *testing.T) {
 // beats lets hook see each write of a session's row with its number, from 1.
 func (l *link) beats(hook func(ctx context.Context, n int64, call kv.Call, next func(context.Context) error) error) {
 	var n atomic.Int64
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "session/") {
 			return next(ctx)
 		}

@@ -36,7 +36,7 @@ func TestR7HeartbeatsWaitForNobody(t *testing.T) {
 		done := make(chan struct{})
 		a, link := w.client("a", lease.WithLogger(slog.New(blocking{done: done})), lease.WithObserver(func(lease.Event) { <-done }))
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if strings.HasPrefix(call.Key, "lease/") { // every other call hangs
 				<-ctx.Done()
 				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
@@ -53,7 +53,7 @@ func TestR7HeartbeatsWaitForNobody(t *testing.T) {
 		require.Error(t, (<-waiting).err)
 		require.Error(t, <-updated)
 		close(done)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, l.Release(t.Context()))
 		require.NoError(t, a.Close(t.Context()))
 	})
@@ -84,7 +84,7 @@ func TestI1FencedResourceRefusesAHolderThatWasPausedBetweenCheckAndAct(t *testin
 		got := waitFor(t.Context(), b, "key")
 		time.Sleep(ttl)
 		require.True(t, old.Held()) // the check
-		link.setCut(true)
+		link.SetCut(true)
 		skewed.FreezeMonotonic()
 		g := <-got // while it is paused
 		require.NoError(t, g.err)
@@ -102,9 +102,9 @@ func TestI7EndedLeaseStaysEndedByWhateverReason(t *testing.T) {
 			require.NoError(t, l.Release(t.Context()))
 		},
 		lease.ReasonExpired: func(_ *testing.T, _ *world, _ *lease.Client, link *link, _ *lease.Lease) {
-			link.setCut(true)
+			link.SetCut(true)
 			time.Sleep(ttl)
-			link.setCut(false)
+			link.SetCut(false)
 		},
 		lease.ReasonKilled: func(t *testing.T, w *world, _ *lease.Client, _ *link, _ *lease.Lease) {
 			require.NoError(t, w.store.Delete(t.Context(), w.rows("session/")[0]))
@@ -158,7 +158,7 @@ func TestI8NothingIsReturnedWhoseTrustHasEnded(t *testing.T) {
 				w := newWorld(t)
 				a, link := w.client("a")
 				require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					err := next(ctx)
 					if call.Key == "lease/key" || strings.HasPrefix(call.Key, "session/") {
 						time.Sleep(late) // every answer
@@ -189,7 +189,7 @@ func TestI10ClosedClientLeavesNoRowNoRequestNoGoroutine(t *testing.T) {
 		waiting := waitFor(t.Context(), c, "held")
 		l, err := c.TryAcquire(t.Context(), "key", lease.WithMaxHold(time.Hour))
 		require.NoError(t, err)
-		link.loseAnswer("AtomicPut", "lease/abandoned")
+		link.LoseAnswer("AtomicPut", "lease/abandoned")
 		_, err = c.TryAcquire(t.Context(), "abandoned")
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		synctest.Wait() // until the resolver has looked: what it leaves to Close is freed with the session
@@ -199,9 +199,9 @@ func TestI10ClosedClientLeavesNoRowNoRequestNoGoroutine(t *testing.T) {
 		}()
 		require.NoError(t, c.Close(t.Context()))
 		require.ErrorIs(t, (<-waiting).err, lease.ErrClosed)
-		link.take()
+		link.Take()
 		time.Sleep(10 * ttl)
-		require.Empty(t, link.take())
+		require.Empty(t, link.Take())
 		require.Len(t, w.rows("session/"), 1)
 		require.NotContains(t, w.rows("lease/"), "lease/abandoned")
 	})
@@ -235,7 +235,7 @@ func TestI11VersionsOfARowNeverGoBackAndAKilledSessionNeverLivesAgain(t *testing
 			got := waitFor(t.Context(), b, "key")
 			time.Sleep(ttl)
 			late := make(chan struct{})
-			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				<-late // a heartbeat that lands after the kill
 				return next(context.WithoutCancel(ctx))
 			})
@@ -243,7 +243,7 @@ func TestI11VersionsOfARowNeverGoBackAndAKilledSessionNeverLivesAgain(t *testing
 			g := <-got
 			require.NoError(t, g.err)
 			skewed.ThawMonotonic()
-			link.setIntercept(nil)
+			link.SetIntercept(nil)
 			close(late)
 			requireLost(t, l)
 			require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
@@ -271,33 +271,33 @@ func TestI12RequestsOfWaitingTakingOverAndKeptValues(t *testing.T) {
 		}
 		got := waitFor(t.Context(), b, "1")
 		time.Sleep(10 * time.Second)
-		link.take()
+		link.Take()
 		time.Sleep(60 * time.Second)
-		calls := link.take()
+		calls := link.Take()
 		require.InDelta(t, 60/0.9+60/(ttl.Seconds()/3), calls["Get"], 12, "a read per poll, and one of the session per third of its TTL")
 		require.InDelta(t, 18, calls["AtomicPut"], 3, "heartbeats only")
 
-		crashed.setCut(true)
+		crashed.SetCut(true)
 		first := <-got
 		require.NoError(t, first.err)
-		link.take()
+		link.Take()
 		for _, key := range []string{"2", "3"} {
 			w.acquire(b, key)
 		}
-		require.Equal(t, map[string]int{"AtomicPut": 4}, link.take(), "the conflict that names the dead session, and the takeover")
-		arrival.take()
+		require.Equal(t, map[string]int{"AtomicPut": 4}, link.Take(), "the conflict that names the dead session, and the takeover")
+		arrival.Take()
 		w.acquire(fresh, "4")
-		require.Equal(t, map[string]int{"AtomicPut": 2, "Get": 1}, arrival.take(), "a fresh arrival")
+		require.Equal(t, map[string]int{"AtomicPut": 2, "Get": 1}, arrival.Take(), "a fresh arrival")
 
 		kept, err := b.TryAcquire(t.Context(), "kept", lease.KeepValue())
 		require.NoError(t, err)
 		require.NoError(t, kept.Release(t.Context()))
-		link.take()
+		link.Take()
 		kept = w.acquire(b, "kept")
-		require.Equal(t, map[string]int{"AtomicPut": 2}, link.take(), "an unowned row that keeps its value")
+		require.Equal(t, map[string]int{"AtomicPut": 2}, link.Take(), "an unowned row that keeps its value")
 		require.NoError(t, kept.Update(t.Context(), []byte("v")))
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "an update")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "an update")
 		require.NoError(t, kept.Release(t.Context()))
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "a release")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "a release")
 	})
 }

@@ -24,7 +24,7 @@ func TestKeepMakesAKeyThatTheNextAcquireFinds(t *testing.T) {
 		require.True(t, h.Kept)
 		require.Equal(t, []byte("begin"), h.Value)
 		require.NotZero(t, h.Version)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "no session")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "no session")
 
 		again, err := c.Keep(t.Context(), "key", []byte("other"))
 		require.NoError(t, err)
@@ -48,11 +48,11 @@ func TestFromBeginsWithTheRowThatWasRead(t *testing.T) {
 		h, err := c.Keep(t.Context(), "key", []byte("v"))
 		require.NoError(t, err)
 		require.NoError(t, w.acquire(c, "other").Release(t.Context()))
-		link.take()
+		link.Take()
 
 		l, err := c.TryAcquire(t.Context(), "key", lease.From(h))
 		require.NoError(t, err)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "without From it takes two")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "without From it takes two")
 		require.Greater(t, l.Token(), h.Version)
 		require.Equal(t, []byte("v"), l.Value())
 
@@ -239,7 +239,7 @@ func TestDiscardTakesTheKeyOfADeadHolder(t *testing.T) {
 		b, _ := w.client("b")
 		_, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
 		require.NoError(t, err)
-		link.setCut(true)
+		link.SetCut(true)
 		h, err := b.Holder(t.Context(), "key")
 		require.NoError(t, err)
 		require.ErrorIs(t, b.Discard(t.Context(), h), lease.ErrHeld, "it was not watched yet")

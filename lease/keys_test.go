@@ -30,8 +30,8 @@ func (r *writes) add(call kv.Call) {
 	r.ops = append(r.ops, call.Op)
 }
 
-// take returns what was written since it was called last.
-func (r *writes) take() []string {
+// Take returns what was written since it was called last.
+func (r *writes) Take() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ops := r.ops
@@ -56,7 +56,7 @@ func TestR15KeyIsNotHandedOverToAWaiterThatNeedsMoreTimeThanIsLeft(t *testing.T)
 		var record writes
 		var out atomic.Bool
 		out.Store(true)
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			record.add(call)
 			if out.Load() && strings.HasPrefix(call.Key, "session/") {
 				return errLost
@@ -71,12 +71,12 @@ func TestR15KeyIsNotHandedOverToAWaiterThatNeedsMoreTimeThanIsLeft(t *testing.T)
 		time.Sleep(5 * time.Second)
 		require.Less(t, l.Remaining(), least)
 		require.NoError(t, l.Release(t.Context()))
-		require.Equal(t, "AtomicDelete", record.take()[0], "it is free meanwhile")
+		require.Equal(t, "AtomicDelete", record.Take()[0], "it is free meanwhile")
 		out.Store(false)
 		next := <-got
 		require.NotNil(t, next)
 		require.GreaterOrEqual(t, next.Remaining(), least)
-		require.Equal(t, []string{"AtomicPut"}, record.take(), "with one write, once the session has been heartbeated")
+		require.Equal(t, []string{"AtomicPut"}, record.Take(), "with one write, once the session has been heartbeated")
 		require.NoError(t, next.Release(t.Context()))
 	})
 }
@@ -90,11 +90,11 @@ func TestR15HandoverDoesNotDependOnTheContextOfWhoReleases(t *testing.T) {
 		got := waitFor(t.Context(), a, "key")
 		synctest.Wait()
 		var record writes
-		link.setIntercept(record.hook)
+		link.SetIntercept(record.hook)
 		require.NoError(t, l.Release(expired(t)))
 		g := <-got
 		require.NoError(t, g.err)
-		require.Equal(t, []string{"AtomicPut"}, record.take())
+		require.Equal(t, []string{"AtomicPut"}, record.Take())
 		require.NoError(t, g.Release(t.Context()))
 	})
 }
@@ -110,7 +110,7 @@ func TestR15KeyThatIsBeingHandedOverIsNoOrphan(t *testing.T) {
 		got := waitFor(t.Context(), a, "key")
 		synctest.Wait()
 		asked := map[string]error{}
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key != "lease/key" || call.Op == "Get" {
 				return next(ctx)
 			}

@@ -19,26 +19,26 @@ func TestI12RequestsPerOperation(t *testing.T) {
 		w := newWorld(t)
 		c, link := w.client("a")
 		first := w.acquire(c, "first")
-		require.Equal(t, map[string]int{"AtomicPut": 2}, link.take(), "first acquire: the session and the lease")
+		require.Equal(t, map[string]int{"AtomicPut": 2}, link.Take(), "first acquire: the session and the lease")
 
 		w.acquire(c, "second")
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "a free key")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "a free key")
 
 		require.NoError(t, first.Release(t.Context()))
-		require.Equal(t, map[string]int{"AtomicDelete": 1}, link.take(), "release")
+		require.Equal(t, map[string]int{"AtomicDelete": 1}, link.Take(), "release")
 
 		w.acquire(c, "first")
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take(), "a released key")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take(), "a released key")
 
 		other, otherLink := w.client("b")
 		w.acquire(other, "mine")
-		otherLink.take()
+		otherLink.Take()
 		_, err := other.TryAcquire(t.Context(), "first")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Equal(t, map[string]int{"AtomicPut": 1, "Get": 1}, otherLink.take(), "a held key: the write, and its session")
+		require.Equal(t, map[string]int{"AtomicPut": 1, "Get": 1}, otherLink.Take(), "a held key: the write, and its session")
 		_, err = other.TryAcquire(t.Context(), "second")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, otherLink.take(), "a held key of a session just seen")
+		require.Equal(t, map[string]int{"AtomicPut": 1}, otherLink.Take(), "a held key of a session just seen")
 	})
 }
 
@@ -51,9 +51,9 @@ func TestI12HoldingManyCostsOneWritePerHeartbeat(t *testing.T) {
 		for _, key := range []string{"1", "2", "3", "4", "5"} {
 			leases = append(leases, w.acquire(c, key))
 		}
-		link.take()
+		link.Take()
 		time.Sleep(10 * ttl)
-		require.InDelta(t, 30, link.take()["AtomicPut"], 3)
+		require.InDelta(t, 30, link.Take()["AtomicPut"], 3)
 		closed := make(chan error)
 		go func() { closed <- c.Close(context.Background()) }()
 		for _, l := range leases {
@@ -61,7 +61,7 @@ func TestI12HoldingManyCostsOneWritePerHeartbeat(t *testing.T) {
 			require.NoError(t, l.Release(t.Context()))
 		}
 		require.NoError(t, <-closed)
-		require.Equal(t, map[string]int{"AtomicDelete": 1}, link.take(), "close, with five leases held")
+		require.Equal(t, map[string]int{"AtomicDelete": 1}, link.Take(), "close, with five leases held")
 		require.Empty(t, w.rows("session/"))
 		next, _ := w.client("b")
 		require.Equal(t, "3", w.acquire(next, "3").Key(), "what the rows still say is void")
@@ -142,9 +142,9 @@ func TestR15WaitersOfOneClientAreServedInOrderByOnePoller(t *testing.T) {
 			}()
 			synctest.Wait() // i is in the queue
 		}
-		link.take()
+		link.Take()
 		time.Sleep(ttl)
-		require.Less(t, link.take()["Get"], 80, "one poller, not twenty")
+		require.Less(t, link.Take()["Get"], 80, "one poller, not twenty")
 		require.NoError(t, held.Release(t.Context()))
 		for i := range 20 {
 			require.Equal(t, i, <-order)
@@ -192,7 +192,7 @@ func TestR13ReleaseWithLostAnswersGoesOnInTheBackground(t *testing.T) {
 		c, link := w.client("a")
 		l := w.acquire(c, "key")
 		answers := 0
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op != "AtomicDelete" || call.Key != "lease/key" {
 				return next(ctx)
 			}
@@ -205,7 +205,7 @@ func TestR13ReleaseWithLostAnswersGoesOnInTheBackground(t *testing.T) {
 		require.ErrorIs(t, l.Release(t.Context()), kv.ErrUncertain)
 		require.Empty(t, w.rows("lease/"))
 		time.Sleep(time.Second)
-		require.Equal(t, 3, link.take()["AtomicDelete"], "twice, and once in the background: then it is known")
+		require.Equal(t, 3, link.Take()["AtomicDelete"], "twice, and once in the background: then it is known")
 	})
 }
 
@@ -216,10 +216,10 @@ func TestI4ReleaseOfALostLeaseLeavesTheNewHolder(t *testing.T) {
 		a, link := w.client("a")
 		b, _ := w.client("b")
 		old := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		now, err := b.Acquire(t.Context(), "key")
 		require.NoError(t, err)
-		link.setCut(false)
+		link.SetCut(false)
 		require.ErrorIs(t, old.Release(t.Context()), lease.ErrLost)
 		time.Sleep(2 * ttl)
 		require.True(t, now.Held())

@@ -22,7 +22,7 @@ func TestR3TheMarginIsTheHoldersTimeToStop(t *testing.T) {
 		next := waitFor(t.Context(), b, "key")
 		time.Sleep(ttl)
 		require.True(t, l.Held())
-		link.setCut(true)
+		link.SetCut(true)
 		requireLost(t, l)
 		lost := time.Now()
 		g := <-next
@@ -38,15 +38,15 @@ func TestR7HeartbeatsMayHaveAWayOfTheirOwn(t *testing.T) {
 		own := newLink(w.store)
 		a, link := w.client("a", lease.WithHeartbeatStore(own))
 		l := w.acquire(a, "key")
-		require.Equal(t, map[string]int{"AtomicPut": 2}, link.take(), "the session and the lease")
-		link.setCut(true) // every connection of the program is taken
+		require.Equal(t, map[string]int{"AtomicPut": 2}, link.Take(), "the session and the lease")
+		link.SetCut(true) // every connection of the program is taken
 		time.Sleep(10 * ttl)
 		require.True(t, l.Held())
-		calls := own.take()
+		calls := own.Take()
 		require.InDelta(t, 30, calls["AtomicPut"], 3)
 		delete(calls, "AtomicPut")
 		require.Empty(t, calls)
-		link.setCut(false)
+		link.SetCut(false)
 		require.NoError(t, l.Release(t.Context()))
 		require.NoError(t, a.Close(t.Context()))
 		require.Empty(t, w.rows(""))

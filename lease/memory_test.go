@@ -65,9 +65,9 @@ func TestClientForgetsWhatHasEnded(t *testing.T) {
 		"sessions": func(t *testing.T, w *world, a *lease.Client, link *link) {
 			for range 3 {
 				l := w.acquire(a, "key")
-				link.setCut(true)
+				link.SetCut(true)
 				requireLost(t, l)
-				link.setCut(false)
+				link.SetCut(false)
 				require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 				time.Sleep(2 * ttl)
 			}
@@ -75,14 +75,14 @@ func TestClientForgetsWhatHasEnded(t *testing.T) {
 		"heartbeats without an answer": func(t *testing.T, w *world, a *lease.Client, link *link) {
 			w.turn(a, "key")
 			for range 3 {
-				link.loseAnswer("AtomicPut", "session/")
+				link.LoseAnswer("AtomicPut", "session/")
 				time.Sleep(ttl)
 			}
 		},
 		"writes without an answer": func(t *testing.T, w *world, a *lease.Client, link *link) {
 			w.turn(a, "warm")
 			for range 3 {
-				link.loseAnswer("AtomicPut", "lease/key")
+				link.LoseAnswer("AtomicPut", "lease/key")
 				_, err := a.TryAcquire(t.Context(), "key")
 				require.ErrorIs(t, err, kv.ErrUncertain)
 				time.Sleep(time.Minute)
@@ -179,13 +179,13 @@ func TestReleaseWithCopiesItsValueForTheBackground(t *testing.T) {
 		a, link := w.client("a")
 		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
 		require.NoError(t, err)
-		link.setIntercept(func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
+		link.SetIntercept(func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
 			return &kv.UncertainError{Key: call.Key, Err: errLost}
 		})
 		value := []byte("left")
 		require.ErrorIs(t, l.ReleaseWith(t.Context(), value), kv.ErrUncertain)
 		copy(value, "????")
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		time.Sleep(time.Second)
 		require.Equal(t, "left", string(inspect(t, a, "key").Value))
 	})

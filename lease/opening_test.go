@@ -20,7 +20,7 @@ const budget = ttl - margin
 // opens counts the session rows that are created.
 func (l *link) opens(outcome func(ctx context.Context, next func(context.Context) error) error) (sent *atomic.Int64) {
 	sent = &atomic.Int64{}
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "session/") {
 			return next(ctx)
 		}
@@ -64,7 +64,7 @@ func TestR1CallsShareTheOpeningOfASessionInAnOutage(t *testing.T) {
 				if test.attempt > 0 {
 					require.Equal(t, test.attempt, sent.Load())
 				}
-				link.setIntercept(nil)
+				link.SetIntercept(nil)
 				w.turn(a, "later") // the error was for those who waited for it
 			})
 		})
@@ -129,7 +129,7 @@ func TestR1CallWhoseContextHasEndedOpensNothing(t *testing.T) {
 		_, err = a.Join(ctx, "group")
 		require.ErrorIs(t, err, context.Canceled)
 		synctest.Wait()
-		require.Empty(t, link.take())
+		require.Empty(t, link.Take())
 	})
 }
 
@@ -142,7 +142,7 @@ func TestR1AcquireWaitsOutTheOpeningsThatFail(t *testing.T) {
 		got := waitFor(t.Context(), a, "key")
 		time.Sleep(3 * budget)
 		require.Empty(t, got)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, (<-got).err)
 	})
 }
@@ -231,10 +231,10 @@ func TestR16CloseEndsACorpseWhileASessionIsBeingOpened(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		requireLost(t, l)
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
-		link.setCut(false)
+		link.SetCut(false)
 		link.opens(silent)
 		got := waitFor(t.Context(), a, "key")
 		synctest.Wait()

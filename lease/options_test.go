@@ -97,14 +97,14 @@ func TestDurationsOfAnAcquireOutOfBoundsAreRefused(t *testing.T) {
 				require.ErrorIs(t, err, lease.ErrInvalid, "%s(%v)", name, d)
 				require.ErrorContains(t, err, fmt.Sprintf("%s(%v): want %v to %v", name, d, option.least, option.most))
 			}
-			require.Empty(t, link.take(), "before any request")
+			require.Empty(t, link.Take(), "before any request")
 			for _, d := range []time.Duration{option.least, option.most} {
 				l, err := a.TryAcquire(t.Context(), name+d.String(), option.make(d))
 				require.NoError(t, err)
 				require.True(t, l.Held())
 				require.NoError(t, l.Release(t.Context()))
 			}
-			link.take()
+			link.Take()
 		}
 	})
 }
@@ -148,7 +148,7 @@ func TestR19SpansInARowThatAreOutOfBoundsAreKeptWithinThem(t *testing.T) {
 				require.NoError(t, err)
 				require.Equal(t, want.maxHold, inspect(t, c, "key").MaxHold)
 				require.NoError(t, w.acquire(c, "key").Release(t.Context()))
-				require.Equal(t, want.sweep, store.of("lease/key"))
+				require.Equal(t, want.sweep, store.Of("lease/key"))
 				require.NoError(t, c.Close(t.Context()))
 			})
 		})
@@ -169,7 +169,7 @@ func TestR14WriteDelayWithoutBoundIsCountedRight(t *testing.T) {
 		require.NoError(t, err)
 		w.turn(a, "warm")
 		var land func(context.Context) error
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				land = next
 				return &kv.UncertainError{Key: call.Key, Err: errLost}

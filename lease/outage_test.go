@@ -97,7 +97,7 @@ func TestR11LooksAtASessionThatFailAreSharedByThoseWhoWaitedForThem(t *testing.T
 			w.acquire(b, fmt.Sprint("key", i))
 		}
 		looks := 0
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op != "Get" {
 				return next(ctx)
 			}
@@ -111,7 +111,7 @@ func TestR11LooksAtASessionThatFailAreSharedByThoseWhoWaitedForThem(t *testing.T
 		}
 		require.Equal(t, 10*time.Second, took)
 		require.Equal(t, 1, looks)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		_, err := a.TryAcquire(t.Context(), "key0")
 		require.ErrorIs(t, err, lease.ErrHeld, "who comes later looks again")
 	})
@@ -127,7 +127,7 @@ func TestR11LookThatEndedWithItsCallersContextIsNotShared(t *testing.T) {
 		w.acquire(b, "key0")
 		w.acquire(b, "key1")
 		first := true
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "Get" && first {
 				first = false
 				<-ctx.Done()
@@ -203,7 +203,7 @@ func TestR1WhoWaitsForAHeartbeatIsToldOfTheLastOneAlone(t *testing.T) {
 		link.opens(func(context.Context, func(context.Context) error) error { return kv.ErrThrottled })
 		_, err := a.Join(t.Context(), "group")
 		require.ErrorIs(t, err, kv.ErrThrottled)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		time.Sleep(lease.MaxTTL) // others were acknowledged
 		link.opens(silent)
 		_, err = a.Join(t.Context(), "group")

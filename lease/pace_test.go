@@ -21,7 +21,7 @@ var errRefused = errors.New("access denied")
 // fails makes calls of op on keys with the prefix fail at once, while failing
 // is true.
 func (l *link) fails(failing *atomic.Bool, op, prefix string, err error) {
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if failing.Load() && call.Op == op && strings.HasPrefix(call.Key, prefix) {
 			return err
 		}
@@ -63,19 +63,19 @@ func TestI13FailingStoreIsAskedLessAndLessOften(t *testing.T) {
 				}()
 				time.Sleep(30 * time.Second)
 				failing.Store(true)
-				link.take()
+				link.Take()
 				time.Sleep(10 * time.Second)
-				require.LessOrEqual(t, link.take()["Get"], 2*10*20, "a round per 50 ms")
+				require.LessOrEqual(t, link.Take()["Get"], 2*10*20, "a round per 50 ms")
 				for range 5 {
 					time.Sleep(12 * time.Second)
-					require.LessOrEqual(t, link.take()["Get"], 2*12, "a round a second")
+					require.LessOrEqual(t, link.Take()["Get"], 2*12, "a round a second")
 				}
 				failing.Store(false)
 				time.Sleep(8 * time.Second) // the longest pause and its jitter
 				if name == "reads of the row" || name == "reads of the session" {
-					link.take()
+					link.Take()
 					time.Sleep(10 * time.Second)
-					require.InDelta(t, 12, link.take()["Get"], 5, "once they succeed it polls as before")
+					require.InDelta(t, 12, link.Take()["Get"], 5, "once they succeed it polls as before")
 				}
 				cancel()
 				<-ended
@@ -100,9 +100,9 @@ func TestR9PollsCountFromTheLastChangeOfTheRow(t *testing.T) {
 		defer cancel()
 		got := waitFor(ctx, b, "key")
 		reads := func(d time.Duration) int {
-			link.take()
+			link.Take()
 			time.Sleep(d)
-			return link.take()["Get"]
+			return link.Take()["Get"]
 		}
 		time.Sleep(11 * time.Second)
 		require.InDelta(t, 13, reads(10*time.Second), 4, "a poll a second, and the looks at the session")
@@ -132,10 +132,10 @@ func TestI13FailingWritesAreRepeatedLessAndLessOften(t *testing.T) {
 		link.fails(&failing, "AtomicPut", "lease/", kv.ErrThrottled)
 		got := waitFor(t.Context(), c, "key")
 		time.Sleep(10 * time.Second)
-		require.LessOrEqual(t, link.take()["AtomicPut"], 10*20)
+		require.LessOrEqual(t, link.Take()["AtomicPut"], 10*20)
 		for range 5 {
 			time.Sleep(12 * time.Second)
-			require.LessOrEqual(t, link.take()["AtomicPut"], 12, "a round a second, and the heartbeats")
+			require.LessOrEqual(t, link.Take()["AtomicPut"], 12, "a round a second, and the heartbeats")
 		}
 		failing.Store(false)
 		g := <-got

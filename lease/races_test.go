@@ -28,7 +28,7 @@ func TestR9LeaseHandedOverAndLostBeforeTheWaiterLookedIsNotReturned(t *testing.T
 		held := make(chan struct{})
 		polling := make(chan struct{}, 1)
 		var hold atomic.Bool
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "Get" && call.Key == "lease/key" && hold.Load() {
 				select {
 				case polling <- struct{}{}:
@@ -69,7 +69,7 @@ func TestR16CloseIsNotFooledByTheTaskThatEndsTheSameSession(t *testing.T) {
 		l := w.acquire(a, "key")
 		row := w.rows("session/")[0]
 		// Every heartbeat lands and none is answered: the row is ahead of what the client knows.
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == row {
 				_ = next(ctx)
 				return &kv.UncertainError{Key: row, Err: errLost}
@@ -80,7 +80,7 @@ func TestR16CloseIsNotFooledByTheTaskThatEndsTheSameSession(t *testing.T) {
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 		var deletes atomic.Int64
 		both := make(chan struct{})
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op != "AtomicDelete" || call.Key != row {
 				return next(ctx)
 			}
@@ -119,7 +119,7 @@ func TestR16CloseDoesNotSpendItsTimeOnCorpses(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		corpse := w.rows("session/")[0]
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == corpse {
 				<-ctx.Done()
 				return &kv.UncertainError{Key: corpse, Err: ctx.Err()}
@@ -147,7 +147,7 @@ func TestR14RowThatLandsAfterTheLastReadBeganIsStillGivenBack(t *testing.T) {
 		defer func() { require.NoError(t, a.Close(t.Context())) }()
 		began := time.Now()
 		var land func(context.Context) error
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch {
 			case call.Key == "lease/key" && call.Op == "AtomicPut":
 				land = next

@@ -77,7 +77,7 @@ func TestAcquireWaitsOutAnOutageOnceItFoundTheKeyHeld(t *testing.T) {
 		a, _ := w.client("a")
 		b, link := w.client("b")
 		held := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "Get" {
 				return errLost
 			}
@@ -88,7 +88,7 @@ func TestAcquireWaitsOutAnOutageOnceItFoundTheKeyHeld(t *testing.T) {
 		got := waitFor(t.Context(), b, "key")
 		time.Sleep(2 * ttl)
 		require.Empty(t, got)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, held.Release(t.Context()))
 		require.NoError(t, (<-got).err)
 	})
@@ -99,7 +99,7 @@ func TestR1SessionOfUnknownOutcomeIsThrownAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
-		link.loseAnswer("AtomicPut", "session/")
+		link.LoseAnswer("AtomicPut", "session/")
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrUncertain)
 		thrown := strings.TrimPrefix(w.rows("session/")[0], "session/")
@@ -118,9 +118,9 @@ func TestR16CloseAfterALossEndsTheOldSessionToo(t *testing.T) {
 		a, link := w.client("a")
 		b, _ := w.client("b")
 		l := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		<-l.Context().Done()
-		link.setCut(false)
+		link.SetCut(false)
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 		require.NoError(t, a.Close(t.Context()))
 		require.Empty(t, w.rows("session/"))
@@ -135,7 +135,7 @@ func TestR16CloseFindsTheRowOfAHeartbeatWithALostAnswer(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		var sent atomic.Int32
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if call.Op == "AtomicPut" && sent.Add(1) == 1 {
 				return errors.Join(err, &kv.UncertainError{Key: call.Key, Err: errLost})
@@ -161,10 +161,10 @@ func TestReleaseDuringCloseTellsOfALoss(t *testing.T) {
 		closed := make(chan error, 1)
 		go func() { closed <- a.Close(context.Background()) }()
 		<-l.Context().Done()
-		link.setCut(true)
+		link.SetCut(true)
 		_, err := b.Acquire(t.Context(), "key")
 		require.NoError(t, err)
-		link.setCut(false) // Close goes on as soon as the lease is released
+		link.SetCut(false) // Close goes on as soon as the lease is released
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost, "b holds the key by now")
 		require.NoError(t, <-closed)
 	})
@@ -177,7 +177,7 @@ func TestR13ReleaseLatchesBeforeItWrites(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		asked := false
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" && call.Op == "AtomicDelete" {
 				asked = true
 				require.False(t, l.Held())
@@ -221,7 +221,7 @@ func TestR9RowGrantedTooLateIsGivenBack(t *testing.T) {
 		w.acquire(a, "other")
 		session := w.rows("session/")[0]
 		var slowed atomic.Bool
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch {
 			case call.Key == "lease/key" && slowed.CompareAndSwap(false, true):
 				err := next(ctx)
@@ -251,7 +251,7 @@ func TestR2RowOfALowerVersionIsNotOurs(t *testing.T) {
 		require.NoError(t, err)
 		restored := kv.NewPair(row, pair.Version-1, pair.Bytes(), time.Time{}, nil) // from a backup, with our own beat
 		var answers atomic.Int32
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == row && call.Op == "AtomicPut" && answers.Add(1) <= 3 { // not for ever, lest who adopts it spins
 				return &kv.ConflictError{Key: row, Current: restored, Version: restored.Version}
 			}
@@ -270,7 +270,7 @@ func TestReleaseAndCloseDoNotHangWithTheStoreHoweverLongTheTTL(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a", lease.WithTTL(lease.MaxTTL))
 		l := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		began := time.Now()
 		require.Error(t, l.Release(t.Context()))
 		require.LessOrEqual(t, time.Since(began), 10*time.Second)

@@ -24,7 +24,7 @@ func TestR13R19ReleaseAfterAnUpdateOfUnknownOutcomeKeepsTheValueThatLanded(t *te
 				a, link := w.client("a")
 				l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), lease.WithValue([]byte("old")))
 				require.NoError(t, err)
-				link.loseAnswer("AtomicPut", "lease/")
+				link.LoseAnswer("AtomicPut", "lease/")
 				require.ErrorIs(t, l.Update(t.Context(), []byte("new")), kv.ErrUncertain)
 				require.Equal(t, "old", string(l.Value()))
 				if !waiting {
@@ -50,7 +50,7 @@ func TestR13WhoReleasesMeanwhileWaitsAndLearnsTheSame(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" && call.Op == "AtomicDelete" {
 				time.Sleep(time.Second)
 				require.NoError(t, w.store.Delete(ctx, "lease/key")) // somebody is faster
@@ -66,7 +66,7 @@ func TestR13WhoReleasesMeanwhileWaitsAndLearnsTheSame(t *testing.T) {
 			require.ErrorIs(t, <-outcomes, lease.ErrLost)
 			require.Equal(t, time.Second, time.Since(began))
 		}
-		require.Equal(t, 1, link.take()["AtomicDelete"])
+		require.Equal(t, 1, link.Take()["AtomicDelete"])
 	})
 }
 
@@ -77,7 +77,7 @@ func (w *world) unreleased() (c *lease.Client, l *link, answer *atomic.Bool) {
 	answer = &atomic.Bool{}
 	c, l = w.client("a")
 	held := w.acquire(c, "key")
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Key == "lease/key" && call.Op == "AtomicDelete" && !answer.Load() {
 			return &kv.UncertainError{Key: call.Key, Err: errLost}
 		}
@@ -93,12 +93,12 @@ func TestR13ReleaseOfUnknownOutcomeEndsWithTheDeathOfTheSession(t *testing.T) {
 		w := newWorld(t)
 		a, link, _ := w.unreleased()
 		time.Sleep(time.Minute)
-		require.Positive(t, link.take()["AtomicDelete"])
+		require.Positive(t, link.Take()["AtomicDelete"])
 		require.NoError(t, w.store.Delete(t.Context(), w.rows("session/")[0])) // and all that it holds is free
 		time.Sleep(time.Minute)                                                // a heartbeat finds out
-		link.take()
+		link.Take()
 		time.Sleep(10 * time.Minute)
-		require.Zero(t, link.take()["AtomicDelete"])
+		require.Zero(t, link.Take()["AtomicDelete"])
 		require.NoError(t, a.Close(t.Context()))
 	})
 }
@@ -124,10 +124,10 @@ func TestR13ReleaseOfUnknownOutcomeIsNoOrphan(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, link, answer := w.unreleased()
-		link.take()
+		link.Take()
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Zero(t, link.take()["AtomicPut"])
+		require.Zero(t, link.Take()["AtomicPut"])
 		answer.Store(true)
 		time.Sleep(time.Minute)
 		require.NoError(t, w.acquire(a, "key").Release(t.Context()))
@@ -140,7 +140,7 @@ func TestR13R15ReleaseThatWentOnWakesTheLocalWaiterAtOnce(t *testing.T) {
 		w := newWorld(t)
 		a, link, answer := w.unreleased()
 		var freed time.Time
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key != "lease/key" || call.Op != "AtomicDelete" || !freed.IsZero() {
 				return next(ctx)
 			}
@@ -178,7 +178,7 @@ func (h *hints) AtomicPut(ctx context.Context, key string, options ...kv.WriteOp
 	return h.Store.AtomicPut(ctx, key, options...)
 }
 
-func (h *hints) of(key string) time.Duration {
+func (h *hints) Of(key string) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.swept[key]
@@ -196,12 +196,12 @@ func TestR19RetentionIsTheKeysAndCountsWhenNobodyHasIt(t *testing.T) {
 		} {
 			l, err := c.TryAcquire(t.Context(), "key", options...)
 			require.NoError(t, err)
-			require.Zero(t, store.of("lease/key"), "a row that is held is not garbage")
+			require.Zero(t, store.Of("lease/key"), "a row that is held is not garbage")
 			require.Equal(t, "v", string(l.Value()))
 			require.NoError(t, l.Update(t.Context(), []byte("v")))
-			require.Zero(t, store.of("lease/key"))
+			require.Zero(t, store.Of("lease/key"))
 			require.NoError(t, l.Release(t.Context()))
-			require.Equal(t, map[bool]time.Duration{true: time.Hour, false: 2 * time.Hour}[i < 3], store.of("lease/key"), i)
+			require.Equal(t, map[bool]time.Duration{true: time.Hour, false: 2 * time.Hour}[i < 3], store.Of("lease/key"), i)
 		}
 		require.NoError(t, c.Close(t.Context()))
 	})

@@ -24,7 +24,7 @@ import (
 // shown it. The calls of op on row are counted.
 func (l *link) overtake(op, row string, meanwhile func()) (calls *atomic.Int64) {
 	calls = &atomic.Int64{}
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op != op || call.Key != row || calls.Add(1) > 1 {
 			return next(ctx)
 		}
@@ -122,7 +122,7 @@ func TestR13ReleaseThatIsShownItsOwnRowIsNotSettled(t *testing.T) {
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
 		lost := 0
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op != "AtomicDelete" || call.Key != "lease/key" || lost == 2 {
 				return next(ctx)
 			}
@@ -230,8 +230,8 @@ func TestR9R13RefusedGrantIsSettledByAnotherAcquisitionInTheRow(t *testing.T) {
 		var next *lease.Lease
 		deletes := link.overtake("AtomicDelete", "lease/key", func() { next = w.acquire(b, "key") })
 		var slow atomic.Bool
-		overtaken := link.intercept
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		overtaken := link.Intercept()
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch {
 			case call.Op == "AtomicPut" && call.Key == "lease/key":
 				slow.Store(true)
@@ -307,7 +307,7 @@ func TestR14WriteThatAnothersRowShowsToBeOverIsNotLookedAfter(t *testing.T) {
 				b, _ := w.client("b")
 				w.turn(a, "other")
 				theirs := w.acquire(b, "key")
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					err := next(ctx)
 					var conflict *kv.ConflictError
 					if !errors.As(err, &conflict) {
@@ -316,11 +316,11 @@ func TestR14WriteThatAnothersRowShowsToBeOverIsNotLookedAfter(t *testing.T) {
 					version := theirs.Token() + ahead
 					return &kv.UncertainError{Key: call.Key, Current: conflict.Current, Version: version, Err: errLost}
 				})
-				link.take()
+				link.Take()
 				_, err := a.TryAcquire(t.Context(), "key")
 				require.ErrorIs(t, err, lease.ErrHeld)
 				synctest.Wait()
-				require.Equal(t, 1+int(ahead), link.take()["Get"], "one of the session, the other of the row")
+				require.Equal(t, 1+int(ahead), link.Take()["Get"], "one of the session, the other of the row")
 			})
 		})
 	}

@@ -24,7 +24,7 @@ func TestR13ReleaseWithAValueOutlastsTheSession(t *testing.T) {
 				b, _ := w.client("b")
 				l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), lease.WithValue([]byte("start")))
 				require.NoError(t, err)
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if call.Key == "lease/key" {
 						return &kv.UncertainError{Key: call.Key, Err: errLost}
 					}
@@ -37,7 +37,7 @@ func TestR13ReleaseWithAValueOutlastsTheSession(t *testing.T) {
 					require.Equal(t, "start", string(next.Value()))
 				}
 				time.Sleep(2 * ttl) // a heartbeat finds the session dead
-				link.setIntercept(nil)
+				link.SetIntercept(nil)
 				time.Sleep(time.Minute)
 
 				h := inspect(t, b, "key")
@@ -48,9 +48,9 @@ func TestR13ReleaseWithAValueOutlastsTheSession(t *testing.T) {
 					require.False(t, h.Held())
 					require.Equal(t, "end", string(h.Value))
 				}
-				link.take()
+				link.Take()
 				time.Sleep(10 * time.Minute)
-				require.Zero(t, link.take()["AtomicPut"], "and ends")
+				require.Zero(t, link.Take()["AtomicPut"], "and ends")
 			})
 		})
 	}

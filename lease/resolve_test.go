@@ -32,7 +32,7 @@ func (w *world) unanswered(skip int, version uint64, meanwhile kv.Hook) (l *link
 	})
 	require.NoError(w.t, w.acquire(c, "warm").Release(w.t.Context()))
 	var late func(context.Context) error
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		switch {
 		case call.Key == "lease/key" && call.Op == "AtomicPut" && skip == 0 && late == nil:
 			late = next
@@ -68,9 +68,9 @@ func TestR14ResolverReadsNoMoreOnceTheRowHasReachedTheVersionOfTheWrite(t *testi
 			b, _ := w.client("b")
 			theirs := w.acquire(b, "key")
 			link, _ := w.unanswered(0, theirs.Token(), nil)
-			require.Equal(t, 1, link.take()["Get"])
+			require.Equal(t, 1, link.Take()["Get"])
 			time.Sleep(5 * time.Minute)
-			require.Zero(t, link.take()["Get"])
+			require.Zero(t, link.Take()["Get"])
 			require.True(t, theirs.Held())
 		})
 	})
@@ -84,9 +84,9 @@ func TestR14ResolverReadsNoMoreOnceTheRowHasReachedTheVersionOfTheWrite(t *testi
 				}
 				return next(ctx)
 			})
-			require.Equal(t, 1, link.take()["Get"])
+			require.Equal(t, 1, link.Take()["Get"])
 			time.Sleep(5 * time.Minute)
-			require.Zero(t, link.take()["Get"])
+			require.Zero(t, link.Take()["Get"])
 		})
 	})
 }
@@ -138,9 +138,9 @@ func TestR14ResolverReadsNoMoreOnceTheSessionIsDead(t *testing.T) {
 		link, _ := w.unanswered(0, 0, nil)
 		require.NoError(t, w.store.Delete(t.Context(), w.rows("session/")[0]))
 		time.Sleep(50 * time.Second) // a heartbeat finds out, and another read may have been due
-		link.take()
+		link.Take()
 		time.Sleep(50 * time.Second) // longer than any pause, and the write could still land
-		require.Zero(t, link.take()["Get"])
+		require.Zero(t, link.Take()["Get"])
 	})
 }
 
@@ -171,9 +171,9 @@ func TestR14WriteMayLandAMinuteAfterTheDelayOfTheStore(t *testing.T) {
 		require.NoError(t, land())
 		time.Sleep(50 * time.Second)
 		require.Empty(t, w.rows("lease/"))
-		link.take()
+		link.Take()
 		time.Sleep(5 * time.Minute)
-		require.Zero(t, link.take()["Get"])
+		require.Zero(t, link.Take()["Get"])
 	})
 }
 
@@ -196,9 +196,9 @@ func TestR14FailedReadAndFailedGivingBackProveNothing(t *testing.T) {
 				time.Sleep(10 * time.Second)
 				require.Negative(t, failing.Load())
 				require.Empty(t, w.rows("lease/"))
-				link.take()
+				link.Take()
 				time.Sleep(5 * time.Minute)
-				require.Zero(t, link.take()["Get"], "applied once, and so never again")
+				require.Zero(t, link.Take()["Get"], "applied once, and so never again")
 			})
 		})
 	}
@@ -213,7 +213,7 @@ func TestR14ResolverLooksAfterAWriteThatComesWhileItReads(t *testing.T) {
 		reading := make(chan struct{})
 		var reads atomic.Int64
 		var late func(context.Context) error
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			switch {
 			case call.Key == "lease/key" && call.Op == "AtomicPut":
 				late = next
@@ -247,7 +247,7 @@ func TestR14ResolverLooksAtOnceForAnotherWriteHoweverLongItsPausesAre(t *testing
 		require.NoError(t, err)
 		defer func() { require.NoError(t, a.Close(t.Context())) }()
 		var lands atomic.Bool
-		l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" && call.Op == "AtomicPut" {
 				if lands.Load() {
 					_ = next(ctx)

@@ -16,7 +16,7 @@ import (
 
 // onWrites calls before ahead of each write of a session's row.
 func (l *link) onWrites(before func(row string)) {
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op == "AtomicPut" && strings.HasPrefix(call.Key, "session/") {
 			before(call.Key)
 		}
@@ -48,7 +48,7 @@ func TestR17ReceiptComesOnceTheMarginIsOverAndDoesNotWaitForARelease(t *testing.
 		context.AfterFunc(l.Context(), func() { latched <- time.Now() })
 		var mu sync.Mutex
 		with, without := []time.Time{}, []time.Time{}
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" {
 				return kv.ErrThrottled
 			}
@@ -150,7 +150,7 @@ func TestR17RevocationThatIsThereAlreadyIsWaitedForAndNotWrittenAgain(t *testing
 			require.NoError(t, g.err)
 			require.Greater(t, g.at.Sub(latch), margin)
 		}
-		require.Zero(t, link.take()["AtomicPut"])
+		require.Zero(t, link.Take()["AtomicPut"])
 		require.Empty(t, w.rows("lease/"))
 	})
 }
@@ -187,7 +187,7 @@ func TestR17BreakWaitsOutAnOutageBeforeItHasToldTheHolder(t *testing.T) {
 		l := w.acquire(a, "key")
 		h := inspect(t, b, "key")
 		reads := 0
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if reads++; reads <= 3 {
 				return errLost
 			}
@@ -205,7 +205,7 @@ func TestR17ReadsThatTellNothingAreNoReceipt(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(w *world, l *link, row string){
 		"failed": func(_ *world, l *link, _ string) {
-			l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if call.Op == "Get" && strings.HasPrefix(call.Key, "session/") {
 					return errLost
 				}
@@ -223,7 +223,7 @@ func TestR17ReadsThatTellNothingAreNoReceipt(t *testing.T) {
 				a, holder := w.client("a")
 				b, link := w.client("b")
 				l := w.acquire(a, "key")
-				holder.setCut(true)
+				holder.SetCut(true)
 				broken := breakIt(t.Context(), b, inspect(t, b, "key"))
 				synctest.Wait()
 				emitted := time.Now()
@@ -245,7 +245,7 @@ func TestR17PatienceIsTheHoldersTTLAndASixteenthFromTheAnswer(t *testing.T) {
 		a, holder := w.client("a", lease.WithTTL(6*ttl))
 		b, link := w.client("b")
 		l := w.acquire(a, "key")
-		holder.setCut(true)
+		holder.SetCut(true)
 		h := inspect(t, b, "key")
 		link.delay("AtomicPut", 2*time.Second)
 		began := time.Now()
@@ -263,7 +263,7 @@ func TestR17DeathOfTheHolderIsAReceipt(t *testing.T) {
 		a, holder := w.client("a")
 		b, _ := w.client("b")
 		w.acquire(a, "key")
-		holder.setCut(true)
+		holder.SetCut(true)
 		broken := breakIt(t.Context(), b, inspect(t, b, "key"))
 		time.Sleep(time.Second)
 		require.Empty(t, broken)
@@ -284,7 +284,7 @@ func TestR17R19BreakKnowsALeaseByItsTokenAfterAnUpdateAndKeepsTheValue(t *testin
 		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
 		require.NoError(t, err)
 		require.NoError(t, l.Update(t.Context(), []byte("v")))
-		holder.setCut(true)
+		holder.SetCut(true)
 		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
 		require.False(t, l.Held())
 		require.False(t, inspect(t, b, "key").Held())

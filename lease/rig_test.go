@@ -2,14 +2,13 @@ package lease_test
 
 import (
 	"context"
-	"errors"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/leasetest"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
@@ -23,83 +22,15 @@ const (
 	patience = ttl + ttl/16
 )
 
-// link is one client's way to the store: it counts calls, and fails them as it is told.
-type link struct {
-	kv.Store
+// link is one client's way to the store.
+type link struct{ *leasetest.Link }
 
-	mu    sync.Mutex
-	calls map[string]int
-	// cut makes every call hang until its context ends.
-	cut bool
-	// intercept, if set, is called around each call.
-	intercept kv.Hook
-}
+func newLink(store kv.Store) *link { return &link{leasetest.NewLink(store)} }
 
-var errLost = errors.New("answer lost")
+var errLost = leasetest.ErrAnswerLost
 
-func newLink(store kv.Store) *link {
-	l := &link{calls: map[string]int{}}
-	l.Store = kv.Instrument(store, l.hook)
-	return l
-}
-
-// MaxWriteDelay implements kv.WriteDelayer. A link hides the store's own watch: its clients poll.
-func (l *link) MaxWriteDelay() time.Duration { return kv.MaxWriteDelay(l.Store) }
-
-func (l *link) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-	l.mu.Lock()
-	l.calls[call.Op]++
-	cut, intercept := l.cut, l.intercept
-	l.mu.Unlock()
-	switch {
-	case cut:
-		<-ctx.Done()
-		if call.Op == "Get" {
-			return ctx.Err()
-		}
-		return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
-	case intercept != nil:
-		return intercept(ctx, call, next)
-	}
-	return next(ctx)
-}
-
-func (l *link) setCut(cut bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = cut
-}
-
-func (l *link) setIntercept(hook kv.Hook) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.intercept = hook
-}
-
-// loseAnswer lets the next call of op on a key with the prefix reach the store
-// and loses its answer.
-func (l *link) loseAnswer(op, prefix string) {
-	done := false
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-		if done || call.Op != op || len(call.Key) < len(prefix) || call.Key[:len(prefix)] != prefix {
-			return next(ctx)
-		}
-		done = true
-		if err := next(ctx); err != nil {
-			return err
-		}
-		return &kv.UncertainError{Key: call.Key, Err: errLost}
-	})
-}
-
-// take returns the calls made since it was called last.
-func (l *link) take() map[string]int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	calls := l.calls
-	l.calls = map[string]int{}
-	return calls
-}
+// recorder is an observer that remembers.
+type recorder = leasetest.Recorder
 
 // world is a store with clients on it. Use it inside a synctest bubble.
 type world struct {
@@ -121,7 +52,7 @@ func (w *world) client(name string, options ...lease.Option) (*lease.Client, *li
 	c, err := lease.New(l, append([]lease.Option{lease.WithTTL(ttl), lease.WithOwner(name)}, options...)...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
-		l.setCut(false)
+		l.SetCut(false)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = c.Close(ctx) // the test may have closed it, or left leases on purpose
@@ -189,7 +120,7 @@ func reason(t *testing.T, err error) lease.Reason {
 
 // delay lets every call of op wait for d after the store has carried it out.
 func (l *link) delay(op string, d time.Duration) {
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		err := next(ctx)
 		if call.Op == op {
 			time.Sleep(d)

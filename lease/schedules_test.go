@@ -31,7 +31,7 @@ func TestR16BreakOfARefusedGrantCountsForNobody(t *testing.T) {
 			var slow, deaf atomic.Bool
 			deaf.Store(true)
 			first := true
-			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				for slow.Load() {
 					time.Sleep(100 * time.Millisecond)
 				}
@@ -93,9 +93,9 @@ func TestTakenOverOutlastsALostAnswer(t *testing.T) {
 		b, lb := w.client("b")
 		w.acquire(a, "key")
 		require.NoError(t, w.acquire(b, "other").Release(t.Context()))
-		la.setCut(true)
+		la.SetCut(true)
 		done := false
-		lb.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if !done && call.Op == "AtomicPut" && call.Key == "lease/key" && err == nil {
 				done = true
@@ -134,7 +134,7 @@ func TestReleaseIsBoundedAlsoWithAWaiter(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		got := waitFor(ctx, a, "key")
 		synctest.Wait()
-		link.setCut(true)
+		link.SetCut(true)
 		began := time.Now()
 		require.Error(t, l.Release(t.Context()))
 		stop()
@@ -215,7 +215,7 @@ func TestLocalWaiterWaitsOutAnOutage(t *testing.T) {
 		time.Sleep(time.Minute)
 		var down atomic.Bool
 		down.Store(true)
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if down.Load() && call.Op == "AtomicPut" && call.Key == "lease/key" {
 				return errors.New("connection refused")
 			}
@@ -279,11 +279,11 @@ func TestR15TwoLocalGoroutinesStarveNobody(t *testing.T) {
 			})
 		}
 		time.Sleep(time.Second)
-		link.take()
+		link.Take()
 		chance, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		got := <-waitFor(chance, b, "key")
-		puts, deletes := link.take()["AtomicPut"], link.take()["AtomicDelete"]
+		puts, deletes := link.Take()["AtomicPut"], link.Take()["AtomicDelete"]
 		stop()
 		wait.Wait()
 		if got.err == nil {
@@ -301,7 +301,7 @@ func TestBreakEndsWhenTheStoreIsClosed(t *testing.T) {
 		b, lb := w.client("b")
 		w.acquire(a, "key")
 		h := inspect(t, b, "key")
-		lb.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error { return kv.ErrClosed })
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error { return kv.ErrClosed })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		err := b.Break(ctx, h)

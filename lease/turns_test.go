@@ -15,7 +15,7 @@ import (
 
 // slow lets each call take d, half of it before the store has carried it out.
 func (l *link) slow(d time.Duration) {
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		time.Sleep(d / 2)
 		defer time.Sleep(d / 2)
 		return next(ctx)
@@ -39,7 +39,7 @@ func TestR15HandoversEndInARestAfterTwentyTimesItsLength(t *testing.T) {
 			synctest.Wait()
 		}
 		var record writes
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			record.add(call)
 			if call.Op == "AtomicDelete" {
 				time.Sleep(slow) // the rest counts from where the key is free
@@ -53,16 +53,16 @@ func TestR15HandoversEndInARestAfterTwentyTimesItsLength(t *testing.T) {
 				g := <-got[round*each+i]
 				require.NoError(t, g.err)
 				l = g.Lease
-				require.Equal(t, []string{"AtomicPut"}, record.take(), "handover %d of round %d", i+1, round+1)
+				require.Equal(t, []string{"AtomicPut"}, record.Take(), "handover %d of round %d", i+1, round+1)
 			}
 			time.Sleep(hold)
 			began := time.Now()
 			require.NoError(t, l.Release(t.Context()))
-			require.Equal(t, []string{"AtomicDelete"}, record.take())
+			require.Equal(t, []string{"AtomicDelete"}, record.Take())
 			g := <-got[round*each+each-1]
 			require.NoError(t, g.err)
 			require.Equal(t, slow+75*time.Millisecond, g.at.Sub(began))
-			require.Equal(t, []string{"AtomicPut"}, record.take())
+			require.Equal(t, []string{"AtomicPut"}, record.Take())
 			l = g.Lease
 		}
 		require.NoError(t, l.Release(t.Context()))

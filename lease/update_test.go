@@ -84,7 +84,7 @@ func TestR13AfterALostAnswerOfUpdateTheNextWriteGoesOn(t *testing.T) {
 				w := newWorld(t)
 				a, link := w.client("a")
 				l := w.acquire(a, "key")
-				link.loseAnswer("AtomicPut", "lease/")
+				link.LoseAnswer("AtomicPut", "lease/")
 				require.ErrorIs(t, l.Update(t.Context(), []byte("lost")), kv.ErrUncertain)
 				if next == "Update" {
 					require.NoError(t, l.Update(t.Context(), []byte("found")))
@@ -116,12 +116,12 @@ func TestUpdateOfALeaseThatHasEndedSendsNothing(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setCut(true)
+		link.SetCut(true)
 		requireLost(t, l)
-		link.setCut(false)
-		link.take()
+		link.SetCut(false)
+		link.Take()
 		require.ErrorIs(t, l.Update(t.Context(), []byte("v")), lease.ErrLost)
-		require.Empty(t, link.take())
+		require.Empty(t, link.Take())
 	})
 }
 
@@ -132,7 +132,7 @@ func TestUpdateEndsWithTheLeaseWhateverTheStoreDoes(t *testing.T) {
 		a, link := w.client("a")
 		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(ttl))
 		require.NoError(t, err)
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "AtomicPut" && call.Key == "lease/key" {
 				<-ctx.Done()
 				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
@@ -176,7 +176,7 @@ func TestUpdatesOfOneLeaseWaitForEachOtherAndNoLongerThanTheirContext(t *testing
 		w := newWorld(t)
 		a, link := w.client("a")
 		l := w.acquire(a, "key")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" {
 				time.Sleep(time.Second)
 			}
@@ -222,10 +222,10 @@ func TestWithMinRemainingHeartbeatsFirst(t *testing.T) {
 		a, link := w.client("a", lease.WithHeartbeat(4*time.Second))
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
 		time.Sleep(3 * time.Second)
-		link.take()
+		link.Take()
 		l, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4600*time.Millisecond))
 		require.NoError(t, err)
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take())
 		require.GreaterOrEqual(t, l.Remaining(), 4600*time.Millisecond)
 		require.NoError(t, l.Release(t.Context()))
 		time.Sleep(2 * time.Second)
@@ -242,7 +242,7 @@ func TestR9GrantWithLessThanTheMinimumRemainingIsNotReturned(t *testing.T) {
 		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
 		var held atomic.Bool
 		first := true
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			for held.Load() { // no heartbeat comes through while the answer is under way
 				time.Sleep(100 * time.Millisecond)
 			}
@@ -269,7 +269,7 @@ func TestR12LongDeadSessionIsKilledAtOnce(t *testing.T) {
 		b, _ := w.client("b", lease.WithMaxClockSkew(time.Second))
 		plain, _ := w.client("plain")
 		w.acquire(a, "key")
-		link.setCut(true) // dead
+		link.SetCut(true) // dead
 		// The last heartbeat was sent now: ttl + ttl/16 + 1 s from now on b may
 		// kill, and not before.
 		time.Sleep(ttl + ttl/16 + time.Second)

@@ -76,16 +76,16 @@ func TestR15LeaseThatEndedAndIsNotYetGivenBackStillHasTheKey(t *testing.T) {
 				require.Equal(t, want, reason(t, l.Err()))
 				ended := time.Now()
 				var record writes
-				link.setIntercept(record.hook)
+				link.SetIntercept(record.hook)
 				_, err = a.TryAcquire(t.Context(), "key")
 				var held *lease.HeldError
 				require.ErrorAs(t, err, &held)
 				require.Equal(t, l.Token(), held.Holder.Token)
-				require.Empty(t, record.take())
+				require.Empty(t, record.Take())
 				g := <-waitFor(t.Context(), a, "key")
 				require.NoError(t, g.err)
 				require.Equal(t, ttl/10, g.at.Sub(ended), "the margin, and not a poll more")
-				require.Equal(t, []string{"AtomicDelete", "AtomicPut"}, record.take())
+				require.Equal(t, []string{"AtomicDelete", "AtomicPut"}, record.Take())
 				require.NoError(t, g.Release(t.Context()))
 				require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 			})
@@ -115,7 +115,7 @@ func TestR8ReleaseThatGoesOnUnderALostSessionDoesNotHaveTheKeyAnyMore(t *testing
 		l, other := w.acquire(a, "key"), w.acquire(a, "other")
 		session := inspect(t, a, "key").Session
 		var deletes atomic.Int64
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key != "lease/key" || call.Op != "AtomicDelete" {
 				return next(ctx)
 			}
@@ -131,7 +131,7 @@ func TestR8ReleaseThatGoesOnUnderALostSessionDoesNotHaveTheKeyAnyMore(t *testing
 		next := w.acquire(a, "key")
 		require.True(t, next.TakenOver())
 		require.NotEqual(t, session, inspect(t, a, "key").Session)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		require.NoError(t, next.Release(t.Context()))
 		require.ErrorIs(t, other.Release(t.Context()), lease.ErrLost)
 	})
@@ -169,7 +169,7 @@ func TestR9WaiterPollsWhenItsWatchHasFailed(t *testing.T) {
 				b, err := lease.New(&shortSighted{link, after}, lease.WithTTL(ttl))
 				require.NoError(t, err)
 				var reads atomic.Int64
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if call.Op == "Get" && call.Key == "lease/key" && reads.Add(1) > 1000 {
 						return kv.ErrClosed // a waiter that never pauses would never end
 					}
@@ -202,7 +202,7 @@ func TestAcquireWaitsOutAThrottledStoreAndReportsAnyOtherFailureOfItsFirstTry(t 
 		require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
 		var left atomic.Int64
 		failure := kv.ErrThrottled
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/key" && call.Op == "AtomicPut" && left.Add(-1) >= 0 {
 				return failure
 			}

@@ -42,7 +42,7 @@ func TestPoolMemberThatHasFinishedWaitsForTheOthersNotMuchLonger(t *testing.T) {
 				require.NoError(t, <-n.ended)
 				late := time.Since(time.Unix(0, finished.Load()))
 				require.LessOrEqual(t, late, min(work+interval/5, interval*11/10))
-				require.Less(t, m.link.take()["ListPage"]+n.link.take()["ListPage"], 50, "it asked too often")
+				require.Less(t, m.link.Take()["ListPage"]+n.link.Take()["ListPage"], 50, "it asked too often")
 			})
 		})
 	}
@@ -56,7 +56,7 @@ func TestPoolAttemptAtAFreePartitionIsNotAbandonedForAnotherPlan(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
 		c, link := w.client("0")
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "lease/pool/p/00000" {
 				select {
 				case <-time.After(3 * time.Second):

@@ -126,9 +126,9 @@ func TestPoolPauseOfAHandlerThatFailedEndsWithItsLease(t *testing.T) {
 		for len(gaps()) < 12 || gaps()[len(gaps())-1] < 30*time.Second {
 			time.Sleep(100 * time.Millisecond)
 		}
-		m.link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return errLost })
+		m.link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return errLost })
 		time.Sleep(lease.DefaultTTL)
-		m.link.setIntercept(nil)
+		m.link.SetIntercept(nil)
 		before, began := calls.Load(), time.Now()
 		for calls.Load() == before {
 			time.Sleep(100 * time.Millisecond)
@@ -159,10 +159,10 @@ func TestPoolHandlerHasTheValuesOfRunsContextAndItsLossAsCause(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- p.Run(context.WithValue(ctx, valueKey{}, "value")) }()
 		time.Sleep(interval)
-		link.setCut(true)
+		link.SetCut(true)
 		time.Sleep(ttl)
 		require.Equal(t, lease.ReasonExpired, reason(t, <-cause))
-		link.setCut(false)
+		link.SetCut(false)
 		stop()
 		require.NoError(t, <-ended)
 	})
@@ -217,7 +217,7 @@ func TestPoolHandlerThatWasStuckIsCalledAgainWithItsLease(t *testing.T) {
 		w := newWorld(t)
 		w.partitions(1)
 		events := &recorder{}
-		c, link := w.client("0", lease.WithObserver(events.observe))
+		c, link := w.client("0", lease.WithObserver(events.Observe))
 		var tokens []uint64
 		var at []time.Time
 		m := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
@@ -237,11 +237,11 @@ func TestPoolHandlerThatWasStuckIsCalledAgainWithItsLease(t *testing.T) {
 		require.NoError(t, <-m.ended)
 		require.Equal(t, []uint64{tokens[0], tokens[0], tokens[0]}, tokens)
 		require.LessOrEqual(t, at[2].Sub(at[1]), 2*time.Second)
-		failed := events.of(pool.EventFailed)
+		failed := events.Of(pool.EventFailed)
 		require.Len(t, failed, 2)
 		require.ErrorIs(t, failed[0].Err, pool.ErrStuck)
 		require.ErrorIs(t, failed[1].Err, errJob)
-		for _, e := range append(failed, events.of(pool.EventStuck)...) {
+		for _, e := range append(failed, events.Of(pool.EventStuck)...) {
 			require.Equal(t, "pool/p/00000", e.Key)
 			require.Equal(t, tokens[0], e.Token)
 			require.NotEmpty(t, e.Session)
@@ -260,7 +260,7 @@ func TestPoolMemberThatTakesOverIsTold(t *testing.T) {
 		b.await(t, time.Minute, 4, 1)
 		events := &recorder{}
 		var taken, fresh atomic.Int32
-		c, link := w.client("1", lease.WithTTL(lease.DefaultTTL), lease.WithObserver(events.observe))
+		c, link := w.client("1", lease.WithTTL(lease.DefaultTTL), lease.WithObserver(events.Observe))
 		first.crash(b, "0")
 		second := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
 			if l.TakenOver() {
@@ -276,7 +276,7 @@ func TestPoolMemberThatTakesOverIsTold(t *testing.T) {
 		require.EqualValues(t, 4, taken.Load())
 		require.EqualValues(t, 1, fresh.Load())
 		over := 0
-		for _, e := range events.of(lease.EventAcquired) {
+		for _, e := range events.Of(lease.EventAcquired) {
 			if e.TakenOver {
 				over++
 			}

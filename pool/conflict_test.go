@@ -74,9 +74,9 @@ func TestPoolPartitionThatIsDeletedWhileItIsWaitedForDoesNotComeBack(t *testing.
 		b.await(t, time.Minute, 2, 1)
 		n := w.member("1", b.handler("1"))
 		time.Sleep(3 * interval) // one of the two is moving
-		n.link.take()
+		n.link.Take()
 		time.Sleep(10 * time.Second)
-		require.Positive(t, n.link.take()["Get"], "nobody waits")
+		require.Positive(t, n.link.Take()["Get"], "nobody waits")
 		for _, key := range w.rows("lease/") {
 			require.NoError(t, w.store.Delete(t.Context(), key))
 		}
@@ -92,7 +92,7 @@ func TestPoolPartitionThatIsDeletedWhileItIsWaitedForDoesNotComeBack(t *testing.
 // and an error of the store once there were too many in a row.
 func (l *link) always(w *world) (conflicts *atomic.Int32) {
 	conflicts = new(atomic.Int32)
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if !strings.HasPrefix(call.Key, "lease/pool/p/") || !strings.HasPrefix(call.Op, "Atomic") {
 			return next(ctx)
 		}
@@ -121,7 +121,7 @@ func TestPoolConflictsThatNeverEndAreSlowedDown(t *testing.T) {
 		time.Sleep(10*interval + time.Second)
 		require.Less(t, taking.Load(), int32(200))
 		require.Greater(t, taking.Load(), int32(50))
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		b.await(t, 2*interval, 1, 1)
 
 		tool, link := w.tool()

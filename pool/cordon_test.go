@@ -70,7 +70,7 @@ func TestPoolCordonHoldsForLaterRunsAndEndsWithEach(t *testing.T) {
 		p, err := pool.New(c, "p", b.handler("0"))
 		require.NoError(t, err)
 		require.NoError(t, p.Cordon(t.Context()))
-		require.Empty(t, link.take(), "nobody to tell")
+		require.Empty(t, link.Take(), "nobody to tell")
 		for range 2 {
 			ctx, stop := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
@@ -97,10 +97,10 @@ func TestPoolCordonThatIsTakenBackWhileItIsToldDoesNotStay(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		m := w.member("0", b.handler("0"))
 		w.awaitJoined(memberGroup)
-		m.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		m.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if slices.Contains(w.joined(), cordonGroup) {
-				m.link.setIntercept(nil)
+				m.link.SetIntercept(nil)
 				m.Uncordon()
 			}
 			return err
@@ -117,11 +117,11 @@ func TestPoolCordonThatCannotBeToldIsAnError(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		m := w.member("0", b.handler("0"))
 		w.awaitJoined(memberGroup)
-		m.link.setCut(true)
+		m.link.SetCut(true)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, m.Cordon(ctx), context.DeadlineExceeded)
-		m.link.setCut(false)
+		m.link.SetCut(false)
 		require.NoError(t, m.Cordon(t.Context()))
 		require.Contains(t, w.joined(), cordonGroup)
 		m.leave(t)
@@ -136,7 +136,7 @@ func TestPoolMemberIsNeverSeenWithoutItsBounds(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		c, link := w.client("0")
 		var seen []string
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			err := next(ctx)
 			if strings.HasPrefix(call.Key, "session/") && call.Op == "AtomicPut" {
 				seen = append(seen, strings.Join(w.joined(), " "))

@@ -39,12 +39,12 @@ func TestPoolCostsInSteadyStateWhatItSays(t *testing.T) {
 				time.Sleep(2 * time.Minute)
 				versions := w.versions()
 				for _, m := range members {
-					m.link.take()
+					m.link.Take()
 				}
 				const minutes = 20
 				time.Sleep(minutes * time.Minute)
 				for _, m := range members {
-					calls := m.link.take()
+					calls := m.link.Take()
 					pages := 1 + (n+999)/1000
 					require.InEpsilon(t, minutes*12, calls["AtomicPut"], 0.03)
 					require.InEpsilon(t, minutes*6*pages, calls["ListPage"], 0.03)

@@ -86,7 +86,7 @@ func TestPoolEndOfAPartitionThatCannotBeWrittenIsTold(t *testing.T) {
 			_ = m.client.Close(ctx) // the handler goes on
 		},
 		"the store does not answer": func(_ *world, m *member) {
-			m.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			m.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if call.Key == "lease/pool/p/00000" {
 					return &kv.UncertainError{Key: call.Key, Err: errLost}
 				}

@@ -71,7 +71,7 @@ func TestPoolRunGoesOnWhenARowThatCannotBeReadHasJustShown(t *testing.T) {
 		w.partitions(1)
 		c, link := w.client("0")
 		var listings atomic.Int32
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Op == "ListPage" && call.Key == "lease/pool/p/" && w.isDone("00000") && listings.Add(1) == 2 {
 				require.NoError(t, w.store.Put(ctx, "lease/pool/p/00001", kv.WithString("{")))
 			}
@@ -119,11 +119,11 @@ func TestPoolIsRunAgainAfterAJoinThatFailed(t *testing.T) {
 		p, err := pool.New(c, "p", finish, pool.WithMaxPartitions(1))
 		require.NoError(t, err)
 		failure := errors.New("no permission")
-		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return failure })
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return failure })
 		require.ErrorIs(t, p.Run(t.Context()), failure)
 
 		writes := 0
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if writes++; writes > 1 { // the first tells of the bound
 				return failure
 			}
@@ -132,12 +132,12 @@ func TestPoolIsRunAgainAfterAJoinThatFailed(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, p.Run(ctx), context.DeadlineExceeded)
-		link.setIntercept(nil)
+		link.SetIntercept(nil)
 		time.Sleep(ttl)
 		require.Empty(t, w.joined(), "it is no member, and has no bound")
-		link.take()
+		link.Take()
 		require.NoError(t, p.Cordon(t.Context()))
-		require.Empty(t, link.take(), "there is nobody to tell")
+		require.Empty(t, link.Take(), "there is nobody to tell")
 		p.Uncordon()
 		require.NoError(t, p.Run(t.Context()))
 	})
@@ -183,9 +183,9 @@ func TestPoolWithTheLongestDurationsDoesNotSpin(t *testing.T) {
 		m := w.member("0", b.handler("0"), pool.WithPlanInterval(longest), pool.WithDrainTimeout(longest), pool.WithMinResidency(longest),
 			pool.WithProgressTimeout(longest), pool.WithOutageLimit(longest))
 		b.await(t, time.Second, 4, 1)
-		m.link.take()
+		m.link.Take()
 		time.Sleep(time.Hour)
-		require.Empty(t, m.link.take()["ListPage"])
+		require.Empty(t, m.link.Take()["ListPage"])
 		m.leave(t)
 	})
 }

@@ -54,7 +54,7 @@ func TestPoolRetakesAllPartitionsOfACrashedMemberWithOneKill(t *testing.T) {
 		b.takeMoves()
 		var kills atomic.Int32
 		for _, m := range members[1:] {
-			m.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			m.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				err := next(ctx)
 				if call.Op == "AtomicDelete" && strings.HasPrefix(call.Key, "session/") && err == nil {
 					kills.Add(1)
@@ -149,13 +149,13 @@ func TestPoolGoesOnWithANewSessionWhenItsOwnWasLost(t *testing.T) {
 		w.partitions(10)
 		m := w.member("0", b.handler("0"))
 		b.await(t, time.Minute, 10, 1)
-		m.link.setIntercept(func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
+		m.link.SetIntercept(func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
 			time.Sleep(time.Second)
 			return &kv.UncertainError{Key: call.Key, Err: errLost}
 		})
 		time.Sleep(lease.DefaultTTL)
 		require.Empty(t, b.load(), "stopped by the trust deadline")
-		m.link.setIntercept(nil)
+		m.link.SetIntercept(nil)
 		b.await(t, failover+2*interval, 10, 1)
 		b.requireNoOverlap(t)
 		m.leave(t)
@@ -196,11 +196,11 @@ func TestPoolRunEndsWhenTheStoreFailsForLongerThanTheOutageLimit(t *testing.T) {
 		fail := func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
 			return &kv.UncertainError{Key: call.Key, Err: errLost}
 		}
-		m.link.setIntercept(fail)
+		m.link.SetIntercept(fail)
 		time.Sleep(14 * time.Second)
-		m.link.setIntercept(nil)
+		m.link.SetIntercept(nil)
 		time.Sleep(2 * interval)
-		m.link.setIntercept(fail)
+		m.link.SetIntercept(fail)
 		time.Sleep(19 * time.Second)
 		require.Empty(t, m.ended, "a shorter outage does not count")
 		began := time.Now()

@@ -96,7 +96,7 @@ func TestPoolPartitionIsDoneAlsoAfterALostAnswer(t *testing.T) {
 		w.partitions(1)
 		c, link := w.client("0")
 		m := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
-			link.loseAnswer("AtomicPut", "lease/")
+			link.LoseAnswer("AtomicPut", "lease/")
 			if err := l.Save(ctx, []byte("end")); !errors.Is(err, kv.ErrUncertain) {
 				return err
 			}
@@ -116,7 +116,7 @@ func TestPoolHandlerThatFailsIsCalledAgainWithTheSameLeaseAfterAPause(t *testing
 		w.partitions(1)
 		var log bytes.Buffer
 		events := &recorder{}
-		c, link := w.client("0", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(events.observe))
+		c, link := w.client("0", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(events.Observe))
 		var tokens []uint64
 		var at []time.Time
 		m := w.run(&member{client: c, link: link}, func(_ context.Context, l *pool.Work) error {
@@ -138,7 +138,7 @@ func TestPoolHandlerThatFailsIsCalledAgainWithTheSameLeaseAfterAPause(t *testing
 		require.Contains(t, log.String(), "broken pipe")
 		require.Contains(t, log.String(), "at the disco")
 		require.Contains(t, log.String(), "handler_test.go", "no stack")
-		require.Len(t, events.of(pool.EventFailed), 2)
+		require.Len(t, events.Of(pool.EventFailed), 2)
 	})
 }
 
@@ -201,7 +201,7 @@ func TestPoolHandlerWithoutProgressIsCancelledAndCalledAgain(t *testing.T) {
 		w := newWorld(t)
 		w.partitions(1)
 		events := &recorder{}
-		c, link := w.client("0", lease.WithObserver(events.observe))
+		c, link := w.client("0", lease.WithObserver(events.Observe))
 		calls := 0
 		var stuck time.Duration
 		m := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
@@ -230,7 +230,7 @@ func TestPoolHandlerWithoutProgressIsCancelledAndCalledAgain(t *testing.T) {
 		require.Equal(t, 2, calls)
 		require.InDelta(t, 30, stuck.Seconds(), 4)
 		require.NoError(t, c.Close(t.Context()))
-		require.Len(t, events.of(pool.EventStuck), 1)
+		require.Len(t, events.Of(pool.EventStuck), 1)
 	})
 }
 

@@ -64,7 +64,7 @@ func TestPoolWatchdogDoesNotBarkAtACallThatHasEnded(t *testing.T) {
 		w := newWorld(t)
 		w.partitions(1)
 		events := &recorder{}
-		c, link := w.client("0", lease.WithObserver(events.observe))
+		c, link := w.client("0", lease.WithObserver(events.Observe))
 		calls := 0
 		m := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
 			if calls++; calls < 5 {
@@ -79,8 +79,8 @@ func TestPoolWatchdogDoesNotBarkAtACallThatHasEnded(t *testing.T) {
 			return pool.ErrDone
 		}, pool.WithProgressTimeout(10*time.Second))
 		require.NoError(t, <-m.ended)
-		require.Len(t, events.of(pool.EventFailed), 4)
-		require.Empty(t, events.of(pool.EventStuck))
+		require.Len(t, events.Of(pool.EventFailed), 4)
+		require.Empty(t, events.Of(pool.EventStuck))
 	})
 }
 

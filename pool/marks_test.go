@@ -95,7 +95,7 @@ func TestPoolCallsWithABadArgumentSendNothing(t *testing.T) {
 	} {
 		require.ErrorIs(t, err, lease.ErrInvalid, name)
 	}
-	calls := link.take()
+	calls := link.Take()
 	delete(calls, "ListPage") // Sync's, which cannot know before
 	require.Empty(t, calls)
 }
@@ -168,7 +168,7 @@ func TestPoolCheckpointOverAMarkHasItsTime(t *testing.T) {
 }
 
 // The row changes under a partition that was given back: what its holder says
-// of it is added to what others have said meanwhile.
+// Of it is added to what others have said meanwhile.
 func TestPoolPartitionThatIsMarkedAndDoneIsBoth(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -245,7 +245,7 @@ func TestPoolPauseAndRemoveDoNotTakeSilenceForDeath(t *testing.T) {
 		m := w.stubborn(b)
 		b.await(t, time.Minute, 1, 1)
 		p, link := w.tool()
-		link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if strings.HasPrefix(call.Key, "session/") {
 				return errLost
 			}
@@ -274,7 +274,7 @@ func TestPoolCallsReturnWhatTimeDoesNotMend(t *testing.T) {
 			w.addMarked("x", `,"removed":true`)
 			p, link := w.tool()
 			failure := kv.ErrClosed
-			link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if call.Op == op {
 					return failure
 				}
@@ -290,7 +290,7 @@ func TestPoolCallsReturnWhatTimeDoesNotMend(t *testing.T) {
 			default:
 				require.ErrorIs(t, p.Remove(ctx, "x"), failure)
 			}
-			require.Equal(t, 1, link.take()[op])
+			require.Equal(t, 1, link.Take()[op])
 		})
 	}
 }
@@ -302,7 +302,7 @@ func TestPoolSyncThatCannotAddRemovesAllTheSame(t *testing.T) {
 		w := newWorld(t)
 		w.partitions(2)
 		p, link := w.tool()
-		link.setIntercept(onWritesOf("lease/pool/p/new", 0, kv.ErrThrottled))
+		link.SetIntercept(onWritesOf("lease/pool/p/new", 0, kv.ErrThrottled))
 		require.ErrorIs(t, p.Sync(t.Context(), "00000", "new"), kv.ErrThrottled)
 		require.Equal(t, []string{"lease/pool/p/00000"}, w.rows("lease/"))
 	})
@@ -314,5 +314,5 @@ func TestPoolSyncAddsANameThatStandsTwiceOnce(t *testing.T) {
 	w := newWorld(t)
 	p, link := w.tool()
 	require.NoError(t, p.Sync(t.Context(), "x", "y", "x", "x"))
-	require.Equal(t, map[string]int{"ListPage": 1, "AtomicPut": 2}, link.take())
+	require.Equal(t, map[string]int{"ListPage": 1, "AtomicPut": 2}, link.Take())
 }

@@ -34,7 +34,7 @@ func TestI13MemberAsksAFailingStoreLessAndLessOften(t *testing.T) {
 				require.NoError(t, err)
 				c, link := w.client("0")
 				var failing atomic.Bool
-				link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 					if failing.Load() && call.Op == "Get" && strings.HasPrefix(call.Key, prefix) {
 						return refused
 					}
@@ -44,12 +44,12 @@ func TestI13MemberAsksAFailingStoreLessAndLessOften(t *testing.T) {
 				m := w.run(&member{client: c, link: link}, b.handler("0"), pool.WithPlanInterval(time.Hour))
 				time.Sleep(30 * time.Second)
 				failing.Store(true)
-				link.take()
+				link.Take()
 				time.Sleep(10 * time.Second)
-				require.LessOrEqual(t, link.take()["Get"], 2*10*20, "a round per 50 ms")
+				require.LessOrEqual(t, link.Take()["Get"], 2*10*20, "a round per 50 ms")
 				for range 5 {
 					time.Sleep(12 * time.Second)
-					require.LessOrEqual(t, link.take()["Get"], 2*12, "a round a second")
+					require.LessOrEqual(t, link.Take()["Get"], 2*12, "a round a second")
 				}
 				failing.Store(false)
 				require.NoError(t, l.Release(t.Context()))

@@ -200,7 +200,7 @@ func TestPoolArgumentsAreChecked(t *testing.T) {
 		_, err := pool.New(c, "p", b.handler("0"), option)
 		require.ErrorIs(t, err, lease.ErrInvalid)
 	}
-	require.Empty(t, link.take())
+	require.Empty(t, link.Take())
 }
 
 func TestPoolCheckpointsAreBounded(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 // unless that is nil, and counts all.
 func (l *link) failListings(failure func() error) *atomic.Int32 {
 	n := new(atomic.Int32)
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op != "ListPage" || call.Key != "lease/pool/p/" {
 			return next(ctx)
 		}
@@ -119,7 +119,7 @@ func TestPoolListingThatHangsIsGivenUp(t *testing.T) {
 			m := w.member("0", b.handler("0"), pool.WithPlanInterval(every))
 			time.Sleep(2 * every)
 			first := true
-			m.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			m.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if call.Op == "ListPage" && first {
 					first = false
 					began := time.Now()
@@ -258,7 +258,7 @@ func TestPoolMemberThatCrashedIsFoundOutWithoutWaitingForAPlan(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(1)
 		events := &recorder{}
-		c, link := w.client("0", lease.WithTTL(lease.DefaultTTL), lease.WithObserver(events.observe))
+		c, link := w.client("0", lease.WithTTL(lease.DefaultTTL), lease.WithObserver(events.Observe))
 		first := w.run(&member{client: c, link: link}, b.handler("0"), pool.WithPlanInterval(time.Minute))
 		b.await(t, time.Minute, 1, 1)
 		idle := w.member("1", b.handler("1"))
@@ -266,7 +266,7 @@ func TestPoolMemberThatCrashedIsFoundOutWithoutWaitingForAPlan(t *testing.T) {
 		require.Len(t, w.rows("session/"), 2)
 		idle.crash(b, "1")
 		listed := make(chan time.Time, 100)
-		first.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		first.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "session/" {
 				listed <- time.Now()
 			}
@@ -274,7 +274,7 @@ func TestPoolMemberThatCrashedIsFoundOutWithoutWaitingForAPlan(t *testing.T) {
 		})
 		shown := <-listed
 		time.Sleep(lease.DefaultTTL*17/16 + time.Second)
-		killed := events.of(lease.EventSessionKilled)
+		killed := events.Of(lease.EventSessionKilled)
 		require.Len(t, killed, 1)
 		require.WithinDuration(t, shown, killed[0].Time, lease.DefaultTTL*17/16+time.Second/10)
 		first.leave(t)
@@ -336,7 +336,7 @@ func TestPoolMemberKeepsForAsLongAsTheResidency(t *testing.T) {
 }
 
 // Without a residency a member gives at its next plan. That comes up to a tenth
-// of an interval earlier or later, so half of the time before a residency of one
+// Of an interval earlier or later, so half of the time before a residency of one
 // interval would be over.
 func TestPoolMemberWithoutResidencyGivesAtItsNextPlan(t *testing.T) {
 	t.Parallel()
@@ -398,7 +398,7 @@ func TestPoolHandlerOfAPartitionWhoseRowIsGoneIsAskedToStop(t *testing.T) {
 func (l *link) polled(d time.Duration) int {
 	var mu sync.Mutex
 	keys := map[string]bool{}
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if call.Op == "Get" && strings.HasPrefix(call.Key, "lease/pool/p/") {
 			mu.Lock()
 			keys[call.Key] = true
@@ -407,7 +407,7 @@ func (l *link) polled(d time.Duration) int {
 		return next(ctx)
 	})
 	time.Sleep(d)
-	l.setIntercept(nil)
+	l.SetIntercept(nil)
 	mu.Lock()
 	defer mu.Unlock()
 	return len(keys)

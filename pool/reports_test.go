@@ -20,7 +20,7 @@ import (
 func (w *world) logged(name string, handle pool.Handler, hook kv.Hook, options ...pool.Option) (*member, *syncBuffer) {
 	log := &syncBuffer{}
 	c, link := w.client(name, lease.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
-	link.setIntercept(hook)
+	link.SetIntercept(hook)
 	return w.run(&member{client: c, link: link}, handle, options...), log
 }
 
@@ -119,9 +119,9 @@ func TestPoolDoesNotWarnOfWhatIsAsItShouldBe(t *testing.T) {
 		})
 		m, log := w.logged("0", b.handler("0"), hook)
 		require.NoError(t, <-taken)
-		m.link.take()
+		m.link.Take()
 		time.Sleep(interval / 20) // the next plan will say that it has to wait
-		require.LessOrEqual(t, m.link.take()["Get"], 1, "it asks after the other, and does not wait")
+		require.LessOrEqual(t, m.link.Take()["Get"], 1, "it asks after the other, and does not wait")
 		require.Empty(t, b.load())
 		m.leave(t)
 		require.NotContains(t, log.String(), "level=WARN")
@@ -133,9 +133,9 @@ func TestPoolDoesNotWarnOfWhatIsAsItShouldBe(t *testing.T) {
 		b.await(t, time.Minute, 2, 1)
 		m, log := w.logged("0", b.handler("0"), nil)
 		time.Sleep(3 * interval)
-		m.link.take()
+		m.link.Take()
 		time.Sleep(10 * time.Second)
-		require.Positive(t, m.link.take()["Get"], "it waits")
+		require.Positive(t, m.link.Take()["Get"], "it waits")
 		m.leave(t)
 		require.NotContains(t, log.String(), "level=WARN")
 		first.stop()

@@ -132,7 +132,7 @@ func (w *world) run(m *member, handle pool.Handler, options ...pool.Option) *mem
 	ctx, cancel := context.WithCancel(context.Background())
 	m.Pool, m.stop, m.ended = p, cancel, make(chan error, 1)
 	go func() { m.ended <- p.Run(ctx) }()
-	w.t.Cleanup(func() { m.link.setCut(false); cancel() })
+	w.t.Cleanup(func() { m.link.SetCut(false); cancel() })
 	return m
 }
 
@@ -146,7 +146,7 @@ func (m *member) leave(t *testing.T) {
 // crash cuts the member off for good; its handlers, which are told at the trust
 // deadline, are at work no longer.
 func (m *member) crash(b *ledger, name string) {
-	m.link.setCut(true)
+	m.link.SetCut(true)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key, member := range b.working {

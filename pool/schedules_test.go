@@ -117,21 +117,21 @@ func (c *caller) hook(ctx context.Context, call kv.Call, next func(context.Conte
 
 // chooser makes the choices of one schedule: those it was given, then the
 // first each time.
-type chooser struct{ given, chosen, of []int }
+type chooser struct{ given, chosen, Of []int }
 
 func (c *chooser) choose(n int) int {
 	i := 0
 	if len(c.chosen) < len(c.given) {
 		i = c.given[len(c.chosen)] % n
 	}
-	c.chosen, c.of = append(c.chosen, i), append(c.of, n)
+	c.chosen, c.Of = append(c.chosen, i), append(c.Of, n)
 	return i
 }
 
 // next returns the choices of the next schedule, nil if there is none.
 func (c *chooser) next() []int {
 	for i := len(c.chosen) - 1; i >= 0; i-- {
-		if c.chosen[i]+1 < c.of[i] {
+		if c.chosen[i]+1 < c.Of[i] {
 			return append(c.chosen[:i:i], c.chosen[i]+1)
 		}
 	}

@@ -89,8 +89,8 @@ func TestPoolMembersThatAllStopAtOnceDoNotOverwhelmASlowStore(t *testing.T) {
 					var all []*member
 					for i := range members {
 						name := fmt.Sprint(i)
-						c, link := w.client(name, lease.WithTTL(lease.MinTTL), lease.WithObserver(events.observe))
-						link.setIntercept(server.hook)
+						c, link := w.client(name, lease.WithTTL(lease.MinTTL), lease.WithObserver(events.Observe))
+						link.SetIntercept(server.hook)
 						all = append(all, w.run(&member{client: c, link: link}, b.handler(name)))
 					}
 					b.await(t, time.Minute, partitions, members)
@@ -111,7 +111,7 @@ func TestPoolMembersThatAllStopAtOnceDoNotOverwhelmASlowStore(t *testing.T) {
 						require.NoError(t, <-closed)
 					}
 					t.Logf("after %v", time.Since(began))
-					require.Empty(t, events.of(lease.EventSessionLost))
+					require.Empty(t, events.Of(lease.EventSessionLost))
 					require.Empty(t, w.rows("session/"))
 					require.Less(t, time.Since(began), 2*partitions*takes+2*time.Second)
 				})
@@ -131,7 +131,7 @@ func (l *link) onTheWire() (most func() int) {
 		now += d
 		top = max(top, now)
 	}
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if strings.HasPrefix(call.Key, "lease/pool/p/") && call.Op != "ListPage" {
 			count(1)
 			defer count(-1)

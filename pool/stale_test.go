@@ -153,14 +153,14 @@ func TestPoolMemberBelievesWhatItDidNotAStaleListing(t *testing.T) {
 		b.await(t, 20*time.Second, 20, 2)
 		require.Equal(t, 10, b.takeMoves(), "moved more than once")
 		time.Sleep(5 * time.Second)
-		m.link.take()
-		n.link.take()
+		m.link.Take()
+		n.link.Take()
 		n.leave(t)
 		b.await(t, 20*time.Second, 20, 1)
 		require.Equal(t, 10, b.takeMoves())
-		calls := n.link.take()
+		calls := n.link.Take()
 		require.LessOrEqual(t, calls["AtomicPut"], 10+1+1, "the releases, leaving, a heartbeat")
-		calls = m.link.take()
+		calls = m.link.Take()
 		require.LessOrEqual(t, calls["AtomicPut"], 10+5, "the claims, and heartbeats")
 		b.requireNoOverlap(t)
 		m.leave(t)
@@ -208,7 +208,7 @@ func TestPoolMemberDoesNotAskForWhatItHasJustFinished(t *testing.T) {
 		}, pool.WithPlanInterval(300*time.Millisecond), pool.WithMaxMoves(10), pool.WithoutEnd())
 		time.Sleep(4 * time.Second)
 		require.EqualValues(t, 10, calls.Load())
-		require.Equal(t, 1+2*10, m.link.take()["AtomicPut"], "the session, a claim and a release for each")
+		require.Equal(t, 1+2*10, m.link.Take()["AtomicPut"], "the session, a claim and a release for each")
 		m.leave(t)
 	})
 }
@@ -227,7 +227,7 @@ func TestPoolMemberThatCrashedIsFoundAlsoByListingsThatGoBack(t *testing.T) {
 		time.Sleep(2 * interval)
 		require.Len(t, w.rows("session/"), 2)
 		var listings atomic.Int32
-		first.link.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+		first.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if call.Key == "session/" {
 				age := time.Duration(listings.Add(1)%2) * lease.DefaultTTL
 				s.set(func(s *staleStore) { s.age = age })
@@ -282,7 +282,7 @@ func TestPoolDoneInItsRowIsNotWorkedOnAgain(t *testing.T) {
 		})
 		time.Sleep(5 * interval)
 		require.Zero(t, called)
-		require.Greater(t, m.link.take()["AtomicPut"], 5*2+1, "it had the lease, beside the heartbeats")
+		require.Greater(t, m.link.Take()["AtomicPut"], 5*2+1, "it had the lease, beside the heartbeats")
 		m.leave(t)
 		pair, err := w.store.Get(t.Context(), "lease/pool/p/00000")
 		require.NoError(t, err)

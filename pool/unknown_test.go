@@ -19,7 +19,7 @@ import (
 // they hang for a while, then their outcome is unknown. landed says whether
 // the store carried them out.
 func (l *link) loseWrites(landed bool, lost func() bool) {
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+	l.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 		if !strings.HasPrefix(call.Key, "lease/pool/p/") || !strings.HasPrefix(call.Op, "Atomic") || !lost() {
 			return next(ctx)
 		}
@@ -115,11 +115,11 @@ func TestPoolAddReturnsARefusalAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		p, link := w.tool()
-		link.setIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrThrottled })
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrThrottled })
 		began := time.Now()
 		require.ErrorIs(t, p.Add(t.Context(), "x"), kv.ErrThrottled)
 		require.Zero(t, time.Since(began))
-		require.Equal(t, map[string]int{"AtomicPut": 1}, link.take())
+		require.Equal(t, map[string]int{"AtomicPut": 1}, link.Take())
 	})
 }
 
@@ -169,7 +169,7 @@ func TestPoolPauseAndRemoveThatTimeOutNameWhoStillHasThePartition(t *testing.T) 
 			require.ErrorIs(t, err, lease.ErrHeld, what)
 			require.ErrorContains(t, err, "stubborn", what)
 		}
-		require.Less(t, link.take()["Get"], 250, "it polls too often")
+		require.Less(t, link.Take()["Get"], 250, "it polls too often")
 		require.Equal(t, 1, b.load()["stubborn"])
 		require.Len(t, w.rows("lease/"), 1)
 		m.stop()

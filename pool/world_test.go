@@ -2,17 +2,14 @@ package pool_test
 
 import (
 	"context"
-	"errors"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/leasetest"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
@@ -24,85 +21,15 @@ const ttl = 10 * time.Second
 // freshValue is the value of a partition that was just added, as JSON has it.
 const freshValue = "eyJmIjoxfQo="
 
-var errLost = errors.New("answer lost")
+// link is one client's way to the store.
+type link struct{ *leasetest.Link }
 
-// link is one client's way to the store: it counts calls, and fails them as it is
-// told.
-type link struct {
-	kv.Store
+func newLink(store kv.Store) *link { return &link{leasetest.NewLink(store)} }
 
-	mu    sync.Mutex
-	calls map[string]int
-	// cut makes every call hang until its context ends.
-	cut bool
-	// intercept, if set, is called around each call.
-	intercept kv.Hook
-}
+var errLost = leasetest.ErrAnswerLost
 
-func newLink(store kv.Store) *link {
-	l := &link{calls: map[string]int{}}
-	l.Store = kv.Instrument(store, l.hook)
-	return l
-}
-
-// MaxWriteDelay implements kv.WriteDelayer. A link hides the store's own watch:
-// its clients poll.
-func (l *link) MaxWriteDelay() time.Duration { return kv.MaxWriteDelay(l.Store) }
-
-func (l *link) hook(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-	l.mu.Lock()
-	l.calls[call.Op]++
-	cut, intercept := l.cut, l.intercept
-	l.mu.Unlock()
-	switch {
-	case cut:
-		<-ctx.Done()
-		if call.Op == "Get" {
-			return ctx.Err()
-		}
-		return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
-	case intercept != nil:
-		return intercept(ctx, call, next)
-	}
-	return next(ctx)
-}
-
-func (l *link) setCut(cut bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.cut = cut
-}
-
-func (l *link) setIntercept(hook kv.Hook) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.intercept = hook
-}
-
-// loseAnswer lets the next call of op on a key with the prefix reach the store and
-// loses its answer.
-func (l *link) loseAnswer(op, prefix string) {
-	done := false
-	l.setIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-		if done || call.Op != op || !strings.HasPrefix(call.Key, prefix) {
-			return next(ctx)
-		}
-		done = true
-		if err := next(ctx); err != nil {
-			return err
-		}
-		return &kv.UncertainError{Key: call.Key, Err: errLost}
-	})
-}
-
-// take returns the calls made since it was called last.
-func (l *link) take() map[string]int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	calls := l.calls
-	l.calls = map[string]int{}
-	return calls
-}
+// recorder is an observer that remembers.
+type recorder = leasetest.Recorder
 
 // world is a store with clients on it. Use it inside a synctest bubble.
 type world struct {
@@ -124,7 +51,7 @@ func (w *world) client(name string, options ...lease.Option) (*lease.Client, *li
 	c, err := lease.New(l, append([]lease.Option{lease.WithTTL(ttl), lease.WithOwner(name)}, options...)...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() {
-		l.setCut(false)
+		l.SetCut(false)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = c.Close(ctx) // the test may have closed it, or left leases on purpose
@@ -162,31 +89,6 @@ func reason(t *testing.T, err error) lease.Reason {
 	var lost *lease.LostError
 	require.ErrorAs(t, err, &lost)
 	return lost.Reason
-}
-
-// recorder is an observer that remembers.
-type recorder struct {
-	mu     sync.Mutex
-	events []lease.Event
-}
-
-func (r *recorder) observe(e lease.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.events = append(r.events, e)
-}
-
-// of returns the events of a type.
-func (r *recorder) of(want lease.EventType) (found []lease.Event) {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.events {
-		if e.Type == want {
-			found = append(found, e)
-		}
-	}
-	return found
 }
 
 // timed counts the AfterFuncs that have neither fired nor been stopped.
