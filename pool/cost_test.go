@@ -161,3 +161,27 @@ func inFlight(b *ledger, name string, seed uint64) pool.Handler {
 		}
 	}
 }
+
+// What the calls of an operator cost for a partition that nobody has.
+func TestPoolCallsCostWhatTheySay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p, link := w.tool()
+		for _, test := range []struct {
+			name string
+			call func() error
+			cost map[string]int
+		}{
+			{"Add", func() error { return p.Add(t.Context(), "x") }, map[string]int{"AtomicPut": 1}},
+			{"Pause", func() error { return p.Pause(t.Context(), "x") }, map[string]int{"Get": 2, "AtomicPut": 1}},
+			{"Resume", func() error { return p.Resume(t.Context(), "x") }, map[string]int{"Get": 1, "AtomicPut": 1}},
+			{"SetWeight", func() error { return p.SetWeight(t.Context(), 2, "x") }, map[string]int{"Get": 1, "AtomicPut": 1}},
+			{"Reopen", func() error { return p.Reopen(t.Context(), "x") }, map[string]int{"Get": 1}},
+			{"Remove", func() error { return p.Remove(t.Context(), "x") }, map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}},
+		} {
+			require.NoError(t, test.call(), test.name)
+			require.Equal(t, test.cost, link.Take(), test.name)
+		}
+	})
+}

@@ -94,7 +94,7 @@ func (p *Pool) Add(ctx context.Context, partitions ...string) error {
 // was added again meanwhile, and stays, or ctx ended while somebody had it,
 // whom the error names. On any failure, those that were marked are not worked
 // on any more, and removing them again goes on; adding them again takes it
-// back. It costs three requests for each, and a read per poll while it waits.
+// back. It costs four requests for each, and a read per poll while it waits.
 func (p *Pool) Remove(ctx context.Context, partitions ...string) error {
 	return p.each(ctx, "Remove", partitions, func(ctx context.Context, name string) error {
 		err := p.mark(ctx, name, func(m *marks) { m.Removed = true })
