@@ -89,6 +89,13 @@ func init() {
 		return seam.Client{
 			Clock: c.clock, Log: c.log, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
 			PollMin: c.pollMin, PollMax: c.pollMax,
+			Begin: func(ctx context.Context) (context.Context, func(), error) {
+				ctx, use, err := c.life.Begin(ctx)
+				if err != nil {
+					return nil, nil, err
+				}
+				return ctx, use.End, nil
+			},
 			Emit: func(event any) {
 				e := event.(Event)
 				e.quiet = true

@@ -190,6 +190,30 @@ func TestPoolWithTheLongestDurationsDoesNotSpin(t *testing.T) {
 	})
 }
 
+// Nothing of a client runs once it is closed: Close waits for Run, which is in the
+// middle of a listing here.
+func TestPoolRunHasReturnedWhenItsClientIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c, link := w.client("0")
+		m := w.run(&member{client: c, link: link}, finish)
+		time.Sleep(interval)
+		listing := make(chan struct{}, 100)
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "ListPage" {
+				listing <- struct{}{}
+				time.Sleep(5 * time.Second)
+			}
+			return next(ctx)
+		})
+		<-listing
+		require.NoError(t, c.Close(t.Context()))
+		require.Len(t, m.ended, 1)
+		require.ErrorIs(t, <-m.ended, lease.ErrClosed)
+	})
+}
+
 func TestPoolRefusesANilOption(t *testing.T) {
 	t.Parallel()
 	c, _ := newWorld(t).client("0")

@@ -25,7 +25,7 @@ import (
 // When ctx ends it leaves the pool and asks the handlers to stop. It waits for
 // them as long as they take: that none overlaps its successor is worth more than
 // an early return. Then it gives their partitions back, one write each. The
-// client lives on.
+// client lives on. Its Close does the same, and waits for Run.
 //
 //   - nil: ctx ended, or there are partitions and all of them are done (see
 //     ErrDone and WithoutEnd). A partition whose row cannot be read is not known
@@ -41,18 +41,16 @@ func (p *Pool) Run(ctx context.Context) error {
 	if p.handle == nil {
 		return fmt.Errorf("pool: Run: pool %q has no handler: %w", p.name, lease.ErrInvalid)
 	}
-	closed := p.client.Context()
-	if closed.Err() != nil {
-		return lease.ErrClosed
+	running, end, err := p.parts.Begin(ctx)
+	if err != nil {
+		return err
 	}
-	end, ok := p.beginRun()
+	defer end()
+	leaveRuns, ok := p.enterRuns()
 	if !ok {
 		return fmt.Errorf("pool: Run: this client is a member of pool %q already: %w", p.name, lease.ErrInvalid)
 	}
-	defer end()
-	running, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(closed, func() { cancel(lease.ErrClosed) })()
+	defer leaveRuns()
 	leave, err := p.join(ctx)
 	if err != nil {
 		return err
@@ -64,7 +62,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	err = m.run(running)
 	leave()
 	m.stop()
-	if closed.Err() != nil {
+	if p.client.Context().Err() != nil {
 		return lease.ErrClosed
 	}
 	return err
@@ -79,8 +77,8 @@ type membership struct {
 // runs are the Runs that go on in this process.
 var runs sync.Map // of membership
 
-// beginRun notes that a Run goes on, unless one of a pool of this name does.
-func (p *Pool) beginRun() (end func(), ok bool) {
+// enterRuns notes that a Run goes on, unless one of a pool of this name does.
+func (p *Pool) enterRuns() (leave func(), ok bool) {
 	this := membership{p.client, p.name}
 	if _, running := runs.LoadOrStore(this, nil); running {
 		return nil, false

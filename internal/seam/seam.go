@@ -3,6 +3,7 @@
 package seam
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -17,6 +18,10 @@ type Client struct {
 	// each of its attempts. PollMin and PollMax bound the pauses of who waits.
 	Heartbeat, AttemptTimeout time.Duration
 	PollMin, PollMax          time.Duration
+	// Begin begins a call that Close interrupts and waits for. Its context ends with
+	// ctx, or when Close begins. The caller calls end. The error is
+	// lease.ErrClosed.
+	Begin func(ctx context.Context) (running context.Context, end func(), err error)
 	// Emit tells its observer of an event, which is a lease.Event, and not its
 	// log.
 	Emit func(event any)
