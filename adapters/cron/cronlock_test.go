@@ -156,6 +156,8 @@ func TestASlotIsTheLastTimeOfTheSchedule(t *testing.T) {
 	} {
 		require.Equal(t, want, cronlock.Slot(parse(t, spec), now), spec)
 	}
+	tokyo := now.In(time.FixedZone("JST", 9*3600))
+	require.Equal(t, "2026-03-04T05:06:00Z", cronlock.Slot(parse(t, "0 * * * * *"), tokyo), "where a process is does not matter")
 }
 
 // TestSlotsAgreeWithCron walks through a year of a crowded schedule.
