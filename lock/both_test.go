@@ -96,6 +96,11 @@ func (e *exclusive) work() {
 	e.set(false)
 }
 
+func (e *exclusive) job(context.Context, *lease.Lease) error {
+	e.work()
+	return nil
+}
+
 func (e *exclusive) set(working bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -123,15 +128,11 @@ func TestBothExcludesTheReleaseBeforeAndTheReleaseAfter(t *testing.T) {
 						for range 5 {
 							switch {
 							case i%2 == 0:
-								err := lock.Both(old.acquire, m).Do(t.Context(), func(context.Context, *lease.Lease) error {
-									e.work()
-									return nil
-								})
-								if err != nil {
+								if err := lock.Both(old.acquire, m).Do(t.Context(), e.job); err != nil {
 									t.Error(err)
 								}
 							case after:
-								_ = m.Do(t.Context(), func(context.Context, *lease.Lease) error { e.work(); return nil })
+								_ = m.Do(t.Context(), e.job)
 							default:
 								release, _, err := old.acquire(t.Context())
 								if err != nil {
@@ -252,7 +253,9 @@ func TestBothGivesBothBackAfterAPanic(t *testing.T) {
 		store := memkv.New()
 		m := lock.NewMutex(newClient(t, store), "job")
 		require.PanicsWithValue(t, "oh", func() {
-			_ = lock.Both(oldClient{store}.acquire, m).Do(t.Context(), func(context.Context, *lease.Lease) error { panic("oh") })
+			_ = lock.Both(oldClient{store}.acquire, m).Do(t.Context(), func(context.Context, *lease.Lease) error {
+				panic("oh")
+			})
 		})
 		requireBothFree(t, store, m)
 	})

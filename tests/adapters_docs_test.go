@@ -40,8 +40,10 @@ func TestTheGoOfTheAdaptersPagesIsThatOfTests(t *testing.T) {
 // lines taken off.
 func snippets(t *testing.T, page string) (found []string) {
 	t.Helper()
-	cut := regexp.MustCompile(`(?s)\n(\t+)// begin ` + regexp.QuoteMeta(page) + "\n(.*?)\n\t+// end " + regexp.QuoteMeta(page))
-	for _, pattern := range []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go"} {
+	name := regexp.QuoteMeta(page)
+	cut := regexp.MustCompile(`(?s)\n(\t+)// begin ` + name + "\n(.*?)\n\t+// end " + name)
+	places := []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go"}
+	for _, pattern := range places {
 		files, err := filepath.Glob(filepath.Join(repository, pattern))
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/adapters/certmagic"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -101,7 +102,13 @@ func TestALockThatWasLostIsTakenAgainOrRefused(t *testing.T) {
 		ok, err := b.TryLock(t.Context(), "foo")
 		require.NoError(t, err)
 		require.False(t, ok, "taken again")
+		require.NoError(t, a.Unlock(t.Context(), "foo"))
+		ok, err = b.TryLock(t.Context(), "foo")
+		require.NoError(t, err)
+		require.True(t, ok, "and given back")
+		require.NoError(t, b.Unlock(t.Context(), "foo"))
 
+		require.NoError(t, a.Lock(t.Context(), "foo"))
 		lose(t, operator, "certmagic/foo")
 		require.NoError(t, b.Lock(t.Context(), "foo"))
 		require.ErrorIs(t, a.RenewLockLease(t.Context(), "foo", time.Hour), lease.ErrHeld)
@@ -133,5 +140,22 @@ func TestAnUnlockAfterALossFreesNobodyElsesLock(t *testing.T) {
 		require.NoError(t, <-next)
 		require.NoError(t, s.RenewLockLease(t.Context(), "foo", time.Hour))
 		require.NoError(t, s.Unlock(t.Context(), "foo"))
+	})
+}
+
+func TestTwoUnlocksAtOnceAreOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		slow := kv.Instrument(memkv.New(), func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			time.Sleep(time.Second)
+			return next(ctx)
+		})
+		s := newStorage(t, slow)
+		require.NoError(t, s.Lock(t.Context(), "foo"))
+		first := make(chan error)
+		go func() { first <- s.Unlock(t.Context(), "foo") }()
+		synctest.Wait()
+		require.ErrorIs(t, s.Unlock(t.Context(), "foo"), lease.ErrNotHeld, "one is under way")
+		require.NoError(t, <-first)
 	})
 }

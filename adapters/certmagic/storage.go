@@ -47,12 +47,13 @@ var (
 // Option is an option of New.
 type Option func(*Storage) error
 
-// WithPrefix sets what the keys of all pairs and locks begin with: 1 to 200 bytes,
+// WithPrefix sets what the keys of all pairs and locks begin with: 2 to 200 bytes,
 // the last of them a slash. Default: DefaultPrefix.
 func WithPrefix(prefix string) Option {
 	return func(s *Storage) error {
 		if len(prefix) < 2 || len(prefix) > 200 || !strings.HasSuffix(prefix, "/") {
-			return fmt.Errorf("certmagicstorage: WithPrefix(%.40q): want 2 to 200 bytes that end with a slash: %w", prefix, lease.ErrInvalid)
+			return fmt.Errorf("certmagicstorage: WithPrefix(%.40q): want 2 to 200 bytes that end with a slash: %w",
+				prefix, lease.ErrInvalid)
 		}
 		s.prefix = prefix
 		return nil
@@ -224,7 +225,8 @@ func (s *Storage) Stat(ctx context.Context, key string) (certmagic.KeyInfo, erro
 // checkKey refuses what is not a path of certmagic's.
 func checkKey(key string) error {
 	if key == "" || strings.HasPrefix(key, "/") || strings.HasSuffix(key, "/") {
-		return fmt.Errorf("certmagicstorage: key %.40q: want a path without slashes at its ends: %w", key, kv.ErrInvalidKey)
+		return fmt.Errorf("certmagicstorage: key %.40q: want a path without slashes at its ends: %w",
+			key, kv.ErrInvalidKey)
 	}
 	return nil
 }

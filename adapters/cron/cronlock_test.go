@@ -59,7 +59,8 @@ func (j *journal) count(text string) (n int) {
 
 func parse(t *testing.T, spec string) cron.Schedule {
 	t.Helper()
-	parser := cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+	parser := cron.NewParser(
+		cron.SecondOptional | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
 	s, err := parser.Parse(spec)
 	require.NoError(t, err)
 	return s
@@ -157,7 +158,7 @@ func TestASlotIsTheLastTimeOfTheSchedule(t *testing.T) {
 		require.Equal(t, want, cronlock.Slot(parse(t, spec), now), spec)
 	}
 	tokyo := now.In(time.FixedZone("JST", 9*3600))
-	require.Equal(t, "2026-03-04T05:06:00Z", cronlock.Slot(parse(t, "0 * * * * *"), tokyo), "where a process is does not matter")
+	require.Equal(t, "2026-03-04T05:06:00Z", cronlock.Slot(parse(t, "0 * * * * *"), tokyo), "wherever a process is")
 }
 
 // TestSlotsAgreeWithCron walks through a year of a crowded schedule.

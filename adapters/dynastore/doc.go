@@ -3,9 +3,9 @@
 //
 //	old, err := dynastore.Open(db, "app", "settings") // table, partition
 //	...
-//	for row, err := range old.All(ctx, "") { ... }        // read in place
-//	n, err := old.Import(ctx, store, dynastore.Base64)    // copy to any kv.Store
-//	err = old.TakeOver(ctx, row, dynastore.Base64)        // or turn the row itself into a pair
+//	for row, err := range old.All(ctx, "") { ... }     // read in place
+//	n, err := old.Import(ctx, store, dynastore.Base64) // copy to any kv.Store
+//	err = old.TakeOver(ctx, row, dynastore.Base64)     // or make the row a pair
 //
 // Such a table has the shape of dynamokv's: the keys "id" and "name", and the time
 // to live "expires". Its rows have not:

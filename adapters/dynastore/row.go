@@ -56,7 +56,7 @@ func (r *Row) Value(e Encoding) ([]byte, error) {
 	case Base64:
 		value, err := base64.StdEncoding.DecodeString(r.Payload)
 		if err != nil {
-			return nil, &kv.FormatError{Key: r.Key, Problem: fmt.Sprintf("payload %.40q is not base64: %v", r.Payload, err)}
+			return nil, problem(r.Key, "payload %.40q is not base64: %v", r.Payload, err)
 		}
 		return value, nil
 	}
@@ -75,7 +75,7 @@ func taken(it item) bool { return it[attrWriter] != nil }
 func decode(it item) (*Row, error) {
 	key, ok := it[attrName].(*types.AttributeValueMemberS)
 	if !ok {
-		return nil, &kv.FormatError{Problem: fmt.Sprintf("attribute %q is a %T, want a string", attrName, it[attrName])}
+		return nil, problem("", "attribute %q is a %T, want a string", attrName, it[attrName])
 	}
 	r := &Row{Key: key.Value}
 	var err error
@@ -94,7 +94,7 @@ func decode(it item) (*Row, error) {
 		r.Payload = payload.Value
 	case nil: // an empty value
 	default:
-		return nil, &kv.FormatError{Key: r.Key, Problem: fmt.Sprintf("attribute %q is a %T, want a string", attrPayload, payload)}
+		return nil, problem(r.Key, "attribute %q is a %T, want a string", attrPayload, payload)
 	}
 	return r, r.decodeFields(it)
 }
@@ -107,7 +107,7 @@ func (r *Row) decodeFields(it item) error {
 		}
 		text, ok := value.(*types.AttributeValueMemberS)
 		if !ok {
-			return &kv.FormatError{Key: r.Key, Problem: fmt.Sprintf("attribute %q is a %T, want a string", name, value)}
+			return problem(r.Key, "attribute %q is a %T, want a string", name, value)
 		}
 		if r.Fields == nil {
 			r.Fields = kv.Fields{}
@@ -121,11 +121,15 @@ func (r *Row) decodeFields(it item) error {
 func number(it item, key, name string) (uint64, error) {
 	n, ok := it[name].(*types.AttributeValueMemberN)
 	if !ok {
-		return 0, &kv.FormatError{Key: key, Problem: fmt.Sprintf("attribute %q is a %T, want a number", name, it[name])}
+		return 0, problem(key, "attribute %q is a %T, want a number", name, it[name])
 	}
 	value, err := strconv.ParseUint(n.Value, 10, 63)
 	if err != nil {
-		return 0, &kv.FormatError{Key: key, Problem: fmt.Sprintf("attribute %q is %q, want a whole number", name, n.Value)}
+		return 0, problem(key, "attribute %q is %q, want a whole number", name, n.Value)
 	}
 	return value, nil
+}
+
+func problem(key, format string, args ...any) error {
+	return &kv.FormatError{Key: key, Problem: fmt.Sprintf(format, args...)}
 }

@@ -4,7 +4,8 @@
 //	once := lock.NewOnce(client, "invoices")
 //	hourly, err := gocronlock.New(once, time.Hour)
 //	...
-//	_, err = scheduler.NewJob(gocron.CronJob("0 * * * *", false), gocron.NewTask(send),
+//	_, err = scheduler.NewJob(
+//		gocron.CronJob("0 * * * *", false), gocron.NewTask(send),
 //		gocron.WithName("send"), gocron.WithDistributedJobLocker(hourly))
 //
 // # Which one

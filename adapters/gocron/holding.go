@@ -34,7 +34,8 @@ func NewHolding(client *lease.Client, atLeast time.Duration) (*Holding, error) {
 	case client == nil:
 		return nil, fmt.Errorf("gocronlock: NewHolding: want a client, not nil: %w", lease.ErrInvalid)
 	case atLeast < time.Millisecond || atLeast > MaxHold:
-		return nil, fmt.Errorf("gocronlock: NewHolding: %v, want %v to %v: %w", atLeast, time.Millisecond, MaxHold, lease.ErrInvalid)
+		return nil, fmt.Errorf("gocronlock: NewHolding: %v, want %v to %v: %w",
+			atLeast, time.Millisecond, MaxHold, lease.ErrInvalid)
 	}
 	return &Holding{client: client, atLeast: atLeast}, nil
 }

@@ -46,7 +46,8 @@ func New(once *lock.Once, period time.Duration) (*Locker, error) {
 	case once == nil:
 		return nil, fmt.Errorf("gocronlock: New: want a lock.Once, not nil: %w", lease.ErrInvalid)
 	case period < MinPeriod || period > MaxPeriod:
-		return nil, fmt.Errorf("gocronlock: New: period %v, want %v to %v: %w", period, MinPeriod, MaxPeriod, lease.ErrInvalid)
+		return nil, fmt.Errorf("gocronlock: New: period %v, want %v to %v: %w",
+			period, MinPeriod, MaxPeriod, lease.ErrInvalid)
 	}
 	return &Locker{once: once, period: period}, nil
 }
@@ -56,14 +57,14 @@ func New(once *lock.Once, period time.Duration) (*Locker, error) {
 //
 //   - ErrDone: the job was done in this period.
 //   - An error that matches lease.ErrHeld: it runs elsewhere. With lock.Wait the
-//     call waits instead.
+//     call waits instead, and gocron plans the job's next run only afterwards.
 //   - lock.ErrFailed or lock.ErrAbandoned: see lock.Once.
 //   - Any other error: that of lock.Once.Do.
 //
 // It costs what lock.Once.Do costs.
 func (l *Locker) Lock(ctx context.Context, key string) (gocron.Lock, error) {
 	if key == "" {
-		return nil, fmt.Errorf("gocronlock: Lock: the job has no name, want one of gocron.WithName: %w", lease.ErrInvalid)
+		return nil, fmt.Errorf("gocronlock: Lock: the job has no name, want gocron.WithName: %w", lease.ErrInvalid)
 	}
 	slot := key + "@" + lock.Slot(time.Now().Add(l.period/2), l.period)
 	r := &run{started: make(chan struct{}), finish: make(chan struct{}), ended: make(chan struct{})}

@@ -136,7 +136,9 @@ func TestAShortJobUnderABareMutexRunsMoreOftenThanOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		store := memkv.New()
-		c := runTicks(t, time.Minute, func() gocron.Locker { return bare{lock.NewMutex(newClient(t, store), "report")} })
+		c := runTicks(t, time.Minute, func() gocron.Locker {
+			return bare{lock.NewMutex(newClient(t, store), "report")}
+		})
 		require.Equal(t, 3*ticks, c.runs, "what the adapter is for")
 	})
 }

@@ -3,7 +3,7 @@
 // header Idempotency-Key, and sends the same again when it got no answer.
 //
 //	once := lock.NewOnce(client, "payments")
-//	wrap, err := idempotency.New(once, store, func(r *http.Request) string { return userOf(r) })
+//	wrap, err := idempotency.New(once, store, userOf) // userOf: a request's user
 //	...
 //	http.Handle("POST /payments", wrap(pay))
 //

@@ -22,7 +22,7 @@ func ExampleNew() {
 	paid := 0
 	pay := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		paid++
-		fmt.Fprintf(w, "payment %d", paid)
+		_, _ = fmt.Fprintf(w, "payment %d", paid)
 	})
 	userOf := func(*http.Request) string { return "alice" }
 	mux := http.NewServeMux()

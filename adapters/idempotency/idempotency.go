@@ -182,7 +182,8 @@ func (c *call) replay(w http.ResponseWriter, kept *answer) {
 	case kept.Request != c.request:
 		refuse(w, http.StatusUnprocessableEntity, KeyHeader+" was used for another request")
 	case kept.TooLong:
-		refuse(w, http.StatusGone, fmt.Sprintf("done before, with status %d; the answer was too long to be kept", kept.Status))
+		text := fmt.Sprintf("done before, with status %d; the answer was too long to be kept", kept.Status)
+		refuse(w, http.StatusGone, text)
 	default:
 		w.Header().Set(ReplayedHeader, "true")
 		kept.send(w)

@@ -56,7 +56,7 @@ func (p *payments) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Location", fmt.Sprintf("/payments/%d", p.calls))
 	w.WriteHeader(http.StatusCreated)
 	w.Header().Set("Late", "is not sent")
-	fmt.Fprintf(w, "%d: %s", p.calls, body)
+	_, _ = fmt.Fprintf(w, "%d: %s", p.calls, body)
 }
 
 // serve returns a process that serves next.
@@ -301,7 +301,7 @@ func TestALostAnswerOfTheStoreIsAskedForAgain(t *testing.T) {
 	for _, applied := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			lost := 0
-			store := kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			hook := func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 				if lost == 2 || call.Op != "AtomicPut" || !strings.HasPrefix(call.Key, "answer/") {
 					return next(ctx)
 				}
@@ -312,13 +312,17 @@ func TestALostAnswerOfTheStoreIsAskedForAgain(t *testing.T) {
 					}
 				}
 				return &kv.UncertainError{Key: call.Key, Err: errors.New("lost")}
-			})
+			}
 			p := &payments{}
-			h := serve(t, store, p, nil)
+			store := kv.Instrument(memkv.New(), hook)
+			h, once := serve(t, store, p, nil), lock.NewOnce(newClient(t, store), "payments")
 			for range 2 {
 				require.Equal(t, http.StatusCreated, ask(t.Context(), h, "k", "").Code)
 			}
 			require.Equal(t, 1, p.calls)
+			outcome, err := once.Outcome(t.Context(), idempotency.Slot("alice", "k"))
+			require.NoError(t, err)
+			require.Equal(t, lock.StateDone, outcome.State)
 		})
 	}
 }
@@ -339,12 +343,13 @@ func TestAnswersAreKeptForAWhileAndUpToASize(t *testing.T) {
 			require.Equal(t, http.StatusOK, w.Code)
 			require.Equal(t, n, w.Body.Len())
 		}
-		require.Equal(t, http.StatusOK, ask(t.Context(), h, fmt.Sprint(idempotency.MaxAnswer), fmt.Sprint(idempotency.MaxAnswer)).Code)
-		w := ask(t.Context(), h, fmt.Sprint(idempotency.MaxAnswer+1), fmt.Sprint(idempotency.MaxAnswer+1))
+		kept, long := fmt.Sprint(idempotency.MaxAnswer), fmt.Sprint(idempotency.MaxAnswer+1)
+		require.Equal(t, http.StatusOK, ask(t.Context(), h, kept, kept).Code)
+		w := ask(t.Context(), h, long, long)
 		require.Equal(t, http.StatusGone, w.Code)
 		require.Contains(t, w.Body.String(), "status 200")
 		time.Sleep(time.Hour)
-		require.Equal(t, http.StatusGone, ask(t.Context(), h, fmt.Sprint(idempotency.MaxAnswer), fmt.Sprint(idempotency.MaxAnswer)).Code)
+		require.Equal(t, http.StatusGone, ask(t.Context(), h, kept, kept).Code)
 		require.Equal(t, 2, calls)
 	})
 }
@@ -360,7 +365,8 @@ func TestRequestsWithoutAKeyPassUnlessOneIsRequired(t *testing.T) {
 		require.Equal(t, 2, p.calls)
 		h = serve(t, memkv.New(), p, nil, idempotency.WithRequired(), idempotency.WithMaxBody(3))
 		require.Equal(t, http.StatusBadRequest, ask(t.Context(), h, "", "x").Code)
-		require.Equal(t, http.StatusBadRequest, ask(t.Context(), h, strings.Repeat("k", idempotency.MaxKey+1), "x").Code)
+		tooLong := strings.Repeat("k", idempotency.MaxKey+1)
+		require.Equal(t, http.StatusBadRequest, ask(t.Context(), h, tooLong, "x").Code)
 		require.Equal(t, http.StatusRequestEntityTooLarge, ask(t.Context(), h, "k", "four").Code)
 		require.Equal(t, http.StatusCreated, ask(t.Context(), h, strings.Repeat("k", idempotency.MaxKey), "two").Code)
 		require.Equal(t, 3, p.calls)
