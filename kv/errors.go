@@ -18,7 +18,17 @@ var (
 	ErrKeyModified = errors.New("kv: key modified")
 	// ErrUncertain: whether the write was applied is not known. See UncertainError.
 	ErrUncertain = errors.New("kv: outcome unknown")
-	// ErrClock: this machine's clock is too wrong for the store to work with. Nothing was written.
+	// ErrUnavailable: the store could not be reached, or did not answer a read.
+	// Nothing was written. It may work later.
+	ErrUnavailable = errors.New("kv: store unavailable")
+	// ErrRefused: the store answered, or what is in its place, and will not do it
+	// however often it is asked: no permission, no valid credentials, no such
+	// table. Nothing was written. Somebody has to mend it first. As long as a store
+	// has never answered, it is also what cannot be a store: a certificate that is
+	// not trusted, a port that speaks something else.
+	ErrRefused = errors.New("kv: refused by the store")
+	// ErrClock: this machine's clock is too wrong for the store to work with.
+	// Nothing was written. Time mends it, as a clock is set after a suspension.
 	ErrClock = errors.New("kv: local clock is wrong")
 	// ErrThrottled: there was too much load on the store, or on the key, for every
 	// attempt. Nothing was written.
@@ -34,7 +44,8 @@ var (
 	ErrReservedField = errors.New("kv: reserved field name")
 	// ErrIndexNotSupported: the driver has no secondary indexes. Nothing was sent.
 	ErrIndexNotSupported = errors.New("kv: indexes are not supported by this driver")
-	// ErrUnsupported: this method or driver cannot honour an option. Nothing was sent.
+	// ErrUnsupported: this method, driver or table cannot honour what was asked.
+	// Nothing was written.
 	ErrUnsupported = errors.New("kv: not supported")
 	// ErrFormat: what the store holds under the key is not understood. See
 	// FormatError.

@@ -128,8 +128,9 @@ type CallOption interface {
 type attemptTimeout time.Duration
 
 // WithAttemptTimeout bounds each attempt of the operation, on drivers that make
-// several. d is 10 ms to 1 min, and more than the driver's own bound (dynamokv:
-// 1 s) has no effect.
+// several. d is 10 ms to 1 min, more than 30 s being 30 s. Default: the driver's
+// own bound. That of dynamokv is 1 s and what the pair takes at 100 kB/s, and 5 s
+// for reads.
 func WithAttemptTimeout(d time.Duration) CallOption { return attemptTimeout(d) }
 
 func (d attemptTimeout) check() (time.Duration, error) {

@@ -27,6 +27,8 @@ type WriteSettings struct {
 	SweepAfter time.Duration
 	// AttemptTimeout bounds an attempt, 0: the driver's own bound.
 	AttemptTimeout time.Duration
+	// Size is what the pair counts towards MaxPairSize.
+	Size int
 
 	atomic bool
 }
@@ -119,9 +121,9 @@ func writeSettings(verb, key string, options []WriteOption) (WriteSettings, erro
 		return WriteSettings{}, fmt.Errorf("kv: %s %q: WithTTL and WithKeepTTL contradict each other: %w",
 			verb, key, ErrInvalidOption)
 	}
-	if size := len(key) + len(s.Value) + s.Fields.size(); size > MaxPairSize {
+	if s.Size = len(key) + len(s.Value) + s.Fields.size(); s.Size > MaxPairSize {
 		return WriteSettings{}, fmt.Errorf("kv: %s %q: key, value and fields take %d bytes, at most %d fit: %w",
-			verb, key, size, MaxPairSize, ErrTooLarge)
+			verb, key, s.Size, MaxPairSize, ErrTooLarge)
 	}
 	return s, nil
 }

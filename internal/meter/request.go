@@ -35,7 +35,7 @@ func OutcomeOf(err error) string {
 		return "throttled"
 	case is(kv.ErrClock):
 		return "unavailable" // time mends it
-	case retry.IsPermanent(err), is(kv.ErrReservedField), is(kv.ErrIndexNotSupported):
+	case is(kv.ErrRefused), retry.IsPermanent(err):
 		return "refused"
 	case is(context.Canceled):
 		return "canceled"

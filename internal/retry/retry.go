@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -61,22 +62,34 @@ func UntilKnown(ctx context.Context, c clock.Clock, do func() error) error {
 
 // permanent are the errors of a store that waiting does not mend.
 var permanent = []error{
-	kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrUnsupported, kv.ErrClock,
+	kv.ErrFormat, kv.ErrClosed, kv.ErrTooLarge, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrReservedField,
+	kv.ErrIndexNotSupported, kv.ErrUnsupported,
+}
+
+// transient are those that it may mend. Somebody has to help with ErrRefused.
+var transient = []error{kv.ErrUncertain, kv.ErrThrottled, kv.ErrUnavailable, kv.ErrClock, kv.ErrRefused}
+
+// answers are no failures: the store has answered.
+var answers = []error{kv.ErrKeyNotFound, kv.ErrKeyExists, kv.ErrKeyModified}
+
+// isAny reports whether err is one of targets.
+func isAny(err error, targets []error) bool {
+	return slices.ContainsFunc(targets, func(target error) bool { return errors.Is(err, target) })
+}
+
+// IsAnswer reports whether a store's error, or nil, says that it works: it has
+// answered, though perhaps not as the caller wished.
+func IsAnswer(err error) bool {
+	return err == nil || isAny(err, answers) || errors.Is(err, kv.ErrFormat)
+}
+
+// IsClassified reports whether err is one of package kv's sentinels.
+func IsClassified(err error) bool {
+	return isAny(err, permanent) || isAny(err, transient) || isAny(err, answers)
 }
 
 // IsPermanent reports whether waiting does not mend err: a store's error of that
 // kind, or one of the caller's own.
 func IsPermanent(err error, own ...error) bool {
-	is := func(target error) bool { return errors.Is(err, target) }
-	for _, target := range permanent {
-		if is(target) {
-			return true
-		}
-	}
-	for _, target := range own {
-		if is(target) {
-			return true
-		}
-	}
-	return false
+	return isAny(err, permanent) || isAny(err, own)
 }

@@ -28,7 +28,7 @@ func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOp
 	if err := s.checkFields(key, w.Fields); err != nil {
 		return nil, err
 	}
-	op := s.begin(key, true, w.AttemptTimeout)
+	op := s.begin(key, true, w.AttemptTimeout, w.Size)
 	if w.Previous == nil {
 		return s.create(ctx, op, &w)
 	}
@@ -51,7 +51,7 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 	if err != nil {
 		return err
 	}
-	op := s.begin(key, true, d.AttemptTimeout)
+	op := s.begin(key, true, d.AttemptTimeout, 0)
 	if err := setNextVersion(op, previous); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,15 @@ import (
 )
 
 const (
-	attemptTimeout = time.Second
-	firstBackoff   = 25 * time.Millisecond
-	maxBackoff     = time.Second
+	// attemptTimeout bounds an attempt, beside the time that what it carries takes
+	// at slowest bytes a second. maxAttemptTimeout bounds WithAttemptTimeout.
+	attemptTimeout    = time.Second
+	maxAttemptTimeout = 30 * time.Second
+	slowest           = 100_000
+	// answerSize is what a read may be answered with: an item at its largest, about.
+	answerSize   = 400_000
+	firstBackoff = 25 * time.Millisecond
+	maxBackoff   = time.Second
 	// defaultBudget bounds an operation whose context has no deadline.
 	defaultBudget = 10 * time.Second
 	// sendBound is S6: nothing is sent later than this after the operation began.
@@ -43,17 +50,23 @@ type operation struct {
 	start   clock.Reading
 	timeout time.Duration // of one attempt
 	unknown bool          // an attempt has been made that may have been applied, or may be
+	expired bool          // an attempt has been made with expired credentials
+	region  string        // of the last attempt
 	pauses  *clock.Pauses // between rounds, nil before the second: see again
 }
 
 // sender sends one request.
 type sender func(context.Context, ...func(*dynamodb.Options)) error
 
-func (s *Store) begin(key string, write bool, timeout time.Duration) *operation {
-	if timeout == 0 || timeout > attemptTimeout {
-		timeout = attemptTimeout
+// begin begins an operation on key. timeout is what WithAttemptTimeout says, 0 if
+// there is none. size is the most that a request or its answer carries, in bytes.
+func (s *Store) begin(key string, write bool, timeout time.Duration, size int) *operation {
+	if timeout == 0 {
+		timeout = attemptTimeout + time.Duration(size)*time.Second/slowest
 	}
-	return &operation{store: s, key: key, write: write, start: s.clock.Now(), timeout: timeout}
+	return &operation{
+		store: s, key: key, write: write, start: s.clock.Now(), timeout: min(timeout, maxAttemptTimeout),
+	}
 }
 
 // wall is the operation's :now.
@@ -74,18 +87,20 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	pause := op.newBackoff()
 	var last error
 	for !op.late() {
-		err, sent := op.attempt(budget, send)
-		v := classify(err, sent)
+		err, r := op.attempt(budget, send)
+		v := classify(err, r, op.store.met.Load())
 		switch v {
 		case applied:
 			return nil
 		case conflict:
 			return err
-		case unknown:
+		case unknown, foreign:
 			op.unknown = true
 		}
-		last = err
-		if v == refused || v == clockWrong {
+		if last == nil || budget.Err() == nil || !isEnded(err) {
+			last = err // and not only that time was up
+		}
+		if op.isFinal(v, err) {
 			return op.refused(err, v)
 		}
 		if clock.Sleep(budget, op.store.clock, pause.NextBackOff()) != nil {
@@ -93,6 +108,20 @@ func (op *operation) run(ctx context.Context, send sender) error {
 		}
 	}
 	return op.abandon(ctx, last)
+}
+
+// isFinal reports that trying again in this operation is of no use. Expired
+// credentials get one more attempt, after a pause.
+func (op *operation) isFinal(v verdict, err error) bool {
+	switch v {
+	case misused, clockWrong, foreign:
+		return true
+	case refused:
+		again := isExpired(err) && !op.expired
+		op.expired = true
+		return !again
+	}
+	return false
 }
 
 // budget bounds all attempts of the operation together.
@@ -138,20 +167,35 @@ func (op *operation) newBackoff() *clock.Pauses {
 	))
 }
 
-// attempt sends once. sent is false only if the request surely was not handed to the HTTP client: a
-// Client that ignores options counts as having sent it.
-func (op *operation) attempt(ctx context.Context, send sender) (err error, sent bool) {
+// attempt sends once, and tells how far the request got. A Client that ignores
+// options counts as having written it. So does an HTTP client that asks for no
+// connection as net/http does, and says so by httptrace.
+func (op *operation) attempt(ctx context.Context, send sender) (err error, r reach) {
 	ctx, cancel := op.store.clock.WithTimeout(ctx, op.timeout)
 	defer cancel()
-	var entered, underway atomic.Bool
+	var entered, underway, connecting, connected atomic.Bool
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn: func(string) { connecting.Store(true) },
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	})
 	err = send(ctx, func(o *dynamodb.Options) {
 		o.Retryer = aws.NopRetryer{}
 		o.DisableClockSkewCorrection = true
+		op.region = o.Region
 		o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
 			return op.observe(stack, &entered, &underway)
 		})
 	})
-	return err, underway.Load() || !entered.Load()
+	if err == nil || codeOf(err) != "" {
+		op.store.met.Store(true)
+	}
+	switch {
+	case entered.Load() && !underway.Load():
+		return err, unsent
+	case underway.Load() && connecting.Load() && !connected.Load():
+		return err, unwritten
+	}
+	return err, written
 }
 
 // observe notes when a request enters the SDK, and when it is handed to the HTTP client,
@@ -178,14 +222,16 @@ func (op *operation) observe(stack *middleware.Stack, entered, underway *atomic.
 // refused returns the error of an operation whose last attempt was refused in a way that
 // trying again cannot mend.
 func (op *operation) refused(err error, v verdict) error {
+	sentinel := kv.ErrRefused
 	switch {
 	case op.write && op.unknown:
-		return op.uncertain(nil, err)
+		return op.uncertain(nil, fmt.Errorf("%s%w", remedy(err), err))
 	case v == clockWrong:
-		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrClock, err)
-	default:
-		return op.store.friendly(fmt.Sprintf("key %q", op.key), err)
+		sentinel = kv.ErrClock
+	case v == misused:
+		sentinel = kv.ErrUnsupported
 	}
+	return op.store.friendly(fmt.Sprintf("key %q", op.key), op.region, sentinel, err)
 }
 
 // abandon returns the error of an operation that has no time left. last is nil
@@ -195,18 +241,19 @@ func (op *operation) abandon(ctx context.Context, last error) error {
 	if last == nil {
 		last = errTooLate
 	}
+	why := last
+	if ended != nil {
+		why = fmt.Errorf("%w (last attempt: %w)", ended, last)
+	}
 	switch {
 	case op.write && op.unknown:
-		if ended != nil {
-			last = fmt.Errorf("%w (last attempt: %w)", ended, last)
-		}
-		return op.uncertain(nil, last)
-	case ended != nil:
-		return fmt.Errorf("dynamokv: key %q: %w (last attempt: %w)", op.key, ended, last)
-	case classify(last, true) == throttled:
-		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, last)
+		return op.uncertain(nil, why)
+	case classify(last, written, true) == throttled:
+		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, why)
+	case ended != nil && isEnded(last):
+		return fmt.Errorf("dynamokv: key %q: %w", op.key, why) // it says nothing of the store
 	default:
-		return fmt.Errorf("dynamokv: key %q: gave up: %w", op.key, last)
+		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrUnavailable, why)
 	}
 }
 

@@ -96,7 +96,7 @@ func checkIndex(prefix string, settings kv.ReadSettings) error {
 
 // next makes one query and returns its live pairs, at most limit if that is not 0.
 func (l *listing) next(ctx context.Context, limit int) ([]*kv.KVPair, error) {
-	op := l.store.begin(l.prefix, false, l.settings.AttemptTimeout)
+	op := l.store.begin(l.prefix, false, l.settings.AttemptTimeout, answerSize)
 	in := l.query(op, limit)
 	var out *dynamodb.QueryOutput
 	err := op.run(ctx, func(ctx context.Context, options ...func(*dynamodb.Options)) (err error) {

@@ -42,7 +42,7 @@ func (s *Store) read(ctx context.Context, key string, options []kv.ReadOption, w
 	if whole = whole && !settings.WithoutValues; !whole {
 		e = newExpression()
 	}
-	it, err := s.getItem(ctx, s.begin(key, false, settings.AttemptTimeout), settings.Eventual, e)
+	it, err := s.getItem(ctx, s.begin(key, false, settings.AttemptTimeout, answerSize), settings.Eventual, e)
 	if err != nil {
 		return nil, err
 	}

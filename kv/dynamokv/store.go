@@ -44,6 +44,7 @@ type Store struct {
 
 	highest      atomic.Uint64 // the highest plausible version seen: W7 of the protocol
 	returnsItems atomic.Bool   // the endpoint has returned a row that failed a condition
+	met          atomic.Bool   // DynamoDB has answered
 }
 
 var (

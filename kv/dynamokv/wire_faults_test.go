@@ -3,7 +3,6 @@ package dynamokv_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -104,13 +103,11 @@ type sequel struct {
 	name string
 	// next is what becomes of the n-th later attempt.
 	next func(t *testing.T, other kv.Store, n int, r *http.Request, send next) (*http.Response, error)
-	// want is the outcome: a sentinel, nil for success, or errPlain for an error that matches none.
+	// want is the outcome: a sentinel, nil for success.
 	want func(op wireOperation, f wireFault) error
 	// endless: attempts go on until the budget is spent.
 	endless bool
 }
-
-var errPlain = errors.New("matches no sentinel")
 
 // unless says how an operation ends that is not applied for sure, or else that it is uncertain.
 func unless(op wireOperation, f wireFault, settled error) error {
@@ -133,7 +130,7 @@ var sequels = []sequel{
 		next: func(_ *testing.T, _ kv.Store, _ int, r *http.Request, _ next) (*http.Response, error) {
 			return awsError(r, 400, "AccessDeniedException", "no"), nil
 		},
-		want: func(op wireOperation, f wireFault) error { return unless(op, f, errPlain) },
+		want: func(op wireOperation, f wireFault) error { return unless(op, f, kv.ErrRefused) },
 	},
 	{
 		name: "throttled for good", endless: true,

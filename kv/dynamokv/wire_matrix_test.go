@@ -2,7 +2,6 @@ package dynamokv_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"testing"
@@ -92,8 +91,6 @@ func (c wireCase) run(t *testing.T, r *rig) {
 	switch {
 	case want == nil:
 		require.NoError(t, err)
-	case errors.Is(want, errPlain):
-		requireOnly(t, err, nil)
 	default:
 		requireOnly(t, err, want)
 	}

@@ -25,7 +25,7 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 	if err := s.checkFields(key, w.Fields); err != nil {
 		return err
 	}
-	op := s.begin(key, true, w.AttemptTimeout)
+	op := s.begin(key, true, w.AttemptTimeout, w.Size)
 	writer := newWriteID()
 	send := s.merge(op, &w, writer, nil)
 	for {
@@ -110,7 +110,7 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 	if err != nil {
 		return err
 	}
-	op := s.begin(key, true, d.AttemptTimeout)
+	op := s.begin(key, true, d.AttemptTimeout, 0)
 	e := newExpression()
 	if s.retention == 0 {
 		return op.run(ctx, s.removeItem(key, e, ""))

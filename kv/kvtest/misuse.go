@@ -34,7 +34,8 @@ var misuseScenarios = []scenario{
 
 // sentinels are all the errors of package kv, of which each error matches one.
 var sentinels = []error{
-	kv.ErrKeyNotFound, kv.ErrKeyExists, kv.ErrKeyModified, kv.ErrUncertain, kv.ErrClock, kv.ErrThrottled, kv.ErrTooLarge, kv.ErrInvalidKey,
+	kv.ErrKeyNotFound, kv.ErrKeyExists, kv.ErrKeyModified, kv.ErrUncertain, kv.ErrClock, kv.ErrThrottled,
+	kv.ErrUnavailable, kv.ErrRefused, kv.ErrTooLarge, kv.ErrInvalidKey,
 	kv.ErrInvalidOption, kv.ErrReservedField, kv.ErrIndexNotSupported, kv.ErrUnsupported, kv.ErrFormat, kv.ErrClosed,
 }
 

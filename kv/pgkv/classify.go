@@ -7,16 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // verdict is what the failure of an attempt says about its statement.
 type verdict int
 
 const (
-	retry     verdict = iota // not applied; another attempt may be
-	throttled                // the same, for load
-	refused                  // not applied, and another attempt cannot be
-	unknown                  // may have been applied, or may yet be
+	notApplied verdict = iota // another attempt may be
+	throttled                 // the same, for load
+	refused                   // not applied, and another attempt cannot be
+	unknown                   // may have been applied, or may yet be
 )
 
 // failure is an attempt's error.
@@ -47,11 +50,11 @@ func judgeConnecting(err error) *failure {
 	case strings.HasPrefix(code, "53"): // too many connections
 		return &failure{throttled, err}
 	case strings.HasPrefix(code, "57"): // starting, or shutting down
-		return &failure{retry, err}
+		return &failure{notApplied, err}
 	case code != "", errors.Is(err, sql.ErrConnDone), strings.Contains(err.Error(), "sql: database is closed"):
 		return &failure{refused, err} // by the server: password, database, parameter
 	}
-	return &failure{retry, err}
+	return &failure{notApplied, err}
 }
 
 // judge judges the error of a statement that was handed to conn.
@@ -63,7 +66,7 @@ func judge(ctx context.Context, conn *sql.Conn, err error) *failure {
 	code := sqlState(err)
 	switch {
 	case errors.Is(err, driver.ErrBadConn): // by its contract: not sent
-		return &failure{retry, err}
+		return &failure{notApplied, err}
 	case code == "" || !goesOn(ctx, conn):
 		return &failure{unknown, err}
 	}
@@ -79,7 +82,7 @@ func goesOn(ctx context.Context, conn *sql.Conn) bool {
 func judgeCode(code string) verdict {
 	switch code {
 	case "40001", "40P01": // serialization failure, deadlock
-		return retry
+		return notApplied
 	case "55P03", "57014": // lock_timeout, statement_timeout
 		return throttled
 	}
@@ -91,19 +94,27 @@ func judgeCode(code string) verdict {
 
 // friendly says of an error that is of no use to retry what to do about it.
 func (s *Store) friendly(key string, err error) error {
-	switch sqlState(err) {
-	case "42P01":
+	if errors.Is(err, ErrTableNotFound) || retry.IsClassified(err) {
+		return fmt.Errorf("pgkv: table %s, key %q: %w", s.table, key, err)
+	}
+	class, remedy := kv.ErrRefused, ""
+	code := sqlState(err)
+	switch {
+	case code == "42P01":
 		return &tableNotFoundError{table: s.table, err: err}
-	case "42501":
-		return fmt.Errorf("pgkv: table %s, key %q: the role needs SELECT, INSERT, UPDATE and DELETE on the table, and USAGE on its schema: %w", s.table, key, err)
-	case "25006":
-		return fmt.Errorf("pgkv: table %s, key %q: %w: it is a replica or default_transaction_read_only is on: connect to the primary (target_session_attrs=read-write): %w",
-			s.table, key, ErrUnfit, err)
-	case "26000", "42P05":
-		return fmt.Errorf("pgkv: table %s, key %q: prepared statements do not go through this pooler (with pgx: default_query_exec_mode=exec): %w", s.table, key, err)
+	case code == "42501":
+		remedy = "the role needs SELECT, INSERT, UPDATE and DELETE on the table, and USAGE on its schema: "
+	case code == "25006":
+		err = fmt.Errorf("%w: it is a replica or default_transaction_read_only is on: "+
+			"connect to the primary (target_session_attrs=read-write): %w", ErrUnfit, err)
+	case code == "26000", code == "42P05":
+		remedy = "prepared statements do not go through this pooler (with pgx: default_query_exec_mode=exec): "
+	case strings.HasPrefix(code, "28"):
+		remedy = "the server does not let this role in, check its name, its password and pg_hba.conf: "
+	case code == "3D000":
+		remedy = "there is no such database: "
+	case strings.HasPrefix(code, "22"):
+		class = kv.ErrUnsupported // a value that the server cannot store
 	}
-	if errors.Is(err, ErrTableNotFound) {
-		return err
-	}
-	return fmt.Errorf("pgkv: table %s, key %q: %w", s.table, key, err)
+	return fmt.Errorf("pgkv: table %s, key %q: %w: %s%w", s.table, key, class, remedy, err)
 }

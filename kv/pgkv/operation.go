@@ -172,7 +172,7 @@ func (op *operation) queryRows(
 	}
 	f := judge(ctx, conn, err)
 	if !writes && f.verdict == unknown {
-		f.verdict = retry
+		f.verdict = notApplied
 	}
 	return false, f
 }
@@ -183,7 +183,7 @@ func (op *operation) queryRows(
 // attempt asks for it.
 func (op *operation) missed() error {
 	if op.lastLook.Before(op.deadline) {
-		return &failure{retry, errMissed}
+		return &failure{notApplied, errMissed}
 	}
 	return op.expired()
 }
@@ -216,7 +216,7 @@ func (op *operation) abandon(ctx context.Context, last *failure) error {
 	case last.verdict == throttled:
 		return fmt.Errorf("pgkv: key %q: %w: %w", op.key, kv.ErrThrottled, cause)
 	default:
-		return fmt.Errorf("pgkv: key %q: gave up: %w", op.key, cause)
+		return fmt.Errorf("pgkv: key %q: %w: %w", op.key, kv.ErrUnavailable, cause)
 	}
 }
 

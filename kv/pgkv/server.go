@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // ErrUnfit says that the server, or how the program's role is set up on it,
@@ -99,7 +100,7 @@ func (op *operation) inspect(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	if !found {
-		return &failure{retry, errors.New("pgkv: the server's settings: no answer")}
+		return &failure{notApplied, errors.New("pgkv: the server's settings: no answer")}
 	}
 	s.server.hear(now, s.clock.Now())
 	err = fitness{replica, fsync, commit, time.Duration(timeout) * time.Millisecond, isolation, encoding}.check()
@@ -152,7 +153,7 @@ func (f fitness) check() error {
 	return fmt.Errorf("%w: %s", ErrUnfit, strings.Join(problems, "; "))
 }
 
-// tableNotFoundError matches ErrTableNotFound.
+// tableNotFoundError matches ErrTableNotFound and kv.ErrRefused.
 type tableNotFoundError struct {
 	table string
 	err   error // what the server said, nil if we asked
@@ -164,7 +165,7 @@ func (e *tableNotFoundError) Error() string {
 
 func (e *tableNotFoundError) Unwrap() []error {
 	if e.err == nil {
-		return []error{ErrTableNotFound}
+		return []error{ErrTableNotFound, kv.ErrRefused}
 	}
-	return []error{ErrTableNotFound, e.err}
+	return []error{ErrTableNotFound, kv.ErrRefused, e.err}
 }

@@ -3,7 +3,6 @@ package sqlkv
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -121,11 +120,8 @@ func isBusy(err error) bool {
 		return false
 	}
 	const busyCode = 5
-	if coded, ok := errors.AsType[interface {
-		error
-		Code() int
-	}](err); ok {
-		return coded.Code()&0xff == busyCode
+	if c := code(err); c >= 0 {
+		return c == busyCode
 	}
 	return strings.Contains(err.Error(), "database is locked")
 }

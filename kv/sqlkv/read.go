@@ -62,11 +62,13 @@ func (s *Store) read(ctx context.Context, fn func(context.Context, *sql.Conn) er
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.readers)
 	if err != nil {
-		return err
+		return classified(err)
 	}
-	err = s.retryBusy(ctx, start, func() error { return fn(context.WithoutCancel(ctx), conn) })
+	if err = s.file.recheck(); err == nil {
+		err = s.retryBusy(ctx, start, func() error { return fn(context.WithoutCancel(ctx), conn) })
+	}
 	s.give(s.readers, conn, err)
-	return err
+	return classified(err)
 }
 
 // List implements kv.Store. It reads page by page.

@@ -22,6 +22,11 @@
 // Every process must be on the same machine. WAL needs shared memory, which NFS, SMB and
 // some container mounts do not have.
 //
+// A file that is deleted or replaced while it is in use is refused from then on, as
+// kv.ErrRefused: by a write before it commits, by a read within a second. Do not
+// keep it in a folder that is cleaned. Its mode is the program's business. Create
+// the file with 0600 before you open it, unless others may read what it holds.
+//
 // The data is in the tables kv and kv_meta. The database may hold others. Other access
 // slows the store down. It breaks the store if it writes to these tables or holds a write
 // transaction open for long.
@@ -48,6 +53,7 @@ const readConns = 2
 type Store struct {
 	db    *sql.DB
 	clock clock.Clock
+	file  *file
 
 	// writer and readers hold the idle connections. Whoever takes one out owns it until
 	// it is put back. A nil stands for a connection that broke: whoever takes it out
@@ -106,7 +112,13 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 			if err != nil {
 				return nil, errors.Join(err, s.Close())
 			}
+			if s.file == nil {
+				s.file, err = openFile(ctx, conn)
+			}
 			slots <- conn
+			if err != nil {
+				return nil, errors.Join(err, s.Close())
+			}
 		}
 	}
 	if err := s.migrate(ctx); err != nil {

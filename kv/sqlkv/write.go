@@ -122,21 +122,21 @@ func (s *Store) transact(ctx context.Context, key string, fn func(*transaction) 
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.writer)
 	if err != nil {
-		return err
+		return classified(err)
 	}
 	var broken error // what is wrong with the connection, if anything is
 	defer func() { s.give(s.writer, conn, broken) }()
 	t := &transaction{ctx: context.WithoutCancel(ctx), conn: conn, start: start}
 	var failed error
 	if failed, broken, err = s.try(ctx, t, fn); failed == nil {
-		return err
+		return classified(err)
 	}
 	discard(conn)
 	if conn, err = s.connect(t.ctx); err != nil {
 		return &kv.UncertainError{Key: key, Version: t.version, Err: errors.Join(failed, err)}
 	}
 	err, broken = s.resolve(key, t, conn, failed)
-	return err
+	return classified(err)
 }
 
 // try begins t, runs fn and commits. err is why nothing was written. failed is what the
@@ -153,6 +153,9 @@ func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) e
 	err = fn(t)
 	if err == nil {
 		err = ctx.Err()
+	}
+	if err == nil {
+		err = s.file.check()
 	}
 	if err == nil && s.clock.Now().Since(t.start) > lateLimit {
 		err = fmt.Errorf("sqlkv: the operation is older than %v: %w", lateLimit, kv.ErrThrottled)
