@@ -13,6 +13,7 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -33,6 +34,8 @@ type Election struct {
 	watched kv.Store
 	// running is held by the one Run that campaigns or leads.
 	running chan struct{}
+	// met reports whether the client's store has ever answered.
+	met func() bool
 
 	mu sync.Mutex
 	// terms are those won and not resigned, lost ones among them.
@@ -57,6 +60,7 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 	}
 	e := &Election{
 		settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{},
+		met: seam.Of(client).Met,
 	}
 	if _, ok := kv.As[kv.Watcher](client.Store()); ok {
 		e.watched = client.Store()
@@ -120,8 +124,11 @@ func (e *Election) begin(l *lease.Lease, leave func()) *Term {
 // loss is logged, and Run goes on, unless ctx has ended. If ctx ends during a
 // campaign, Run returns ctx's cause.
 //
-// Campaigns that fail are repeated after 100 ms to 5 s. Errors that waiting does not
-// mend end Run, such as lease.ErrClosed and kv.ErrFormat. A nil fn is an error
+// Campaigns that fail are repeated after 100 ms to 5 s, for ever: a restart by a
+// supervisor would mend nothing. Check and the log tell of it. A store that has
+// never answered the client is not waited for: its first failure ends Run. So do
+// errors that waiting does not mend, such as lease.ErrClosed and kv.ErrFormat. A
+// nil fn is an error
 // that matches lease.ErrInvalid, before anything is sent.
 func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
 	if fn == nil {
@@ -154,7 +161,7 @@ func (e *Election) keepCampaigning(ctx context.Context) (*Term, error) {
 			return nil, errors.Join(context.Cause(ctx), t.Resign(ctx))
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		case err == nil, permanent(err):
+		case err == nil, permanent(err), !e.met():
 			return t, err
 		}
 		e.log.Warn("election: a campaign failed", "election", e.name, "error", err)

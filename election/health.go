@@ -8,14 +8,19 @@ import (
 // Check returns nil if this process may go on: it leads, or it does not and knows
 // it. An error says that the leadership was lost longer ago than the grace
 // (WithGrace), and the leader has not stopped: fn of Run has not returned, or nobody
-// has called Resign. Restart the process then. A process that only waits, or cannot
-// reach the store, is healthy. No I/O.
+// has called Resign. Restart the process then.
+//
+// It also fails, as lease.Client.Check does, once the store has answered no request
+// for two TTLs. A restart mends nothing then, but somebody should know. No I/O.
 func (e *Election) Check() error {
 	for _, t := range e.open() {
 		if since := t.sinceDeposed(); since >= e.grace {
 			return fmt.Errorf("election: %q: still at work %v after the loss of the leadership with token %d",
 				e.name, since, t.Token())
 		}
+	}
+	if err := e.client.Check(); err != nil {
+		return fmt.Errorf("election: %q: %w", e.name, err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/logs"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -78,7 +79,8 @@ func WithGrace(d time.Duration) Option {
 }
 
 // WithLogger sets where the election logs: elected, resigned, lost, campaigns that
-// fail, leaders that do not stop. Default: nowhere.
+// fail, leaders that do not stop. A warning of one cause comes once a minute.
+// Default: warnings and errors go to slog.Default(), the rest nowhere.
 func WithLogger(log *slog.Logger) Option {
 	return func(s *settings) error {
 		if log == nil {
@@ -101,7 +103,7 @@ func WithClock(c clock.Clock) Option {
 }
 
 func newSettings(options []Option) (settings, error) {
-	s := settings{poll: DefaultPoll, grace: DefaultGrace, log: slog.New(slog.DiscardHandler), clock: clock.System}
+	s := settings{poll: DefaultPoll, grace: DefaultGrace, log: logs.Default(), clock: clock.System}
 	for _, option := range options {
 		if option == nil {
 			return settings{}, fmt.Errorf("election: New: a nil option: %w", lease.ErrInvalid)
@@ -110,5 +112,6 @@ func newSettings(options []Option) (settings, error) {
 			return settings{}, err
 		}
 	}
+	s.log = logs.Sparing(s.log)
 	return s, nil
 }

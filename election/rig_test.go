@@ -202,3 +202,11 @@ func (l *logged) count(text string) int {
 	defer l.mu.Unlock()
 	return strings.Count(l.buf.String(), text)
 }
+
+// meet lets a process learn that its store answers.
+func (p *process) meet(t *testing.T) {
+	t.Helper()
+	for _, err := range p.Candidates(t.Context()) {
+		require.NoError(t, err)
+	}
+}

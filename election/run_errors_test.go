@@ -58,6 +58,7 @@ func TestRunEndsWithItsContextInThePauseAfterACampaignThatFailed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, a, _ := two(t)
+		a.meet(t)
 		a.link.inject(func(context.Context, kv.Call, func(context.Context) error) error { return errLost })
 		for i := range 10 {
 			ctx, cancel := context.WithCancelCause(t.Context())

@@ -149,10 +149,51 @@ func TestRunResignsWhenItsFunctionPanicsAndPassesThePanicOn(t *testing.T) {
 	})
 }
 
+func TestRunReturnsTheFailureOfTheFirstContact(t *testing.T) {
+	t.Parallel()
+	for _, class := range []error{kv.ErrRefused, kv.ErrUnavailable, kv.ErrUncertain, kv.ErrThrottled, kv.ErrClock} {
+		synctest.Test(t, func(t *testing.T) {
+			_, a, _ := two(t)
+			a.link.inject(func(context.Context, kv.Call, func(context.Context) error) error { return class })
+			began := time.Now()
+			require.ErrorIs(t, a.Run(t.Context(), never), class)
+			require.Zero(t, time.Since(began))
+		})
+	}
+}
+
+func TestRunOutlastsRefusalsOnceTheStoreHasAnswered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := two(t)
+		b.campaign(t)
+		a.meet(t)
+		a.link.inject(func(context.Context, kv.Call, func(context.Context) error) error { return kv.ErrRefused })
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error)
+		go func() { ended <- a.Run(ctx, never) }()
+		time.Sleep(2*ttl - time.Second)
+		require.NoError(t, a.Check())
+		time.Sleep(time.Hour)
+		require.ErrorIs(t, a.Check(), kv.ErrRefused, "a restart mends nothing, but somebody should know")
+		w := httptest.NewRecorder()
+		a.Health().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		require.Equal(t, http.StatusServiceUnavailable, w.Code)
+		require.Contains(t, w.Body.String(), "refused by the store")
+		require.InDelta(t, 60, a.log.count("election: a campaign failed"), 2, "once a minute")
+		cancel(errWork)
+		require.ErrorIs(t, <-ended, errWork)
+		a.link.inject(nil)
+		a.meet(t)
+		require.NoError(t, a.Check())
+	})
+}
+
 func TestRunOutlastsAnOutageBeforeItsFirstCampaign(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, a, _ := two(t)
+		a.meet(t)
 		a.link.inject(func(context.Context, kv.Call, func(context.Context) error) error { return errLost })
 		_, err := a.Campaign(t.Context(), nil)
 		require.ErrorIs(t, err, errLost)

@@ -90,6 +90,7 @@ func TestRunLogsWhatItDoesNotReturn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		_, a, _ := two(t)
+		a.meet(t)
 		a.link.inject(func(context.Context, kv.Call, func(context.Context) error) error { return errLost })
 		time.AfterFunc(time.Second, func() { a.link.inject(nil) })
 		terms := 0

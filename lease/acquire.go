@@ -28,9 +28,10 @@ import (
 //   - a held key: one write, and one strong read of the holder's session
 //   - a key that this client holds: nothing
 //
-// While the store does not answer, calls do not wait in turn: those that need a
-// session share one attempt to open it, which lasts 10 s at most, less with a
-// short TTL, and goes on when their contexts end.
+// It takes at most 3 s, whatever the store does, unless ctx has a deadline. While
+// the store does not answer, calls do not wait in turn: those that need a session
+// share one attempt to open it, which lasts 10 s at most, less with a short TTL,
+// and goes on when their contexts end.
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
 	return c.acquireKey(ctx, key, options, false)
 }
@@ -38,7 +39,12 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 // Acquire blocks until this client holds key, or ctx is done, or the client is
 // closed. On success the lease is held until Release, or until its context ends,
 // whichever is first. On failure the caller holds nothing. The client resolves a
-// write of unknown outcome in the background (R14).
+// write of unknown outcome in the background (R14). A wait that ctx ended is a
+// *WaitError, which says who has the key and what the store did.
+//
+// While the store fails, Acquire waits, in pauses that grow to 5 s: until ctx
+// ends, or for as long as WithRefusedLimit allows where the store refuses. A store
+// that has never answered this client is not waited for: its failure is returned.
 //
 // Goroutines of one client get the key in the order in which they came. They
 // share one poller: waiting costs one read of the key per poll, and one read of
@@ -63,6 +69,7 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 		return nil, fmt.Errorf("lease: acquiring %q: From of row %q: want what was read of the same key: %w",
 			key, r.from.Pair.Key, ErrInvalid)
 	}
+	caller := ctx
 	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -74,11 +81,15 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	if wait {
 		l, err = c.acquire(ctx, r)
 	} else {
-		l, err = c.attempt(ctx, r)
+		l, err = c.attemptInTime(ctx, r)
 	}
 	if err != nil {
 		c.emitFailure(r, err, ctx.Err() != nil)
-		return nil, c.life.Explain(err)
+		err = c.life.Explain(err)
+		if wait && caller.Err() != nil && !errors.Is(err, ErrClosed) {
+			err = c.waitEnded(r, err)
+		}
+		return nil, err
 	}
 	use.Stays = true
 	return l, nil
@@ -125,6 +136,23 @@ func (b *heldRow) Error() string { return "lease: " + b.Record.Owner + " holds t
 
 func (b *heldRow) held(key string) *HeldError {
 	return &HeldError{Holder: showHolder(key, b.Found)}
+}
+
+// tryTimeout bounds a call that does not wait and whose context has no deadline.
+const tryTimeout = 3 * time.Second
+
+// attemptInTime is attempt, for at most tryTimeout if ctx has no deadline.
+func (c *Client) attemptInTime(ctx context.Context, r *request) (*Lease, error) {
+	if _, ok := ctx.Deadline(); ok {
+		return c.attempt(ctx, r)
+	}
+	limited, cancel := c.clock.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	l, err := c.attempt(limited, r)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil && !retry.IsClassified(err) {
+		return nil, fmt.Errorf("lease: trying %q: no answer within %v: %w", r.key, tryTimeout, kv.ErrUnavailable)
+	}
+	return l, err
 }
 
 // attempt tries to get key once, and says who holds it otherwise.

@@ -205,7 +205,7 @@ func TestR2R17RevocationThatCameBeforeTheGrantRefusesIt(t *testing.T) {
 			}
 			return err
 		})
-		l, err := a.TryAcquire(t.Context(), "key")
+		l, err := a.TryAcquire(patient(t), "key")
 		require.NoError(t, err)
 		require.True(t, revoked)
 		require.Equal(t, inspect(t, b, "key").Token, l.Token(), "a grant of the row that was broken")

@@ -3,9 +3,11 @@ package lease
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/contact"
 	"github.com/dynalock/dynalock/internal/lifecycle"
 	"github.com/dynalock/dynalock/internal/liveness"
 	"github.com/dynalock/dynalock/internal/retry"
@@ -20,7 +22,10 @@ import (
 // acquire. Close it when the process ends.
 type Client struct {
 	settings
-	store kv.Store
+	// store is the one that New was given, whose answers contact listens to.
+	store   kv.Store
+	given   kv.Store
+	contact *contact.Contact
 	// attempts bounds each attempt of a store call (R3).
 	attempts kv.CallOption
 	// writeDelay bounds how late after its operation returned a write of unknown
@@ -49,18 +54,22 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.heartbeats == nil {
-		s.heartbeats = store
-	}
 	c := &Client{
-		settings: s, store: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
+		settings: s, given: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		life:       lifecycle.New(ErrClosed),
 		ending:     map[*session.Session]struct{}{},
 	}
+	c.contact = contact.New(c.clock, c.warnOfStore)
+	c.store = c.contact.Listen(store)
+	if c.heartbeats == nil {
+		c.heartbeats = c.store
+	} else {
+		c.heartbeats = c.contact.Listen(c.heartbeats)
+	}
 	c.keys.init()
 	c.others = liveness.New(liveness.Config{
-		Store: store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin,
+		Store: c.store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin,
 		Killed: func(session, owner string) {
 			c.emit(Event{Type: EventSessionKilled, Session: session, Owner: owner})
 		},
@@ -70,11 +79,29 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 
 // Store returns the store that New was given. Keys that begin with session/ or
 // lease/ are this package's.
-func (c *Client) Store() kv.Store { return c.store }
+func (c *Client) Store() kv.Store { return c.given }
 
 // Owner returns the name that WithOwner gave the client, or the one made up for
 // it.
 func (c *Client) Owner() string { return c.owner }
+
+// Check returns nil if the store answers, or nothing was asked of it. The error
+// says that it has answered no request for two TTLs, though some were made, and
+// wraps the last failure. It costs nothing: it tells what was seen.
+func (c *Client) Check() error {
+	if err := c.contact.Check(2 * c.ttl); err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	return nil
+}
+
+// warnOfStore logs that the store does not answer.
+func (c *Client) warnOfStore(lasts time.Duration, err error) {
+	c.life.Start(func(ctx context.Context) {
+		c.log.LogAttrs(ctx, slog.LevelWarn, "lease: the store does not answer",
+			slog.Duration("lasts", lasts), slog.Any("error", err))
+	})
+}
 
 // untilKnown calls write until it returns nil or ctx ends. Between failures it
 // pauses for 100 ms to 30 s.
@@ -88,7 +115,7 @@ func init() {
 		c := client.(*Client)
 		return seam.Client{
 			Clock: c.clock, Log: c.log, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
-			PollMin: c.pollMin, PollMax: c.pollMax,
+			PollMin: c.pollMin, PollMax: c.pollMax, Met: c.contact.Met,
 			Begin: func(ctx context.Context) (context.Context, func(), error) {
 				ctx, use, err := c.life.Begin(ctx)
 				if err != nil {

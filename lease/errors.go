@@ -3,6 +3,7 @@ package lease
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Errors that this package returns, to be tested with errors.Is. Errors of the
@@ -38,6 +39,57 @@ func (e *HeldError) Error() string {
 
 // Unwrap returns ErrHeld.
 func (e *HeldError) Unwrap() error { return ErrHeld }
+
+// WaitError says that a wait for a key ended with its context. It matches what
+// Err and Trouble match, and [ErrHeld] if somebody held the key.
+type WaitError struct {
+	// Key is the key.
+	Key string
+	// Waited is how long the call took.
+	Waited time.Duration
+	// Holder is who had the key when it was last looked at, nil if nobody was seen
+	// to have it.
+	Holder *Holder
+	// Own: the holder is this client.
+	Own bool
+	// Silent is for how long no heartbeat of the holder was seen, 0 if this client
+	// has not watched it.
+	Silent time.Duration
+	// Trouble is why the last look at the key failed, nil if it did not.
+	Trouble error
+	// Err is the end of the context.
+	Err error
+}
+
+// Error implements error.
+func (e *WaitError) Error() string {
+	text := fmt.Sprintf("lease: waited %v for %q: %v", e.Waited.Round(time.Millisecond), e.Key, e.Err)
+	switch {
+	case e.Own:
+		text += fmt.Sprintf(" (held by this client, token %d)", e.Holder.Token)
+	case e.Holder != nil && e.Silent > 0:
+		text += fmt.Sprintf(" (held by %s, token %d, last heartbeat seen %v ago)",
+			e.Holder.Owner, e.Holder.Token, e.Silent.Round(time.Millisecond))
+	case e.Holder != nil:
+		text += fmt.Sprintf(" (held by %s, token %d)", e.Holder.Owner, e.Holder.Token)
+	}
+	if e.Trouble != nil {
+		text += fmt.Sprintf(" (last look at it: %v)", e.Trouble)
+	}
+	return text
+}
+
+// Unwrap returns what the error matches.
+func (e *WaitError) Unwrap() []error {
+	errs := []error{e.Err}
+	if e.Holder != nil {
+		errs = append(errs, ErrHeld)
+	}
+	if e.Trouble != nil {
+		errs = append(errs, e.Trouble)
+	}
+	return errs
+}
 
 // Reason says why a lease ended.
 type Reason string

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
 )
@@ -47,6 +48,10 @@ type keyState struct {
 	// the first of them contends for the key. keyTable.mu guards both.
 	users int
 	queue []*waiter
+	// known is who had the key when it was last looked at, and trouble why a later
+	// look failed. keyTable.mu guards both.
+	known   *rows.Found
+	trouble error
 }
 
 // waiter is an Acquire in a key's queue.
@@ -88,6 +93,7 @@ func (c *Client) leaveState(key string, g *keyState) {
 	case <-g.freed:
 	default:
 	}
+	g.known, g.trouble = nil, nil
 	c.keys.spare = g // for the next key: an uncontended acquire makes none
 }
 

@@ -55,7 +55,7 @@ func TestR1CallsShareTheOpeningOfASessionInAnOutage(t *testing.T) {
 				w := newWorld(t)
 				a, link := w.client("a")
 				sent := link.opens(test.outcome)
-				errs, took := tries(t.Context(), a, 20)
+				errs, took := tries(patient(t), a, 20)
 				for _, err := range errs {
 					require.ErrorContains(t, err, "opening a session")
 				}
@@ -138,6 +138,7 @@ func TestR1AcquireWaitsOutTheOpeningsThatFail(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
+		inspect(t, a, "nothing") // the store answers
 		link.opens(silent)
 		got := waitFor(t.Context(), a, "key")
 		time.Sleep(3 * budget)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/logs"
 	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/kv"
 )
@@ -41,7 +42,7 @@ const retryPause = 50 * time.Millisecond
 type settings struct {
 	ttl, heartbeat, margin time.Duration
 	pollMin, pollMax       time.Duration
-	maxSkew                time.Duration
+	maxSkew, refusedLimit  time.Duration
 	owner                  string
 	metadata               map[string]string
 	log                    *slog.Logger
@@ -140,6 +141,18 @@ func WithMaxClockSkew(d time.Duration) Option {
 	}
 }
 
+// WithRefusedLimit sets for how long a call that waits goes on while the store
+// refuses what it asks (kv.ErrRefused): no permission, credentials that have
+// expired, no table. It then returns the refusal. 0 to ten years, 0: at once.
+// Default: two TTLs. A client whose store has never answered returns every
+// failure at once.
+func WithRefusedLimit(d time.Duration) Option {
+	return func(s *settings) error {
+		s.refusedLimit = d
+		return within("WithRefusedLimit", d, 0, tenYears)
+	}
+}
+
 // WithObserver sets who is told of events, for metrics. See EventType. Default:
 // nobody.
 func WithObserver(observer Observer) Option {
@@ -152,10 +165,12 @@ func WithObserver(observer Observer) Option {
 	}
 }
 
-// WithLogger sets where the client logs its events. Default: nowhere.
+// WithLogger sets where the client logs its events. Default: warnings and errors
+// go to slog.Default(), the rest nowhere. A warning of one cause comes once a
+// minute. slog.New(slog.DiscardHandler) silences all.
 //
-//   - Warn: failing heartbeats, lost sessions, leases that were revoked, broken
-//     or held too long.
+//   - Warn: failing heartbeats, a store that does not answer, lost sessions,
+//     leases that were revoked, broken or held too long.
 //   - Info: takeovers, killed sessions, acquires that wait because of errors.
 //   - Debug: the rest.
 func WithLogger(log *slog.Logger) Option {
@@ -200,7 +215,7 @@ func WithClock(c clock.Clock) Option {
 func newSettings(options []Option) (settings, error) {
 	s := settings{
 		ttl: DefaultTTL, pollMin: 50 * time.Millisecond, pollMax: time.Second,
-		log: slog.New(slog.DiscardHandler), clock: clock.System,
+		log: logs.Default(), clock: clock.System, refusedLimit: -1,
 	}
 	for _, option := range options {
 		if option == nil {
@@ -212,6 +227,10 @@ func newSettings(options []Option) (settings, error) {
 	}
 	if s.heartbeat == 0 {
 		s.heartbeat = s.ttl / 3
+	}
+	s.log = logs.Sparing(s.log)
+	if s.refusedLimit < 0 {
+		s.refusedLimit = 2 * s.ttl
 	}
 	if s.owner == "" {
 		host, _ := os.Hostname() // a nameless host has an empty name

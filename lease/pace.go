@@ -1,11 +1,13 @@
 package lease
 
 import (
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // maxFailurePause is the longest pause of a waiter while the store fails (I13).
@@ -19,6 +21,9 @@ type pace struct {
 	since   clock.Reading
 	// failures are the pauses while rounds fail, nil while they succeed.
 	failures *clock.Pauses
+	// refused is since when the store refuses what is asked, with no round that
+	// found the key held.
+	refused clock.Reading
 }
 
 // note takes what a round has found: who holds the key, or nothing if it
@@ -28,11 +33,27 @@ func (p *pace) note(c *Client, b *heldRow) {
 	case b == nil || b.err != nil:
 		p.failed(c)
 	default:
-		p.failures = nil
+		p.succeeded()
 	}
 	if b != nil && (b.Pair.Version != p.version || p.since.IsZero()) {
 		p.version, p.since = b.Pair.Version, c.clock.Now()
 	}
+}
+
+// succeeded notes that a round found the key held.
+func (p *pace) succeeded() { p.failures, p.refused = nil, clock.Reading{} }
+
+// outlasts reports whether err is a refusal, and the store has refused for
+// longer than WithRefusedLimit allows.
+func (p *pace) outlasts(c *Client, err error) bool {
+	if !errors.Is(err, kv.ErrRefused) {
+		return false
+	}
+	now := c.clock.Now()
+	if p.refused.IsZero() {
+		p.refused = now
+	}
+	return now.MonotonicSince(p.refused) >= c.refusedLimit
 }
 
 // failed notes that a round failed: the pauses double until one succeeds.

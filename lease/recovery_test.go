@@ -234,7 +234,7 @@ func TestR9RowGrantedTooLateIsGivenBack(t *testing.T) {
 			}
 			return next(ctx)
 		})
-		_, err := a.TryAcquire(t.Context(), "key")
+		_, err := a.TryAcquire(patient(t), "key")
 		require.ErrorIs(t, err, errLost)
 		require.Equal(t, []string{"lease/other"}, w.rows("lease/"))
 	})

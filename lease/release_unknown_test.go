@@ -244,7 +244,7 @@ func TestR9R13RefusedGrantIsSettledByAnotherAcquisitionInTheRow(t *testing.T) {
 			}
 			return overtaken(ctx, call, next)
 		})
-		_, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(5*time.Second))
+		_, err := a.TryAcquire(patient(t), "key", lease.WithMinRemaining(5*time.Second))
 		require.ErrorIs(t, err, lease.ErrHeld)
 		time.Sleep(time.Minute)
 		require.EqualValues(t, 1, deletes.Load())

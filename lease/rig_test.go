@@ -67,9 +67,18 @@ func (w *world) skewed(name string, rate float64) (*lease.Client, *link, *clock.
 	return c, l, s
 }
 
+// patient is a context that gives a call which does not wait more than its 3 s.
+func patient(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+	t.Cleanup(cancel)
+	return ctx
+}
+
 func (w *world) acquire(c *lease.Client, key string) *lease.Lease {
 	w.t.Helper()
-	l, err := c.TryAcquire(w.t.Context(), key)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 24*time.Hour)
+	defer cancel()
+	l, err := c.TryAcquire(ctx, key)
 	require.NoError(w.t, err)
 	return l
 }

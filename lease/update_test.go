@@ -255,7 +255,7 @@ func TestR9GrantWithLessThanTheMinimumRemainingIsNotReturned(t *testing.T) {
 			}
 			return err
 		})
-		l, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4500*time.Millisecond))
+		l, err := a.TryAcquire(patient(t), "key", lease.WithMinRemaining(4500*time.Millisecond))
 		require.NoError(t, err)
 		require.GreaterOrEqual(t, l.Remaining(), 4500*time.Millisecond)
 	})

@@ -17,7 +17,7 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	var failed error
 	if c.alone(r.keyState) {
 		l, err := c.tryRow(ctx, r, nil)
-		if err == nil || !worthWaiting(ctx, err) {
+		if err == nil || !c.worthWaiting(ctx, r, err) {
 			return l, err
 		}
 		failed = err
@@ -56,16 +56,20 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 	return l, err
 }
 
-// worthWaiting reports whether an acquire whose first attempt failed with err
-// goes on to wait: if the key is held, the store throttled the attempt, or its
-// outcome is unknown.
-func worthWaiting(ctx context.Context, err error) bool {
+// worthWaiting reports whether an acquire that waits goes on after err: if the
+// key is held, or if time may mend err. Until the store has answered once nothing
+// says that it will, and what it refuses is waited out for a while only.
+func (c *Client) worthWaiting(ctx context.Context, r *request, err error) bool {
 	var b *heldRow
-	if errors.As(err, &b) || errors.Is(err, errHeldHere) {
+	switch {
+	case errors.As(err, &b), errors.Is(err, errHeldHere):
+		return true
+	case ctx.Err() != nil, permanent(err):
+		return false
+	case errors.Is(err, ErrHeld): // others were faster again and again
 		return true
 	}
-	return ctx.Err() == nil && !permanent(err) &&
-		(errors.Is(err, ErrHeld) || errors.Is(err, kv.ErrThrottled) || errors.Is(err, kv.ErrUncertain))
+	return c.contact.Met() && !r.pace.outlasts(c, err)
 }
 
 // turn waits until w is the first, and then contends. failed is the error of an
@@ -73,7 +77,7 @@ func worthWaiting(ctx context.Context, err error) bool {
 func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, error) {
 	select {
 	case <-w.first:
-		return c.contend(ctx, w, failed, false)
+		return c.contend(ctx, w, failed)
 	default:
 	}
 	w.emitWaiting(nil, nil)
@@ -81,25 +85,27 @@ func (c *Client) turn(ctx context.Context, w *waiter, failed error) (*Lease, err
 	case l := <-w.lease:
 		return l, nil
 	case <-w.first:
-		return c.contend(ctx, w, nil, true)
+		if err := c.contact.Unmet(w.began); err != nil { // whoever was first has told
+			return nil, fmt.Errorf("lease: acquiring %q: %w", w.key, err)
+		}
+		return c.contend(ctx, w, nil)
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
 }
 
 // contend tries to get the key, and waits for it, until it has it or is handed a
-// lease. waited: the acquire has waited before.
-func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool) (*Lease, error) {
+// lease. err is that of an attempt just made, nil if there was none.
+func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, error) {
 	watch := c.newWatch(w.key)
 	defer watch.stop()
 	var known *rows.Found
-	for ; ; waited = true {
+	for {
 		if err == nil || errors.Is(err, errHeldHere) {
-			l, blocked, localErr := c.awaitLocal(ctx, w)
+			l, localErr := c.awaitLocal(ctx, w)
 			if l != nil || localErr != nil {
 				return l, localErr
 			}
-			waited = waited || blocked
 			if l, err = c.tryRow(ctx, w.request, known); err == nil {
 				return l, nil
 			}
@@ -108,13 +114,13 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 				continue
 			}
 		}
-		outage := waited && ctx.Err() == nil && !permanent(err) // which is waited out, once the key was found held
-		if !outage && !worthWaiting(ctx, err) {
+		if !c.worthWaiting(ctx, w.request, err) {
 			return nil, err
 		}
 		var b *heldRow
 		errors.As(err, &b)
 		w.pace.note(c, b)
+		w.note(b, err)
 		w.emitWaiting(b, err)
 		watch.start(ctx)
 		var l *Lease
@@ -125,28 +131,64 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error, waited bool)
 }
 
 // awaitLocal waits while a lease of this client has the key, which costs no
-// request. blocked: there was one. It returns the lease that w is handed
-// meanwhile, if it is.
-func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handoff *Lease, blocked bool, err error) {
-	for ; ; blocked = true {
+// request. It returns the lease that w is handed meanwhile, if it is.
+func (c *Client) awaitLocal(ctx context.Context, w *waiter) (handoff *Lease, err error) {
+	for {
 		select {
 		case <-w.keyState.freed: // what it tells of is seen now
 		default:
 		}
 		l := c.localHolder(w.key)
 		if l == nil {
-			return nil, blocked, nil
+			return nil, nil
 		}
 		w.emitWaiting(nil, nil)
 		select {
 		case <-w.keyState.freed:
 		case <-l.session.Context().Done():
 		case handoff = <-w.lease:
-			return handoff, true, nil
+			return handoff, nil
 		case <-ctx.Done():
-			return nil, true, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// note notes what a round has found: who has the key, or else why it failed.
+func (w *waiter) note(b *heldRow, err error) {
+	w.client.keys.mu.Lock()
+	defer w.client.keys.mu.Unlock()
+	if b != nil {
+		w.keyState.known, err = b.Found, b.err
+	}
+	w.keyState.trouble = err
+}
+
+// noteFree notes that nobody has the key.
+func (w *waiter) noteFree() {
+	w.client.keys.mu.Lock()
+	defer w.client.keys.mu.Unlock()
+	w.keyState.known, w.keyState.trouble = nil, nil
+}
+
+// waitEnded says of a wait that ended with its caller's context what there was to
+// wait for. err is the context's end.
+func (c *Client) waitEnded(r *request, err error) error {
+	e := &WaitError{Key: r.key, Waited: c.clock.Now().MonotonicSince(r.began), Err: err}
+	if l := c.localHolder(r.key); l != nil {
+		holder := l.holder()
+		e.Holder, e.Own = &holder, true
+		return e
+	}
+	c.keys.mu.Lock()
+	known, trouble := r.keyState.known, r.keyState.trouble
+	c.keys.mu.Unlock()
+	e.Trouble = trouble
+	if known != nil {
+		holder := showHolder(r.key, known)
+		e.Holder, e.Silent = &holder, c.others.Silent(known.Record.Session)
+	}
+	return e
 }
 
 // emitWaiting emits that the acquire waits: the first time, and when what it
@@ -182,19 +224,22 @@ func (c *Client) poll(
 		pair, err := c.store.Get(ctx, rows.LeasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):
+			w.noteFree()
 			return nil, nil, nil
 		case err != nil && ctx.Err() != nil:
 			return nil, nil, context.Cause(ctx)
-		case permanent(err):
+		case err != nil && !c.worthWaiting(ctx, w.request, err):
 			return nil, nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 		case err != nil:
 			w.emitWaiting(nil, err) // an outage is waited out
+			w.note(nil, err)
 			w.pace.failed(c)
 		case lookDue || b == nil || pair.Version != b.Pair.Version:
 			known, err = rows.Read(pair)
 			return known, nil, err
 		default:
-			w.pace.failures = nil
+			w.pace.succeeded()
+			w.note(b, nil)
 		}
 	}
 }

@@ -192,9 +192,7 @@ func TestR9WaiterPollsWhenItsWatchHasFailed(t *testing.T) {
 	}
 }
 
-// Before it knows that the key is held, an acquire waits for what the store's
-// load explains, and for nothing else.
-func TestAcquireWaitsOutAThrottledStoreAndReportsAnyOtherFailureOfItsFirstTry(t *testing.T) {
+func TestAcquireWaitsOutWhatTimeMendsAndReportsAnyOtherFailure(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -211,11 +209,17 @@ func TestAcquireWaitsOutAThrottledStoreAndReportsAnyOtherFailureOfItsFirstTry(t 
 		left.Store(1)
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrThrottled, "who only tries is told")
-		left.Store(3)
-		l, err := a.Acquire(t.Context(), "key")
-		require.NoError(t, err)
-		require.NoError(t, l.Release(t.Context()))
-		for _, failure = range []error{errLost, kv.ErrTooLarge} {
+		for _, failure = range []error{
+			kv.ErrThrottled, kv.ErrUnavailable, kv.ErrUncertain, kv.ErrClock, kv.ErrRefused, errLost,
+		} {
+			left.Store(3)
+			l, err := a.Acquire(t.Context(), "key")
+			require.NoError(t, err, "%v", failure)
+			require.NoError(t, l.Release(t.Context()))
+		}
+		for _, failure = range []error{
+			kv.ErrTooLarge, kv.ErrFormat, kv.ErrUnsupported, kv.ErrInvalidKey, kv.ErrInvalidOption, kv.ErrClosed,
+		} {
 			left.Store(1)
 			began := time.Now()
 			_, err = a.Acquire(t.Context(), "key")

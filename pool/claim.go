@@ -100,6 +100,10 @@ func (c *claim) live(r *row) {
 	finished = c.workOn(l)
 }
 
+// tryTimeout bounds a try at a partition that nobody has. It is patient with a
+// slow store: another try would cost more.
+const tryTimeout = 10 * time.Second
+
 // acquire gets the partition's lease. If its owner is alive it waits, else it
 // tries once. It never makes the row, so that a partition that was removed does
 // not come back.
@@ -113,7 +117,9 @@ func (c *claim) acquire(r *row) (*lease.Lease, error) {
 		return nil, err
 	}
 	defer done()
-	return m.client.TryAcquire(c.trying, r.Key, lease.From(r.Holder))
+	ctx, cancel := m.clock.WithTimeout(c.trying, tryTimeout)
+	defer cancel()
+	return m.client.TryAcquire(ctx, r.Key, lease.From(r.Holder))
 }
 
 // release gives the lease back, saying that the partition is done if it is, which

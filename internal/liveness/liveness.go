@@ -136,6 +136,27 @@ func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.
 	return observed.dead, max(observed.recheckIn(d.Clock.Now()), d.Soon), nil
 }
 
+// Silent is for how long no heartbeat of a session was seen, 0 if it was not
+// watched. It waits for nobody.
+func (d *Detector) Silent(id string) time.Duration {
+	d.mu.Lock()
+	observed, ok := d.byID[id]
+	d.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	select {
+	case observed.slot <- struct{}{}:
+	default:
+		return 0 // somebody asks after it just now
+	}
+	defer func() { <-observed.slot }()
+	if observed.first.IsZero() {
+		return 0
+	}
+	return d.Clock.Now().MonotonicSince(observed.first)
+}
+
 // longDead reports whether the wall clocks alone show that the session may be
 // killed at once. They are off by no more than MaxSkew (R12).
 func (d *Detector) longDead(record *rows.Session, now clock.Reading) bool {

@@ -23,8 +23,8 @@ const lookEvery = time.Second
 type file struct {
 	path string
 	info os.FileInfo
-	// gone: it was found deleted or replaced. That is for good.
-	gone atomic.Bool
+	// deleted: it was found deleted or replaced. That is for good.
+	deleted atomic.Bool
 	// looked is when it was last found in its place, on the monotonic clock.
 	looked atomic.Int64
 }
@@ -46,7 +46,7 @@ func openFile(ctx context.Context, conn *sql.Conn) (*file, error) {
 
 // check returns an error if the file is not in its place any more.
 func (f *file) check() error {
-	if !f.gone.Load() {
+	if !f.deleted.Load() {
 		info, err := os.Stat(f.path)
 		switch {
 		case err == nil && os.SameFile(info, f.info):
@@ -55,7 +55,7 @@ func (f *file) check() error {
 		case err != nil && !errors.Is(err, os.ErrNotExist):
 			return fmt.Errorf("sqlkv: the database's file cannot be looked at: %w: %w", kv.ErrUnavailable, err)
 		}
-		f.gone.Store(true)
+		f.deleted.Store(true)
 	}
 	return fmt.Errorf("sqlkv: the file %s was deleted or replaced while it was in use, "+
 		"so other processes have another one: stop them all, and start them again: %w", f.path, kv.ErrRefused)
@@ -64,7 +64,7 @@ func (f *file) check() error {
 // recheck is check, unless that was less than a second ago.
 func (f *file) recheck() error {
 	now := int64(clock.System.Now().Mono)
-	if !f.gone.Load() && now-f.looked.Load() < int64(lookEvery) {
+	if !f.deleted.Load() && now-f.looked.Load() < int64(lookEvery) {
 		return nil
 	}
 	return f.check()
