@@ -179,7 +179,7 @@ func TestAnObserverThatComesLateIsToldTheTokenOfADeadLeader(t *testing.T) {
 	t.Parallel()
 	eachWay(t, func(t *testing.T, a, _, observer *process) {
 		term := a.campaign(t)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*margin)
 		defer cancel()
 		require.Error(t, a.client.Close(ctx), "the term was not resigned, its row stays")
 		requireVacancy(t, term.Token(), soon(t, observer.observe(t.Context())))

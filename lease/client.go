@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/contact"
 	"github.com/dynalock/dynalock/internal/lifecycle"
 	"github.com/dynalock/dynalock/internal/liveness"
@@ -41,8 +42,9 @@ type Client struct {
 	session *session.Session
 	// opening is the attempt to open one that is under way, nil: none.
 	opening *opening
-	// ending holds the lost sessions whose rows may still be there.
-	ending map[*session.Session]struct{}
+	// ending holds the lost sessions whose rows may still be there, with when the
+	// loss was noticed.
+	ending map[*session.Session]clock.Reading
 }
 
 // New makes a client of store. It checks the options and does no I/O.
@@ -58,9 +60,9 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		settings: s, given: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		life:       lifecycle.New(ErrClosed),
-		ending:     map[*session.Session]struct{}{},
+		ending:     map[*session.Session]clock.Reading{},
 	}
-	c.contact = contact.New(c.clock, c.warnOfStore)
+	c.contact = contact.New(c.clock, c.ttl/3, c.warnOfStore)
 	c.store = c.contact.Listen(store)
 	if c.heartbeats == nil {
 		c.heartbeats = c.store
@@ -97,7 +99,7 @@ func (c *Client) Check() error {
 
 // warnOfStore logs that the store does not answer.
 func (c *Client) warnOfStore(lasts time.Duration, err error) {
-	c.life.Start(func(ctx context.Context) {
+	c.life.StartForeign(func(ctx context.Context) {
 		c.log.LogAttrs(ctx, slog.LevelWarn, "lease: the store does not answer",
 			slog.Duration("lasts", lasts), slog.Any("error", err))
 	})

@@ -188,7 +188,7 @@ func (c *Client) emit(e Event) {
 	q.draining = true
 	q.mu.Unlock()
 	if start {
-		c.life.Start(c.drainEvents)
+		c.life.StartForeign(c.drainEvents)
 	}
 }
 

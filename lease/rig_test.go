@@ -68,11 +68,7 @@ func (w *world) skewed(name string, rate float64) (*lease.Client, *link, *clock.
 }
 
 // patient is a context that gives a call which does not wait more than its 3 s.
-func patient(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
-	t.Cleanup(cancel)
-	return ctx
-}
+func patient(t *testing.T) context.Context { return patientFor(t, 24*time.Hour) }
 
 func (w *world) acquire(c *lease.Client, key string) *lease.Lease {
 	w.t.Helper()

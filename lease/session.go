@@ -36,13 +36,13 @@ func (c *Client) sessionBeaten(s *session.Session, left, took time.Duration, err
 // sessionLost takes note of a loss. The next acquire opens a new session. The old
 // one is ended, so that nobody waits for its row, but not before its TTL (R8).
 func (c *Client) sessionLost(s *session.Session, why string) {
-	reason := Reason(why)
+	reason, latched := Reason(why), c.clock.Now()
 	c.mu.Lock()
 	if c.session == s {
 		c.session = nil
 	}
 	if reason != ReasonClosed {
-		c.ending[s] = struct{}{}
+		c.ending[s] = latched
 	}
 	c.mu.Unlock()
 	if reason != ReasonClosed {
@@ -57,7 +57,6 @@ func (c *Client) sessionLost(s *session.Session, why string) {
 		return
 	}
 	c.rejoin()
-	latched := c.clock.Now()
 	c.life.Start(func(ctx context.Context) {
 		if c.waitOutTTL(ctx, s, latched) != nil || s.End(ctx) != nil {
 			return // only ctx's end stops it: then Close goes on with it

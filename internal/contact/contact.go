@@ -19,7 +19,9 @@ const warnEvery = time.Minute
 // Contact listens to the calls of a store. Make one with New.
 type Contact struct {
 	clock clock.Clock
-	warn  func(lasts time.Duration, err error)
+	// warn is told of failures that last for longer than limit.
+	limit time.Duration
+	warn     func(lasts time.Duration, err error)
 	// met: the store has answered once. failing: it has failed since it last did.
 	met, failing atomic.Bool
 
@@ -30,10 +32,10 @@ type Contact struct {
 	began, since, warned clock.Reading
 }
 
-// New makes a Contact. warn is told of failures after the first answer, once a
-// minute.
-func New(c clock.Clock, warn func(lasts time.Duration, err error)) *Contact {
-	return &Contact{clock: c, warn: warn}
+// New makes a Contact. warn is told, once a minute, of failures that go on for
+// longer than limit, after the first answer.
+func New(c clock.Clock, limit time.Duration, warn func(lasts time.Duration, err error)) *Contact {
+	return &Contact{clock: c, limit: limit, warn: warn}
 }
 
 // Listen returns store, whose answers Contact listens to from now on.
@@ -117,8 +119,9 @@ func (c *Contact) failed(began clock.Reading, err error) {
 	}
 	c.err, c.began = err, began
 	c.failing.Store(true)
-	warn := c.met.Load() && (c.warned.IsZero() || now.MonotonicSince(c.warned) >= warnEvery)
 	lasts := now.MonotonicSince(c.since)
+	warn := c.met.Load() && lasts >= c.limit &&
+		(c.warned.IsZero() || now.MonotonicSince(c.warned) >= warnEvery)
 	if warn {
 		c.warned = now
 	}
@@ -146,9 +149,9 @@ func (c *Contact) Unmet(since clock.Reading) error {
 	return c.err
 }
 
-// Check returns an error if no request was answered for longer than patience
+// Check returns an error if no request was answered for longer than limit
 // while some were made. It says for how long, and wraps the last failure.
-func (c *Contact) Check(patience time.Duration) error {
+func (c *Contact) Check(limit time.Duration) error {
 	if !c.failing.Load() {
 		return nil
 	}
@@ -158,7 +161,7 @@ func (c *Contact) Check(patience time.Duration) error {
 		return nil
 	}
 	lasts := c.clock.Now().MonotonicSince(c.since)
-	if lasts < patience {
+	if lasts < limit {
 		return nil
 	}
 	return fmt.Errorf("the store has not answered for %v: %w", lasts.Round(time.Millisecond), c.err)

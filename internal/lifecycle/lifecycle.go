@@ -21,10 +21,13 @@ type Lifecycle struct {
 	// idle is closed when Close has begun and there are no users, done when Close
 	// has ended.
 	idle, done chan struct{}
-	tasks      sync.WaitGroup
+	// tasks are ours, foreign call code of the program.
+	tasks, foreign sync.WaitGroup
 
 	mu     sync.Mutex
 	closed bool
+	// outcome is that of Close, once done is closed.
+	outcome error
 	// calls are under way. users counts them, and the leases not released.
 	calls map[*Use]struct{}
 	users int
@@ -105,15 +108,21 @@ func (l *Lifecycle) leaveLocked() {
 }
 
 // Start runs task in the background, until Close is done.
-func (l *Lifecycle) Start(task func(ctx context.Context)) {
+func (l *Lifecycle) Start(task func(ctx context.Context)) { l.start(&l.tasks, task) }
+
+// StartForeign is Start for a task that calls code of the program, which may not
+// return.
+func (l *Lifecycle) StartForeign(task func(ctx context.Context)) { l.start(&l.foreign, task) }
+
+func (l *Lifecycle) start(group *sync.WaitGroup, task func(ctx context.Context)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.background.Err() != nil {
 		return
 	}
-	l.tasks.Add(1)
+	group.Add(1)
 	go func() {
-		defer l.tasks.Done()
+		defer group.Done()
 		task(l.background)
 	}()
 }
@@ -152,44 +161,57 @@ func (l *Lifecycle) BeginClose() (first bool) {
 	return true
 }
 
-// AwaitIdle waits for the calls under way and for the release of every lease,
-// until ctx ends.
-func (l *Lifecycle) AwaitIdle(ctx context.Context) error {
-	select {
-	case <-l.idle:
-		return nil
-	default:
-	}
-	select {
-	case <-l.idle:
-		return nil
-	case <-ctx.Done():
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return fmt.Errorf("lease: closed with %d leases not released: %w", l.users, context.Cause(ctx))
-	}
-}
+// Idle is closed when Close has begun and nobody uses the client any more.
+func (l *Lifecycle) Idle() <-chan struct{} { return l.idle }
 
-// EndClose ends the background and waits for its goroutines.
-func (l *Lifecycle) EndClose() {
+// StopBackground ends the background and waits for its goroutines. For those of
+// StartForeign it waits until all of limits have ended. It reports whether they
+// have.
+func (l *Lifecycle) StopBackground(limits ...context.Context) bool {
 	l.mu.Lock()
 	l.stop()
 	l.mu.Unlock()
 	l.tasks.Wait()
+	ended := make(chan struct{})
+	go func() {
+		l.foreign.Wait()
+		close(ended)
+	}()
+	for _, limit := range limits {
+		select {
+		case <-ended:
+			return true
+		case <-limit.Done():
+		}
+	}
+	select {
+	case <-ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// EndClose ends Close with an outcome.
+func (l *Lifecycle) EndClose(outcome error) {
+	l.mu.Lock()
+	l.outcome = outcome
+	l.mu.Unlock()
 	close(l.done)
 }
 
-// AwaitClosed waits for the end of Close, until ctx ends.
+// AwaitClosed waits for the end of Close, until ctx ends, and returns its outcome.
 func (l *Lifecycle) AwaitClosed(ctx context.Context) error {
 	select {
 	case <-l.done:
-		return nil
 	default:
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			return fmt.Errorf("lease: another Close goes on: %w", context.Cause(ctx))
+		}
 	}
-	select {
-	case <-l.done:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("lease: another Close goes on: %w", context.Cause(ctx))
-	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outcome
 }

@@ -59,17 +59,17 @@ const maxCauses = 1000
 // is its message, and what it is about. The next one that comes through says how
 // many were left out.
 func Sparing(log *slog.Logger) *slog.Logger {
-	return slog.New(&sparing{Handler: log.Handler(), told: &told{causes: map[string]cause{}}})
+	return slog.New(&sparing{Handler: log.Handler(), memory: &memory{causes: map[string]cause{}}})
 }
 
 type sparing struct {
 	slog.Handler
 	about string // what WithAttrs says
-	*told
+	*memory
 }
 
-// told is shared by the handlers that come of one.
-type told struct {
+// memory is shared by the handlers that come of one.
+type memory struct {
 	mu     sync.Mutex
 	causes map[string]cause
 }
@@ -147,9 +147,9 @@ func (h *sparing) WithAttrs(attrs []slog.Attr) slog.Handler {
 			each(a)
 		}
 	})
-	return &sparing{Handler: h.Handler.WithAttrs(attrs), about: h.about + about, told: h.told}
+	return &sparing{Handler: h.Handler.WithAttrs(attrs), about: h.about + about, memory: h.memory}
 }
 
 func (h *sparing) WithGroup(name string) slog.Handler {
-	return &sparing{Handler: h.Handler.WithGroup(name), about: h.about, told: h.told}
+	return &sparing{Handler: h.Handler.WithGroup(name), about: h.about, memory: h.memory}
 }

@@ -1,0 +1,153 @@
+package lease_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func TestR16CloseWithoutADeadlineEndsAndNamesWhatWasForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var log bytes.Buffer
+		a, _ := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		for i := range 12 {
+			w.acquire(a, fmt.Sprintf("key%02d", i))
+		}
+		require.NoError(t, w.acquire(a, "given back").Release(t.Context()))
+		began := time.Now()
+		err := a.Close(t.Context())
+		require.Equal(t, margin+10*time.Second, time.Since(began))
+		require.ErrorContains(t, err, `closed with 12 leases not released ("key00", "key01"`)
+		require.ErrorContains(t, err, `"key09", 2 more)`)
+		require.NotContains(t, err.Error(), "given back")
+		require.Empty(t, w.rows("session/"), "they have had their margin, so all is free")
+		require.Equal(t, err, a.Close(t.Context()), "again: what the first returned")
+		require.Contains(t, log.String(), "Close waits for leases to be released")
+		require.Contains(t, log.String(), "key00")
+	})
+}
+
+func TestR16CloseWaitsForALostLeaseUntilItsMarginIsOver(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string]func(t *testing.T, w *world, a *lease.Client, link *link, l *lease.Lease){
+		"with its session": func(t *testing.T, _ *world, _ *lease.Client, link *link, l *lease.Lease) {
+			link.SetCut(true)
+			requireLost(t, l)
+			link.SetCut(false)
+		},
+		"by an operator": func(t *testing.T, w *world, _ *lease.Client, _ *link, l *lease.Lease) {
+			b, _ := w.client("b")
+			go func() { _ = b.Break(context.Background(), inspect(t, b, "key")) }()
+			requireLost(t, l)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				l := w.acquire(a, "key")
+				lost(t, w, a, link, l)
+				latched := time.Now()
+				b, _ := w.client("other")
+				next := waitFor(t.Context(), b, "key")
+				require.NoError(t, a.Close(t.Context()))
+				require.InDelta(t, margin, time.Since(latched), float64(20*time.Millisecond))
+				got := <-next
+				require.NoError(t, got.err)
+				require.GreaterOrEqual(t, got.at.Sub(latched), margin, "its holder has had its margin")
+				require.NoError(t, got.Release(t.Context()))
+			})
+		})
+	}
+}
+
+func TestR16CloseThatCannotWaitForTheMarginLeavesTheSessionToItsTTL(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		w.acquire(a, "key")
+		began := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), margin/2)
+		defer cancel()
+		err := a.Close(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, fmt.Sprintf("others get the keys %v after the last heartbeat", ttl))
+		require.Len(t, w.rows("session/"), 1)
+		link.Take()
+		g := <-waitFor(t.Context(), b, "key")
+		require.NoError(t, g.err)
+		require.GreaterOrEqual(t, g.at.Sub(began), margin, "its holder may still be at work")
+		require.Empty(t, link.Take(), "no heartbeat comes any more")
+	})
+}
+
+func TestR16CloseEndsThoughAnObserverDoesNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		blocked := make(chan struct{})
+		a, _ := w.client("a", lease.WithObserver(func(lease.Event) { <-blocked }))
+		require.NoError(t, w.acquire(a, "key").Release(t.Context()))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		require.ErrorContains(t, a.Close(ctx), "an Observer had not returned")
+		require.Equal(t, time.Minute, time.Since(began))
+		require.Empty(t, w.rows("session/"))
+		close(blocked)
+	})
+}
+
+func TestR16CloseOfASessionThatIsGoneSaysNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		require.NoError(t, w.store.Delete(t.Context(), w.rows("session/")[0]))
+		requireLost(t, l)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		require.NoError(t, a.Close(t.Context()))
+	})
+}
+
+func TestAStoreThatFailsForAMomentIsNoWarning(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var log bytes.Buffer
+		a, link := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		w.turn(a, "warm")
+		link.LoseAnswer("AtomicPut", "lease/")
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrUncertain)
+		time.Sleep(time.Minute)
+		require.NotContains(t, log.String(), "does not answer")
+		link.answersAlways(0, kv.ErrUnavailable)
+		_, err = a.Acquire(patientFor(t, time.Hour), "key")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		synctest.Wait()
+		require.InDelta(t, 60, bytes.Count(log.Bytes(), []byte("the store does not answer")), 3, "once a minute")
+	})
+}
+
+func patientFor(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
