@@ -141,13 +141,13 @@ type openLeases struct {
 
 // names are the first ten keys.
 func (o openLeases) names() string {
-	const most = 10
+	const shown = 10
 	slices.Sort(o.keys)
-	quoted := make([]string, 0, most+1)
-	for _, key := range o.keys[:min(most, len(o.keys))] {
+	quoted := make([]string, 0, shown+1)
+	for _, key := range o.keys[:min(shown, len(o.keys))] {
 		quoted = append(quoted, strconv.Quote(key))
 	}
-	if more := len(o.keys) - most; more > 0 {
+	if more := len(o.keys) - shown; more > 0 {
 		quoted = append(quoted, fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(quoted, ", ")

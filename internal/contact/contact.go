@@ -21,7 +21,7 @@ type Contact struct {
 	clock clock.Clock
 	// warn is told of failures that last for longer than limit.
 	limit time.Duration
-	warn     func(lasts time.Duration, err error)
+	warn  func(lasts time.Duration, err error)
 	// met: the store has answered once. failing: it has failed since it last did.
 	met, failing atomic.Bool
 
