@@ -1,6 +1,6 @@
 // Package lock is mutual exclusion between processes, on package lease. [Mutex] is
-// for work that one process at a time may do, [Once] for work that is to be done
-// once.
+// for work that one process at a time may do, [Multi] the same for several names at
+// once, [Once] for work that is to be done once.
 //
 //	m := lock.NewMutex(client, "nightly-report")
 //	err := m.Do(ctx, func(ctx context.Context, l *lease.Lease) error {
@@ -40,8 +40,22 @@
 //	fn returns an error   The lock is released. Do returns the error.
 //	fn panics             The lock is released. Then the same panic goes on.
 //	an answer is lost     Nothing.
-//	the store is away     Lock waits. TryLock and Do's start return its error.
+//	another is at work    Lock and Do wait. TryLock and TryDo return ErrHeld.
+//	the store is away     Lock waits. TryLock, TryDo and Do's start return its
+//	                      error.
 //	Close while fn runs   fn's context ends. Close waits for fn.
+//
+// With a Multi:
+//
+//	the process dies      Others get all names after the holder's TTL.
+//	one name is lost      fn's context ends. Do returns ErrLost. The other names are
+//	                      released when fn has returned.
+//	one is lost while     Lock gives all back and begins again. TryLock and TryDo
+//	others are waited for return ErrLost.
+//	one name is held      Lock waits and keeps the names before it. TryLock gives
+//	                      them back.
+//	an answer is lost     Nothing.
+//	the store is away     As with a Mutex. What was locked is lost at the TTL.
 //
 // With Once, by default:
 //
@@ -61,7 +75,8 @@
 //
 // # Keys
 //
-// A Mutex is the lease of its name, a slot that of Once.Key. [lease.Client.Inspect],
-// Holders and Break work on them. A Mutex refuses names that begin with "once/",
-// "pool/" or "election/", which are the keys of others.
+// A Mutex is the lease of its name, a Multi the leases of its names, a slot that
+// of Once.Key. [lease.Client.Inspect], Holders and Break work on them. Mutex and
+// Multi refuse names that begin with "once/", "pool/" or "election/", which are
+// the keys of others.
 package lock

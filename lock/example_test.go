@@ -60,6 +60,53 @@ func ExampleMutex_TryLock() {
 	// one: cleaned, released: <nil>
 }
 
+// The same without a branch for the busy case: what another is at is skipped.
+func ExampleMutex_TryDo() {
+	ctx := context.Background()
+	store := memkv.New()
+	cleanup := func(machine string, work func()) {
+		client, err := lease.New(store, lease.WithOwner(machine))
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = client.Close(ctx) }()
+
+		err = lock.NewMutex(client, "cron/cleanup").TryDo(ctx, func(context.Context, *lease.Lease) error {
+			work()
+			return nil
+		})
+		fmt.Println(machine, "skipped:", errors.Is(err, lease.ErrHeld))
+	}
+	cleanup("one", func() { cleanup("two", func() {}) })
+	// Output:
+	// two skipped: true
+	// one skipped: false
+}
+
+// A transfer between two accounts locks both, or none. Transfers in the other
+// direction do not deadlock with it.
+func ExampleMulti() {
+	ctx := context.Background()
+	client, err := lease.New(memkv.New())
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = client.Close(ctx) }()
+
+	both := lock.NewMulti(client, []string{"account/9", "account/7"})
+	err = both.Do(ctx, func(ctx context.Context, l *lock.MultiLease) error {
+		fmt.Println("locked:", both.Names(), l.Held())
+		_, err := lock.NewMulti(client, []string{"account/7", "account/8"}).TryLock(ctx)
+		fmt.Println("another one:", errors.Is(err, lease.ErrHeld))
+		return nil
+	})
+	fmt.Println("error:", err)
+	// Output:
+	// locked: [account/7 account/9] true
+	// another one: true
+	// error: <nil>
+}
+
 // Work for a scheduled time, which every machine asks for and one does.
 func ExampleOnce_Do() {
 	ctx := context.Background()

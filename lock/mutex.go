@@ -59,10 +59,15 @@ func (m *Mutex) check(method string) error {
 	if m.client == nil {
 		return errNoClient(method)
 	}
+	return checkName(method, m.name)
+}
+
+// checkName refuses the keys of other recipes.
+func checkName(method, name string) error {
 	for _, prefix := range []string{rows.OnceKeys, rows.ElectionKeys, rows.PoolKeys} {
-		if strings.HasPrefix(m.name, prefix) {
+		if strings.HasPrefix(name, prefix) {
 			return fmt.Errorf("lock: %s: name %.40q: want one that does not begin with %s, as the keys of others do: %w",
-				method, m.name, prefix, lease.ErrInvalid)
+				method, name, prefix, lease.ErrInvalid)
 		}
 	}
 	return nil
@@ -103,16 +108,17 @@ func (m *Mutex) TryDo(ctx context.Context, fn func(ctx context.Context, l *lease
 
 // do runs fn under l, and releases l however fn ends.
 func do(ctx context.Context, l *lease.Lease, fn func(ctx context.Context, l *lease.Lease) error) (err error) {
-	ctx, stop := under(ctx, l)
+	ctx, stop := under(ctx, l.Context())
 	defer stop()
 	defer func() { err = errors.Join(err, l.Release(ctx)) }()
 	return fn(ctx, l)
 }
 
-// under returns a context that ends with ctx, and when l does, with the same cause.
-func under(ctx context.Context, l *lease.Lease) (_ context.Context, stop func()) {
+// under returns a context that ends with ctx, and when held does, with the same
+// cause.
+func under(ctx, held context.Context) (_ context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	detach := context.AfterFunc(l.Context(), func() { cancel(context.Cause(l.Context())) })
+	detach := context.AfterFunc(held, func() { cancel(context.Cause(held)) })
 	return ctx, func() {
 		detach()
 		cancel(nil)

@@ -288,7 +288,7 @@ func step(ctx context.Context, l *lease.Lease, run Outcome) (err error) {
 func execute(
 	ctx context.Context, l *lease.Lease, run Outcome, fn func(context.Context, *lease.Lease) error,
 ) (err error) {
-	ctx, stop := under(ctx, l)
+	ctx, stop := under(ctx, l.Context())
 	defer stop()
 	returned := false
 	defer func() {
