@@ -73,6 +73,15 @@
 //	Close while fn runs   fn's context ends. Close waits for fn, and the outcome is
 //	                      recorded.
 //
+// [Once.Claim] and [OnceValue] are the same, and:
+//
+//	Finish never comes    The slot runs until the process dies or closes its client.
+//	                      Then it is abandoned.
+//	the value is too      Finish refuses it and the slot goes on. OnceValue's slot
+//	large                 has failed, and its caller has the value.
+//	the outcome is not    OnceValue returns the value that was computed, with the
+//	recorded              error.
+//
 // # Keys
 //
 // A Mutex is the lease of its name, a Multi the leases of its names, a slot that

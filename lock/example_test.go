@@ -133,6 +133,58 @@ func ExampleOnce_Do() {
 	// three false <nil>
 }
 
+// A scheduler that locks and unlocks by itself, and keeps a result.
+func ExampleOnce_Claim() {
+	ctx := context.Background()
+	client, err := lease.New(memkv.New())
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = client.Close(ctx) }()
+
+	invoices := lock.NewOnce(client, "invoices")
+	for range 2 {
+		run, err := invoices.Claim(ctx, "2026-03")
+		var settled *lock.FinishedError
+		switch {
+		case errors.Is(err, lock.ErrDone) && errors.As(err, &settled):
+			fmt.Printf("done before: %s\n", settled.Outcome.Value)
+			continue
+		case err != nil:
+			panic(err)
+		}
+		// The work, until run.Lease().Context() ends.
+		fmt.Println("run", run.Attempt(), run.Finish(ctx, []byte("17 sent"), nil))
+	}
+	// Output:
+	// run 1 <nil>
+	// done before: 17 sent
+}
+
+// A webhook that is delivered twice charges once, and gives the same answer to both.
+func ExampleOnceValue() {
+	ctx := context.Background()
+	client, err := lease.New(memkv.New())
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = client.Close(ctx) }()
+
+	type receipt struct{ Number int }
+	payments := lock.NewOnce(client, "payments", lock.Wait())
+	for number := 1; number <= 2; number++ {
+		r, err := lock.OnceValue(ctx, payments, "event-8f3", func(context.Context, *lease.Lease) (receipt, error) {
+			fmt.Println("charged")
+			return receipt{number}, nil
+		})
+		fmt.Println("receipt", r.Number, err)
+	}
+	// Output:
+	// charged
+	// receipt 1 <nil>
+	// receipt 1 <nil>
+}
+
 // What became of a batch, and a second try by hand.
 func ExampleOnce_Outcome() {
 	ctx := context.Background()

@@ -111,7 +111,7 @@ func (o *Once) key(method, slot string) (string, error) {
 // not run:
 //
 //   - An error that matches lease.ErrHeld: the slot runs elsewhere.
-//   - ErrFailed or ErrAbandoned, as a *SettledError: the slot is settled so.
+//   - ErrFailed or ErrAbandoned, as a *FinishedError: the slot is settled so.
 //   - Any other error: the slot is as before, or will be when the client reaches the
 //     store again, as said above.
 //
@@ -135,18 +135,31 @@ func (o *Once) Do(
 	if fn == nil {
 		return false, errNoFunc("Do")
 	}
-	_, found, err := o.read(ctx, key)
-	if err != nil {
+	run, err := o.begin(ctx, key, slot)
+	switch {
+	case errors.Is(err, ErrDone):
+		return false, nil
+	case err != nil:
 		return false, err
 	}
-	if finished, err := o.verdict(slot, found); finished {
-		return false, err
+	return true, execute(ctx, run, fn)
+}
+
+// begin claims the slot and takes the step to running. A slot that is settled is
+// a *FinishedError, also when it is done.
+func (o *Once) begin(ctx context.Context, key, slot string) (*Run, error) {
+	_, found, err := o.read(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.verdict(slot, found); err != nil {
+		return nil, err
 	}
 	l, err := o.claim(ctx, key, lease.WithRetention(o.retention), lease.WithValue(Outcome{}.encode()))
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return o.decide(ctx, slot, l, fn)
+	return o.decide(ctx, slot, l)
 }
 
 // Outcome returns what became of the slot, with StateNone if it was never started. A
@@ -194,21 +207,21 @@ func (o *Once) read(ctx context.Context, key string) (*lease.Holder, Outcome, er
 		return h, Outcome{}, nil // no row, or one that was emptied, as its next claimer finds out
 	}
 	found, err := decodeOutcome(key, h.Value)
-	if found == overwritten && h.Held() {
+	if found.isOverwritten() && h.Held() {
 		found = Outcome{State: StateRunning, Token: h.Token, Owner: h.Owner, Started: h.Acquired}
 	}
 	return h, found, err
 }
 
-// verdict tells whether nothing is left to run after found, and what Do says then.
-func (o *Once) verdict(slot string, found Outcome) (finished bool, err error) {
+// verdict is nil if something is left to run after found, and else says that the
+// slot is settled.
+func (o *Once) verdict(slot string, found Outcome) error {
 	switch {
-	case found.State == StateDone:
-		return true, nil
-	case found.State == StateFailed && !o.retryFailed, found.State == StateAbandoned && !o.takeOver:
-		return true, &FinishedError{Job: o.job, Slot: slot, Outcome: found}
+	case found.State == StateDone, found.State == StateFailed && !o.retryFailed,
+		found.State == StateAbandoned && !o.takeOver:
+		return &FinishedError{Job: o.job, Slot: slot, Outcome: found}
 	}
-	return false, nil
+	return nil
 }
 
 // claim acquires the slot's lease. After a lost answer it asks again: what is its own
@@ -226,31 +239,29 @@ func (o *Once) claim(ctx context.Context, key string, options ...lease.AcquireOp
 	return l, err
 }
 
-// decide runs fn under the lease, or records that nobody will. Nobody else can change
-// any more what the row says now.
-func (o *Once) decide(
-	ctx context.Context, slot string, l *lease.Lease, fn func(context.Context, *lease.Lease) error,
-) (ran bool, err error) {
+// decide takes the step to running under the lease, or records that nobody will.
+// Nobody else can change any more what the row says now.
+func (o *Once) decide(ctx context.Context, slot string, l *lease.Lease) (*Run, error) {
 	found, err := decodeOutcome(l.Key(), l.Value())
 	if err != nil {
-		return false, errors.Join(err, l.Release(ctx))
+		return nil, errors.Join(err, l.Release(ctx))
 	}
-	fate := found
-	if found.State == StateRunning { // not by us, and whoever it was has the lease no more
+	fate, died := found, found.State == StateRunning
+	if died { // not by us, and whoever it was has the lease no more
 		fate.State, fate.Ended = StateAbandoned, clock.System.Now().Wall
 	}
-	if finished, err := o.verdict(slot, fate); finished {
-		if fate == found {
+	if finished := o.verdict(slot, fate); finished != nil {
+		if !died {
 			_ = l.Release(ctx) // what fails goes on in the background; the slot is settled either way
-			return false, err
+			return nil, finished
 		}
-		return false, errors.Join(err, leave(ctx, l, fate))
+		return nil, errors.Join(finished, leave(ctx, l, fate))
 	}
 	run, err := o.start(ctx, l, found)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	return true, execute(ctx, l, run, fn)
+	return &Run{lease: l, outcome: run}, nil
 }
 
 // start takes the step to running. On failure it has given the lease back, with the
@@ -285,10 +296,8 @@ func step(ctx context.Context, l *lease.Lease, run Outcome) (err error) {
 }
 
 // execute runs fn and records its outcome.
-func execute(
-	ctx context.Context, l *lease.Lease, run Outcome, fn func(context.Context, *lease.Lease) error,
-) (err error) {
-	ctx, stop := under(ctx, l.Context())
+func execute(ctx context.Context, run *Run, fn func(context.Context, *lease.Lease) error) (err error) {
+	ctx, stop := under(ctx, run.lease.Context())
 	defer stop()
 	returned := false
 	defer func() {
@@ -296,23 +305,18 @@ func execute(
 			return
 		}
 		panicked := recover()
-		run.State, run.Error = StateFailed, "the function ended its goroutine"
+		text := "the function ended its goroutine"
 		if panicked != nil {
-			run.Error = fmt.Sprintf("panic: %v", panicked)
+			text = fmt.Sprintf("panic: %v", panicked)
 		}
-		run.Ended = clock.System.Now().Wall
-		_ = leave(ctx, l, run) // the panic says more
+		_ = run.record(ctx, StateFailed, nil, text) // the panic says more
 		if panicked != nil {
 			panic(panicked)
 		}
 	}()
-	err = fn(ctx, l)
+	err = fn(ctx, run.lease)
 	returned = true
-	run.State, run.Ended = StateDone, clock.System.Now().Wall
-	if err != nil {
-		run.State, run.Error = StateFailed, err.Error()
-	}
-	return errors.Join(err, leave(ctx, l, run))
+	return errors.Join(err, run.Finish(ctx, run.value, err))
 }
 
 // leave gives the lease back and leaves the outcome in its row, in one write. nil: the

@@ -11,9 +11,10 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// Errors of slots that are settled and not done, to be tested with errors.Is. See
-// FinishedError.
+// Errors of slots that are settled, to be tested with errors.Is. See FinishedError.
 var (
+	// ErrDone: the slot was run and is done. Only Claim returns it.
+	ErrDone = errors.New("lock: slot done")
 	// ErrFailed: the slot was run and failed.
 	ErrFailed = errors.New("lock: slot failed")
 	// ErrAbandoned: the slot was begun. Whoever did so died or lost the lease before
@@ -57,10 +58,14 @@ type Outcome struct {
 	Ended   time.Time `json:"ended,omitzero"`
 	// Error is the text of a failed run's error or panic, up to 1 KiB.
 	Error string `json:"error,omitempty"`
+	// Value is what Run.Finish or OnceValue has left, at most MaxResultSize bytes.
+	// nil: nothing.
+	Value []byte `json:"value,omitempty"`
 }
 
-// FinishedError says that a slot will not be run, since it failed or was abandoned. It
-// matches [ErrFailed] or [ErrAbandoned].
+// FinishedError says that a slot will not be run, since it failed or was abandoned,
+// or, from Claim, since it is done. It matches [ErrFailed], [ErrAbandoned] or
+// [ErrDone].
 type FinishedError struct {
 	// Job and Slot name it.
 	Job, Slot string
@@ -81,9 +86,12 @@ func (e *FinishedError) Error() string {
 	return text
 }
 
-// Unwrap returns ErrFailed or ErrAbandoned.
+// Unwrap returns ErrDone, ErrFailed or ErrAbandoned.
 func (e *FinishedError) Unwrap() error {
-	if e.Outcome.State == StateFailed {
+	switch e.Outcome.State {
+	case StateDone:
+		return ErrDone
+	case StateFailed:
 		return ErrFailed
 	}
 	return ErrAbandoned
@@ -112,6 +120,9 @@ var overwritten = Outcome{
 	State: StateAbandoned,
 	Error: "its value is not an outcome, its function or somebody else has overwritten it",
 }
+
+// isOverwritten tells that outcome: every run has a number.
+func (o Outcome) isOverwritten() bool { return o.State == StateAbandoned && o.Attempt == 0 }
 
 func (o Outcome) encode() []byte {
 	if o.State == StateNone {
