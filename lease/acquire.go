@@ -353,6 +353,7 @@ func (c *Client) grant(
 	if r.maxHold > 0 {
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
+	l.minHold = r.minHold
 	l.granted, l.stint = c.beginTurn(r)
 	l.ctx, l.cancel = context.WithCancelCause(s.Leases()) // already ended if Close began just now
 	c.track(record.Acq, l)

@@ -20,6 +20,7 @@ type acquireSettings struct {
 	retention    time.Duration
 	minRemaining time.Duration
 	maxHold      time.Duration
+	minHold      time.Duration
 	from         *rows.Found // nil: whatever the row says, or none
 }
 
@@ -146,6 +147,9 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 		if err := option(a); err != nil {
 			return err
 		}
+	}
+	if err := a.checkHolds(); err != nil {
+		return err
 	}
 	limit := c.ttl - c.margin - c.heartbeat*11/10
 	if a.minRemaining < 0 || a.minRemaining > limit {

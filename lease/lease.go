@@ -28,6 +28,7 @@ type Lease struct {
 	row     string // its key in the store
 	token   uint64
 	hold    *hold // nil without a max-hold
+	minHold time.Duration
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	emitted atomic.Bool // that it ended is an event already

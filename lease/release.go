@@ -64,7 +64,7 @@ func (l *Lease) updateFailed(version uint64, err error) error {
 // call returned.
 //
 //   - nil: the key is free, or another has it by now. While Close goes on: the
-//     key is free when Close succeeds.
+//     key is free when Close succeeds. With WithMinHold: it will be free.
 //   - An error that matches ErrLost: the lease had been lost before. Others may
 //     hold the key.
 //   - Any other error: the outcome is unknown. Where answers are lost, Release
@@ -148,14 +148,22 @@ func (l *Lease) isReleasing() bool {
 
 // release is the body of Release (R13).
 func (l *Lease) release(ctx context.Context, value []byte) error {
-	c := l.client
-	defer c.life.Leave()
 	if l.lost() == nil {
 		l.lose(ReasonReleased)
 	}
 	reason := l.reason() // another loss may have come first
 	l.stopHold()
 	l.emitEnd(reason, reason == ReasonClosed)
+	if left := l.minHoldLeft(reason); left > 0 {
+		return l.releaseLater(ctx, left, reason, value)
+	}
+	defer l.client.life.Leave()
+	return l.releaseNow(ctx, reason, value)
+}
+
+// releaseNow gives a lease back that has ended for that reason.
+func (l *Lease) releaseNow(ctx context.Context, reason Reason, value []byte) error {
+	c := l.client
 	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
 	l.mu.Lock()

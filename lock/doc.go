@@ -40,6 +40,8 @@
 //	fn returns an error   The lock is released. Do returns the error.
 //	fn panics             The lock is released. Then the same panic goes on.
 //	an answer is lost     Nothing.
+//	fn is quick           The lock is free at once. With lease.WithMinHold it is
+//	                      kept until its time is over, and Close waits for that.
 //	another is at work    Lock and Do wait. TryLock and TryDo return ErrHeld.
 //	the store is away     Lock waits. TryLock, TryDo and Do's start return its
 //	                      error.

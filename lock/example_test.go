@@ -107,6 +107,28 @@ func ExampleMulti() {
 	// error: <nil>
 }
 
+// A job that is shorter than the clocks of its hosts differ. The lock is kept for
+// a while after it, so that a host that is late finds it held.
+func ExampleMutex_TryDo_minHold() {
+	ctx := context.Background()
+	store := memkv.New()
+	tick := func(machine string) (end func()) {
+		client, err := lease.New(store, lease.WithOwner(machine))
+		if err != nil {
+			panic(err)
+		}
+		job := lock.NewMutex(client, "job", lease.WithMinHold(200*time.Millisecond))
+		err = job.TryDo(ctx, func(context.Context, *lease.Lease) error { return nil })
+		fmt.Println(machine, "skipped:", errors.Is(err, lease.ErrHeld))
+		return func() { _ = client.Close(ctx) } // waits until the time is over
+	}
+	defer tick("one")()
+	defer tick("two")()
+	// Output:
+	// one skipped: false
+	// two skipped: true
+}
+
 // Work for a scheduled time, which every machine asks for and one does.
 func ExampleOnce_Do() {
 	ctx := context.Background()

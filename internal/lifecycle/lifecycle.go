@@ -200,6 +200,9 @@ func (l *Lifecycle) EndClose(outcome error) {
 	close(l.done)
 }
 
+// Done is closed when Close has ended.
+func (l *Lifecycle) Done() <-chan struct{} { return l.done }
+
 // AwaitClosed waits for the end of Close, until ctx ends, and returns its outcome.
 func (l *Lifecycle) AwaitClosed(ctx context.Context) error {
 	select {
