@@ -65,6 +65,9 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	if err := c.apply(&r.acquireSettings, options); err != nil {
 		return nil, err
 	}
+	if r.listing != nil {
+		return nil, fmt.Errorf("lease: acquiring %q: WithListing is for AcquireAny: %w", key, ErrInvalid)
+	}
 	if r.from != nil && r.from.Pair.Key != r.row {
 		return nil, fmt.Errorf("lease: acquiring %q: From of row %q: want what was read of the same key: %w",
 			key, r.from.Pair.Key, ErrInvalid)
@@ -84,7 +87,7 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 		l, err = c.attemptInTime(ctx, r)
 	}
 	if err != nil {
-		c.emitFailure(r, err, ctx.Err() != nil)
+		c.emitFailure(r.key, r.call, r.began, err, ctx.Err() != nil)
 		err = c.life.Explain(err)
 		if wait && caller.Err() != nil && !errors.Is(err, ErrClosed) {
 			err = c.waitEnded(r, err)
@@ -106,7 +109,9 @@ type request struct {
 	// waits: the caller waits until it has the key. blocked: another client was
 	// found to have it.
 	waits, blocked bool
-	pace           pace
+	// any: the key is one of several. One that is taken is not asked about (R21).
+	any  bool
+	pace pace
 	// taken: the key is, or was about to be, taken over from a dead session. The
 	// lease says so, whatever it takes to get it.
 	taken bool
@@ -202,6 +207,9 @@ func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Le
 		}
 		var takeover bool
 		if known != nil {
+			if r.any && round > 0 {
+				return nil, &heldRow{Found: known, recheck: c.pollMin}
+			}
 			if takeover, err = c.mayTake(ctx, s, known); err != nil {
 				r.blocked = true
 				return nil, err

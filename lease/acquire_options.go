@@ -21,6 +21,7 @@ type acquireSettings struct {
 	minRemaining time.Duration
 	maxHold      time.Duration
 	minHold      time.Duration
+	listing      *listing    // nil: none
 	from         *rows.Found // nil: whatever the row says, or none
 }
 

@@ -37,6 +37,7 @@ type Client struct {
 	events     events
 	life       *lifecycle.Lifecycle
 	keys       keyTable
+	sets       anySets
 
 	mu      sync.Mutex
 	session *session.Session

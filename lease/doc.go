@@ -36,7 +36,7 @@
 //
 // # Why it is safe
 //
-// docs/design.md has the rules R1 to R19 in full. They rest on what package kv
+// docs/design.md has the rules in full. They rest on what package kv
 // promises of every store, S1 to S6. The argument has four steps.
 //
 // The holder stops first:

@@ -30,11 +30,17 @@ var (
 type HeldError struct {
 	// Holder is who has it.
 	Holder Holder
+	// Holders are those of all keys, from AcquireAny and TryAcquireAny, else nil.
+	Holders []Holder
 }
 
 // Error implements error.
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("lease: %q is held by %s (token %d)", e.Holder.Key, e.Holder.Owner, e.Holder.Token)
+	text := fmt.Sprintf("%q is held by %s (token %d)", e.Holder.Key, e.Holder.Owner, e.Holder.Token)
+	if len(e.Holders) > 1 {
+		return fmt.Sprintf("lease: all of %d keys are held: %s", len(e.Holders), text)
+	}
+	return "lease: " + text
 }
 
 // Unwrap returns ErrHeld.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
 )
 
 // EventType says what an Event tells.
@@ -67,8 +69,8 @@ type Event struct {
 	Token uint64
 	// Owner holds the key, or had the session that was killed.
 	Owner string
-	// Call numbers the calls of Acquire and TryAcquire within a client, from 1. It
-	// tells which of them an event is about.
+	// Call numbers the calls of Acquire, AcquireAny and their Try forms within a
+	// client, from 1. It tells which of them an event is about.
 	Call uint64
 	// Waited is how long the Acquire or TryAcquire took.
 	Waited time.Duration
@@ -230,14 +232,14 @@ func (c *Client) observe(e *Event) {
 
 // emitFailure tells how a call ended that did not get its key. over: its context
 // had ended.
-func (c *Client) emitFailure(r *request, err error, over bool) {
-	e := Event{Type: EventGaveUp, Key: r.key, Call: r.call, Waited: c.clock.Now().MonotonicSince(r.began), Err: err}
+func (c *Client) emitFailure(key string, call uint64, began clock.Reading, err error, over bool) {
+	e := Event{Type: EventGaveUp, Key: key, Call: call, Waited: c.clock.Now().MonotonicSince(began), Err: err}
 	held := (*HeldError)(nil)
 	switch {
 	case over:
 		e.Err = nil
 	case errors.As(err, &held):
-		e.Type, e.Owner, e.Token, e.Err = EventRefused, held.Holder.Owner, held.Holder.Token, nil
+		e.Type, e.Key, e.Owner, e.Token, e.Err = EventRefused, held.Holder.Key, held.Holder.Owner, held.Holder.Token, nil
 	}
 	c.emit(e)
 }

@@ -107,6 +107,7 @@ func (c *Client) alone(g *keyState) bool {
 // wake lets the first local waiter for key, if there is one, know that the key may
 // be free.
 func (c *Client) wake(key string) {
+	c.sets.wake(key)
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	if g, ok := c.keys.states[key]; ok {

@@ -63,17 +63,26 @@ func (c *Client) turnEnded(key string) {
 // yield waits until others have had their chance, if this client has had the
 // key for long. Who only tries does not wait longer than a minimum poll.
 func (c *Client) yield(ctx context.Context, r *request) error {
-	c.keys.mu.Lock()
-	t := c.keys.turns[r.key]
-	c.keys.mu.Unlock()
-	if !t.yields {
+	left := c.yieldLeft(r.key)
+	if left <= 0 {
 		return nil
 	}
-	left := t.yield - (c.clock.Now().Mono - t.freed)
 	if !r.waits {
 		left = min(left, c.pollMin)
 	}
 	return clock.Sleep(ctx, c.clock, left)
+}
+
+// yieldLeft is for how long this client leaves the key to others, 0 or less: it
+// does not.
+func (c *Client) yieldLeft(key string) time.Duration {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	t := c.keys.turns[key]
+	if !t.yields {
+		return 0
+	}
+	return t.yield - (c.clock.Now().Mono - t.freed)
 }
 
 // beginTurn returns the time of a grant, and since when this client has the
