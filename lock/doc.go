@@ -1,6 +1,7 @@
 // Package lock is mutual exclusion between processes, on package lease. [Mutex] is
 // for work that one process at a time may do, [Multi] the same for several names at
-// once, [Once] for work that is to be done once.
+// once, [Semaphore] for a number of holders at a time, [Once] for work that is to
+// be done once.
 //
 //	m := lock.NewMutex(client, "nightly-report")
 //	err := m.Do(ctx, func(ctx context.Context, l *lease.Lease) error {
@@ -59,6 +60,16 @@
 //	an answer is lost     Nothing.
 //	the store is away     As with a Mutex. What was locked is lost at the TTL.
 //
+// With a Semaphore, as with a Mutex, and:
+//
+//	the process dies      All its permits come back together, after its TTL.
+//	all permits are taken Acquire and Do wait. TryAcquire and TryDo return
+//	                      ErrHeld with all Holders.
+//	others name another   Every call returns an error that names both.
+//	number
+//	it is resized         Nobody is evicted. 15 s later no permit beyond the number
+//	                      is taken any more.
+//
 // With Once, by default:
 //
 //	the process dies      The slot is abandoned. With TakeOver it runs again after
@@ -87,7 +98,8 @@
 // # Keys
 //
 // A Mutex is the lease of its name, a Multi the leases of its names, a slot that
-// of Once.Key. [lease.Client.Inspect], Holders and Break work on them. Mutex and
-// Multi refuse names that begin with "once/", "pool/" or "election/", which are
-// the keys of others.
+// of Once.Key. [lease.Client.Inspect], Holders and Break work on them. A
+// permit's begins with "semaphore/" and the name. Mutex and Multi refuse names that
+// begin with "once/", "semaphore/", "pool/" or "election/", which are the keys of
+// others.
 package lock

@@ -129,6 +129,29 @@ func ExampleMutex_TryDo_minHold() {
 	// two skipped: true
 }
 
+// Two of three get in. The resource can check the token of each permit.
+func ExampleSemaphore() {
+	ctx := context.Background()
+	store := memkv.New()
+	for _, machine := range []string{"one", "two", "three"} {
+		client, err := lease.New(store, lease.WithOwner(machine))
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = client.Close(ctx) }()
+
+		l, err := lock.NewSemaphore(client, "crawl/example.com", 2).TryAcquire(ctx)
+		if err == nil {
+			defer func() { _ = l.Release(ctx) }()
+		}
+		fmt.Println(machine, err == nil, errors.Is(err, lease.ErrHeld))
+	}
+	// Output:
+	// one true false
+	// two true false
+	// three false true
+}
+
 // Work for a scheduled time, which every machine asks for and one does.
 func ExampleOnce_Do() {
 	ctx := context.Background()

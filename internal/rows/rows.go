@@ -21,9 +21,10 @@ const (
 
 // What the keys of the recipes begin with. A lock.Mutex refuses them.
 const (
-	OnceKeys     = "once/"
-	ElectionKeys = "election/"
-	PoolKeys     = "pool/"
+	OnceKeys      = "once/"
+	SemaphoreKeys = "semaphore/"
+	ElectionKeys  = "election/"
+	PoolKeys      = "pool/"
 )
 
 // format is the only row format there is. Format 1 had another name for the
