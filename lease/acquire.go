@@ -307,7 +307,7 @@ func (c *Client) mayTake(ctx context.Context, s *session.Session, row *rows.Foun
 		}
 		return false, nil // an orphan of our own
 	}
-	dead, next, err := c.others.IsDead(ctx, row.Record.Session)
+	dead, next, err := c.isDead(ctx, row.Record)
 	switch {
 	case permanent(err):
 		return false, err

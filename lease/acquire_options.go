@@ -17,10 +17,12 @@ const MaxValueSize = 256 << 10
 type acquireSettings struct {
 	value        []byte
 	keep         bool
+	replace      bool // a kept value too
 	retention    time.Duration
 	minRemaining time.Duration
 	maxHold      time.Duration
 	minHold      time.Duration
+	lockDelay    time.Duration
 	listing      *listing    // nil: none
 	from         *rows.Found // nil: whatever the row says, or none
 }
@@ -32,12 +34,27 @@ type AcquireOption func(*acquireSettings) error
 // with Inspect. It costs no request.
 //
 // The value goes when the lease is released, unless the key keeps its value (see
-// KeepValue). For such a key this one is used only if the key has no value yet.
-// Then an acquire that fails with an unknown outcome may leave it behind.
+// KeepValue). For such a key this one is used only if the key has no value yet:
+// WithReplaceValue is for the other case. Then an acquire that fails with an
+// unknown outcome may leave it behind.
 func WithValue(value []byte) AcquireOption {
 	return func(a *acquireSettings) error {
-		a.value = bytes.Clone(value)
+		a.value, a.replace = bytes.Clone(value), false
 		return checkValue("WithValue", value)
+	}
+}
+
+// WithReplaceValue gives the lease a value as WithValue does, and replaces that
+// which the key keeps. So an entry of a register is new with each acquisition,
+// also over what a dead process has left.
+//
+// It costs no request. The write that acquires the key replaces the value: an
+// acquire that fails with an unknown outcome may have done so, and what was kept
+// is lost.
+func WithReplaceValue(value []byte) AcquireOption {
+	return func(a *acquireSettings) error {
+		a.value, a.replace = bytes.Clone(value), true
+		return checkValue("WithReplaceValue", value)
 	}
 }
 
@@ -166,9 +183,13 @@ func (a *acquireSettings) record(c *Client, s *session.Session, old *rows.Lease)
 	r := rows.Lease{
 		Session: s.ID(), Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
+		Delay: a.lockDelay.Milliseconds(),
 	}
 	if old != nil && old.Keep {
-		r.Keep, r.Value, r.Note = true, old.Value, old.Note
+		r.Keep, r.Note = true, old.Note
+		if !a.replace {
+			r.Value = old.Value
+		}
 		if r.Sweep == 0 {
 			r.Sweep = old.Sweep
 		}

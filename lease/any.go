@@ -321,19 +321,25 @@ func (c *Client) listAndTake(ctx context.Context, r *anyRequest, set *anySet) (*
 // takeDead takes a key of others whose holder is dead. Where there is none, the
 // error is full, completed.
 func (c *Client) takeDead(ctx context.Context, r *anyRequest, others []candidate, full *allHeld) (*Lease, error) {
-	overtaken, asked := false, map[string]bool{}
+	overtaken, unknown := false, map[string]bool{}
 	for _, k := range others {
 		full.holders = append(full.holders, showHolder(k.key, k.row))
 		session := k.row.Record.Session
-		dead, known := asked[session]
-		if !known {
-			dead = c.askAfter(ctx, k, full)
-			asked[session] = dead
+		if unknown[session] {
+			continue // one failure is enough
 		}
-		if ctx.Err() != nil {
+		dead, next, err := c.isDead(ctx, k.row.Record)
+		switch {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
-		}
-		if !dead {
+		case errors.Is(err, kv.ErrFormat):
+			continue // R18
+		case err != nil:
+			unknown[session] = true
+			full.err = fmt.Errorf("lease: asking after the holder of %q: %w", k.key, err)
+			continue
+		case !dead:
+			full.recheck = min(full.recheck, next)
 			continue
 		}
 		if l, err := c.tryOne(ctx, r, k.key, k.row); err == nil || !isTaken(err) {
@@ -346,20 +352,6 @@ func (c *Client) takeDead(ctx context.Context, r *anyRequest, others []candidate
 	}
 	slices.SortFunc(full.holders, func(a, b Holder) int { return strings.Compare(a.Key, b.Key) })
 	return nil, full
-}
-
-// askAfter reports whether the holder of k is dead. A session that cannot be read
-// is not (R18).
-func (c *Client) askAfter(ctx context.Context, k candidate, full *allHeld) (dead bool) {
-	dead, next, err := c.others.IsDead(ctx, k.row.Record.Session)
-	switch {
-	case errors.Is(err, kv.ErrFormat):
-	case err != nil:
-		full.err = fmt.Errorf("lease: asking after the holder of %q: %w", k.key, err)
-	case !dead:
-		full.recheck = min(full.recheck, next)
-	}
-	return dead
 }
 
 // isOrphan reports whether a row names this client's session and no acquisition

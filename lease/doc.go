@@ -107,6 +107,22 @@
 //	                           are lost.
 //	a row is of another format [kv.ErrFormat]: it is left alone.
 //
+// # What becomes of a value
+//
+// A lease's value stands in its row. [Lease.Update] changes it while the lease is
+// held, [Client.Inspect] shows it. What becomes of it:
+//
+//	                   a key that keeps nothing   a key that keeps its value
+//	WithValue          It is the lease's value.   Only if the key has none yet.
+//	WithReplaceValue   It is the lease's value.   It replaces the kept one.
+//	neither            There is none.             What the last holder left.
+//	Release, Close,    The value goes with the    The last value that was written
+//	a loss, a crash    row.                       stays for the next holder.
+//	ReleaseWith        It is refused.             Its value stays.
+//
+// [KeepValue] and [WithRetention] make a key keep its value, from the first
+// acquire that has them, for all that come later.
+//
 // # What you must do
 //
 // Stop when the lease's context ends. From then on you have the margin until

@@ -39,6 +39,8 @@ type Holder struct {
 	Version uint64
 	// MaxHold is that of WithMaxHold, 0: none.
 	MaxHold time.Duration
+	// LockDelay is that of WithLockDelay, 0: none.
+	LockDelay time.Duration
 	// Member is the holder's session, which Inspect reads after the key. Where
 	// Inspect names a Session and no Member, the holder is dead: the next acquire
 	// gets the key. HeldError and the listings leave it out.
@@ -82,6 +84,7 @@ func showHolder(key string, f *rows.Found) Holder {
 	if r.Session != "" {
 		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.TokenIn(f.Pair), r.Session, r.Acquired
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
+		h.LockDelay = time.Duration(r.Delay) * time.Millisecond
 	}
 	return h
 }

@@ -318,3 +318,43 @@ func TestKeysListsWhatIsHeldAndWhatIsKept(t *testing.T) {
 		require.Equal(t, []string{"p/held", "p/kept"}, keys)
 	})
 }
+
+func TestR19WithReplaceValueReplacesWhatAKeyKeeps(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		entry := func(c *lease.Client, option lease.AcquireOption) *lease.Lease {
+			l, err := c.TryAcquire(t.Context(), "key", lease.KeepValue(), option)
+			require.NoError(t, err)
+			require.Equal(t, string(l.Value()), string(inspect(t, c, "key").Value))
+			return l
+		}
+		l := entry(a, lease.WithReplaceValue([]byte("first")))
+		require.Equal(t, "first", string(l.Value()))
+		require.NoError(t, l.Release(t.Context()))
+		l = entry(a, lease.WithValue([]byte("second")))
+		require.Equal(t, "first", string(l.Value()), "WithValue is for a key that has none")
+		require.NoError(t, l.Release(t.Context()))
+		link.Take()
+		l = entry(a, lease.WithReplaceValue([]byte("third")))
+		require.Equal(t, "third", string(l.Value()))
+		require.Equal(t, 2, link.Take()["AtomicPut"], "the two of any key that keeps its value")
+
+		got := make(chan *lease.Lease, 1)
+		go func() { // handed over (R15)
+			l, _ := a.Acquire(t.Context(), "key", lease.WithReplaceValue([]byte("fourth")))
+			got <- l
+		}()
+		synctest.Wait()
+		require.NoError(t, l.Release(t.Context()))
+		require.Equal(t, "fourth", string((<-got).Value()))
+		link.SetCut(true)
+		var err error
+		l, err = b.Acquire(t.Context(), "key", lease.WithReplaceValue(nil))
+		require.NoError(t, err)
+		require.True(t, l.TakenOver())
+		require.Empty(t, l.Value(), "from a dead process too")
+	})
+}

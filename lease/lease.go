@@ -78,6 +78,7 @@ func (l *Lease) TakenOver() bool {
 // Value returns the value of the lease, the first of these that there is:
 //
 //   - the last one that Update is known to have written;
+//   - that of WithReplaceValue;
 //   - what the last holder left, where the key keeps its value;
 //   - that of WithValue;
 //   - nil.

@@ -188,8 +188,8 @@ func (l *Lease) releaseNow(ctx context.Context, reason Reason, value []byte) err
 // freeClosing gives the row of a lease back that Close has ended.
 func (l *Lease) freeClosing(ctx context.Context, r *row) error {
 	end := Reason(l.session.Reason())
-	if r.leave != nil && end == "" {
-		return l.free(ctx, r, ReasonReleased) // what Close deletes afterwards would not keep it
+	if (r.leave != nil || r.record.Delay > 0) && end == "" {
+		return l.free(ctx, r, ReasonReleased) // else the value is lost, or others wait for the lock-delay
 	}
 	l.client.untrack(r.acq)
 	if r.leave == nil && (end == "" || end == ReasonClosed) {

@@ -48,9 +48,10 @@ func New(c Config) *Detector { return &Detector{Config: c, byID: map[string]*obs
 // the slot, so that one goroutine at a time reads a session and kills it.
 type observation struct {
 	slot chan struct{}
-	// dead: a strong read found no live row. Ids are random and never used again,
-	// so that is for ever.
+	// dead: a strong read found no live row, or it was deleted, at died. Ids are
+	// random and never used again, so that is for ever.
 	dead bool
+	died clock.Reading
 	// version was first seen at first, and last at last, by receipt of the
 	// answers.
 	version     uint64
@@ -114,7 +115,7 @@ func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.
 	now := d.Clock.Now()
 	switch {
 	case errors.Is(err, kv.ErrKeyNotFound):
-		observed.dead = true
+		observed.die(now)
 		return true, 0, nil
 	case err != nil:
 		if ctx.Err() == nil { // else it says something of this caller alone
@@ -196,9 +197,9 @@ func (d *Detector) kill(
 	switch {
 	case err == nil:
 		d.Killed(id, record.Owner)
-		observed.dead = true
+		observed.die(d.Clock.Now())
 	case conflict && current == nil:
-		observed.dead = true
+		observed.die(d.Clock.Now())
 	case current != nil:
 		alive, err := rows.DecodeSession(current)
 		if err != nil {
@@ -256,6 +257,25 @@ func (d *Detector) KnownDead(id string) bool {
 func (d *Detector) MarkDead(id string) {
 	observed := d.of(id)
 	observed.slot <- struct{}{} // held for no longer than a store call
-	observed.dead = true
+	observed.die(d.Clock.Now())
 	<-observed.slot
+}
+
+// die notes that the session is known to be dead, the first time.
+func (s *observation) die(now clock.Reading) {
+	if !s.dead {
+		s.dead, s.died = true, now
+	}
+}
+
+// DeadFor is for how long this Detector has known that a session is dead, by the
+// monotonic clock, 0 if it does not know it.
+func (d *Detector) DeadFor(id string) time.Duration {
+	observed := d.of(id)
+	observed.slot <- struct{}{} // held for no longer than a store call
+	defer func() { <-observed.slot }()
+	if !observed.dead {
+		return 0
+	}
+	return d.Clock.Now().MonotonicSince(observed.died)
 }

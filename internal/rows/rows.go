@@ -86,6 +86,8 @@ type Lease struct {
 	// Sweep is how long after the last write the store keeps the row when nobody
 	// holds it. 0: for ever.
 	Sweep int64 `json:"sweep_ms,omitempty"`
+	// Delay is how long who takes the key over from a dead session waits first.
+	Delay int64 `json:"delay_ms,omitempty"`
 	// Note is what others than the holder say of the key. They may change it while
 	// the key is held: the acquisition stays as it is, and its holder adopts the
 	// note.
@@ -164,6 +166,7 @@ func DecodeLease(pair *kv.KVPair) (*Lease, error) {
 	}
 	r.MaxHold = bounded(r.MaxHold, 0)
 	r.Sweep = bounded(r.Sweep, time.Second)
+	r.Delay = min(bounded(r.Delay, 0), MaxTTL.Milliseconds())
 	return &r, nil
 }
 
