@@ -68,7 +68,8 @@ func (c *Client) awaitAny(ctx context.Context, r *anyRequest) (*Lease, error) {
 			return l, nil
 		}
 		var full *allHeld
-		if !errors.As(err, &full) && !(waited && ctx.Err() == nil && !permanent(err)) && !worthWaiting(ctx, err) {
+		outage := waited && ctx.Err() == nil && !permanent(err) // which is waited out
+		if !errors.As(err, &full) && !outage && !worthWaiting(ctx, err) {
 			return nil, err
 		}
 		if full == nil || full.err != nil {

@@ -62,6 +62,46 @@ func (p *Pool) Partitions(ctx context.Context) iter.Seq2[*Partition, error] {
 	}
 }
 
+// Progress counts a pool's partitions. Each of them counts once in Total, and once
+// in one of the others.
+type Progress struct {
+	// Total is how many there are.
+	Total int
+	// Done are finished for good. Removed are about to go, and Paused are those that
+	// nobody is to work on. Held are the others that somebody has, who may have died,
+	// and Idle those that nobody has.
+	Done, Removed, Paused, Held, Idle int
+	// Unread could not be read.
+	Unread int
+}
+
+// Progress counts the pool's partitions, by what becomes of them. It costs a strong
+// listing of them.
+func (p *Pool) Progress(ctx context.Context) (Progress, error) {
+	var n Progress
+	for item, err := range p.Partitions(ctx) {
+		if item == nil {
+			return Progress{}, err
+		}
+		n.Total++
+		switch {
+		case err != nil:
+			n.Unread++
+		case item.Done:
+			n.Done++
+		case item.Removed:
+			n.Removed++
+		case item.Paused:
+			n.Paused++
+		case item.Session != "":
+			n.Held++
+		default:
+			n.Idle++
+		}
+	}
+	return n, nil
+}
+
 // show fills in what a row says.
 func (p *Pool) show(item *Partition, h *lease.Holder) error {
 	r, err := decode(item.Name, h)
@@ -81,8 +121,9 @@ func (p *Pool) show(item *Partition, h *lease.Holder) error {
 // nil: each was there, not marked to be removed, at a moment during the call,
 // and only a Remove after that can have removed it. While the outcome of a
 // write is not known Add goes on, until ctx ends. On failure some may have been
-// added, or may be yet: call it again. It costs one write for each, one more
-// for one that is being removed, and more where others change it meanwhile.
+// added, or may be yet: call it again. It costs one write for each, 32 at a time,
+// one more for one that is being removed, and more where others change it
+// meanwhile.
 func (p *Pool) Add(ctx context.Context, partitions ...string) error {
 	return p.each(ctx, "Add", partitions, p.add)
 }
