@@ -19,7 +19,7 @@ import (
 func (l *Lease) Notify(before time.Duration) <-chan struct{} {
 	n := &notice{lease: l, before: before, near: make(chan struct{})}
 	context.AfterFunc(l.ctx, n.close)
-	n.look()
+	n.check()
 	return n.near
 }
 
@@ -34,9 +34,9 @@ type notice struct {
 	timer  clock.Timer
 }
 
-// look closes the channel, or looks again when it may be time. Trust is counted on
+// check closes the channel, or looks again when it may be time. Trust is counted on
 // three clocks (R4) and a timer runs on one, so it looks once a heartbeat at least.
-func (n *notice) look() {
+func (n *notice) check() {
 	left := n.lease.Remaining() - n.before
 	if left <= 0 {
 		n.close()
@@ -48,7 +48,7 @@ func (n *notice) look() {
 	switch {
 	case n.closed:
 	case n.timer == nil:
-		n.timer = n.lease.client.clock.AfterFunc(left, n.look)
+		n.timer = n.lease.client.clock.AfterFunc(left, n.check)
 	default:
 		n.timer.Reset(left)
 	}

@@ -51,6 +51,10 @@ var commands = map[string]how{
 	"go run ./examples/recipes/leader":                                                                    {test: "examples/recipes: TestAnotherProcessLeadsWhenTheLeaderStops"},
 	"go run ./examples/recipes/jobs":                                                                      {test: "examples/recipes: TestEachJobIsDoneOnce"},
 	"go run ./examples/recipes/settings":                                                                  {test: "examples/recipes: TestNoChangeOfTheSettingsIsLost"},
+	"go run ./examples/patterns/crawler":                                                                  {test: "examples/patterns: TestTwoCrawlersFetchEachPageOnceAndNoMoreThanTwoASecond"},
+	"go run ./examples/patterns/webhook":                                                                  {test: "examples/patterns: TestEachDeliveryOfAnEventGetsTheSameAnswer"},
+	"go run ./examples/patterns/registry":                                                                 {test: "examples/patterns: TestTheRegistryShowsWhoLives"},
+	"go run ./examples/patterns/migration":                                                                {test: "examples/patterns: TestTheStepsOfAMigrationAreTakenOnce"},
 
 	"go mod init example.com/mine":                                  {test: "tests: TestAModuleOfOnesOwn"},
 	"go mod edit -replace github.com/dynalock/dynalock=../dynalock": {test: "tests: TestAModuleOfOnesOwn"},

@@ -96,6 +96,7 @@ func TestTheFiguresOfTheCostPage(t *testing.T) {
 	document := string(text)
 	for name, table := range map[string]string{
 		"operations": operationsTable(), "ttl": ttlTable(), "locks": locksTable(), "polls": pollsTable(), "workloads": workloadsTable(),
+		"recipes": recipesTable(t),
 	} {
 		begin, end := "<!-- table "+name+" -->\n\n", "\n<!-- end -->"
 		before, rest, ok := strings.Cut(document, begin)
