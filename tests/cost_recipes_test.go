@@ -76,15 +76,15 @@ func (s *shop) cost(what string, c *counted, do func() error) []string {
 // recipesTable measures what recipes cost.
 func recipesTable(t *testing.T) string {
 	rows := [][]string{{"Recipe", "Writes", "Reads", "Listings"}}
-	for _, measure := range []func(*shop, context.Context) [][]string{
+	for _, measure := range []func(context.Context, *shop) [][]string{
 		costOfMutex, costOfMulti, costOfSemaphore, costOfOnce, costOfAny, costOfPool,
 	} {
-		rows = append(rows, measure(&shop{t, memkv.New()}, t.Context())...)
+		rows = append(rows, measure(t.Context(), &shop{t, memkv.New()})...)
 	}
 	return markdown(rows)
 }
 
-func costOfMutex(s *shop, ctx context.Context) [][]string {
+func costOfMutex(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
 	free := s.cost("`Mutex.Do` or `TryDo`, free", a, func() error { return lock.NewMutex(a.Client, "m").TryDo(ctx, nothing) })
 	_, err := a.Acquire(ctx, "m")
@@ -96,7 +96,7 @@ func costOfMutex(s *shop, ctx context.Context) [][]string {
 	}
 }
 
-func costOfMulti(s *shop, ctx context.Context) [][]string {
+func costOfMulti(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
 	m := lock.NewMulti(a.Client, []string{"x", "y", "z"})
 	free := s.cost("`Multi.Do` of 3 names, free", a, func() error {
@@ -112,7 +112,7 @@ func costOfMulti(s *shop, ctx context.Context) [][]string {
 	return [][]string{free, s.cost("`Multi.TryDo` of 3 names, the last is held", a, try)}
 }
 
-func costOfSemaphore(s *shop, ctx context.Context) [][]string {
+func costOfSemaphore(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
 	mine, theirs := lock.NewSemaphore(a.Client, "s", 5), lock.NewSemaphore(b.Client, "s", 5)
 	rows := [][]string{
@@ -145,7 +145,7 @@ func costOfSemaphore(s *shop, ctx context.Context) [][]string {
 		s.cost("`Semaphore.Resize`", a, func() error { return mine.Resize(ctx, 6) }))
 }
 
-func costOfOnce(s *shop, ctx context.Context) [][]string {
+func costOfOnce(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
 	ask := func(c *counted) func() error {
 		return func() error {
@@ -160,7 +160,7 @@ func costOfOnce(s *shop, ctx context.Context) [][]string {
 	}
 }
 
-func costOfAny(s *shop, ctx context.Context) [][]string {
+func costOfAny(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
 	keys := []string{"any/1", "any/2", "any/3"}
 	take := func(c *counted, options ...lease.AcquireOption) func() error {
@@ -179,7 +179,7 @@ func costOfAny(s *shop, ctx context.Context) [][]string {
 	}
 }
 
-func costOfPool(s *shop, ctx context.Context) [][]string {
+func costOfPool(ctx context.Context, s *shop) [][]string {
 	a := s.client()
 	p, err := pool.New(a.Client, "p", nil)
 	require.NoError(s.t, err)

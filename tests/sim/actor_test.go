@@ -41,6 +41,7 @@ var workloads = []workload{
 	{"pool", 2, joinPool},
 	{"mark", 1, markPool},
 	{"clone", 1, cloneSession},
+	{"any", 2, takeAny},
 }
 
 // work goes on until the node's time is over, or its client is closed.

@@ -15,7 +15,7 @@
 // of their work, and start anew.
 //
 // A run begins with a storm, in which the nodes do what the run has drawn for
-// them: hold a mutex, try, give up, use a fenced resource, keep a value, break,
+// them: hold a mutex, try, give up, take any of several keys, use a fenced resource, keep a value, break,
 // run slots once, campaign and observe, work in a pool and mark its partitions,
 // clone a session. Half of the runs do few of these, so that they meet each
 // other. Then comes a calm in which nobody wants anything, so that what is left
