@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -196,12 +197,19 @@ func (r *anyRequest) listingDue(c *Client) bool {
 	return r.listing != nil && r.listing.keys != nil && c.clock.Now().Since(r.listed) >= min(c.ttl, DefaultTTL)
 }
 
-// keyFrom is the i-th key from where this client begins, so that clients that begin
-// at the same time do not meet.
-func (c *Client) keyFrom(keys []string, i int) string {
+// inTurn are the keys from where this client begins, so that clients that begin at
+// the same time do not meet.
+func (c *Client) inTurn(keys []string) iter.Seq[string] {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(c.Session()))
-	return keys[(int(h.Sum32()%uint32(len(keys)))+i)%len(keys)] //nolint:gosec // at most MaxAnyKeys
+	first := int(h.Sum32() % uint32(len(keys))) //nolint:gosec // at most MaxAnyKeys
+	return func(yield func(string) bool) {
+		for i := range keys {
+			if !yield(keys[(first+i)%len(keys)]) {
+				return
+			}
+		}
+	}
 }
 
 // allHere is who has the keys, if this client has all of them.
@@ -241,8 +249,7 @@ func (c *Client) touch(key string) int {
 // anyUntouched is the first key that this client neither holds nor asks for,
 // "" if there is none.
 func (c *Client) anyUntouched(r *anyRequest) string {
-	for i := range r.keys {
-		key := c.keyFrom(r.keys, i)
+	for key := range c.inTurn(r.keys) {
 		if c.localHolder(key) == nil && c.touch(key) == untouched {
 			return key
 		}
@@ -287,8 +294,7 @@ func (c *Client) listAndTake(ctx context.Context, r *anyRequest, set *anySet) (*
 	}
 	var free, others []candidate
 	full := &allHeld{recheck: c.ttl}
-	for i := range r.keys {
-		key := c.keyFrom(r.keys, i)
+	for key := range c.inTurn(r.keys) {
 		row, here := listed.rows[key], c.localHolder(key)
 		switch {
 		case listed.unreadable[key] != nil:

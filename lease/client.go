@@ -112,8 +112,9 @@ func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 	return retry.UntilKnown(ctx, c.clock, write)
 }
 
-// What package pool may know.
+// What the recipes may know.
 func init() {
+	seam.ReleaseUnused = func(ctx context.Context, l any) { l.(*Lease).releaseUnused(ctx) }
 	seam.Of = func(client any) seam.Client {
 		c := client.(*Client)
 		return seam.Client{

@@ -239,9 +239,8 @@ func (c *Client) send(w *waiter, l *Lease) bool {
 // releaseSoon releases a lease that its waiter does not want any more, to the next
 // one if there is one (H23). It does not wait.
 func (c *Client) releaseSoon(l *Lease) {
-	l.minHold = 0                                                  // nobody has had it
-	c.life.Enter()                                                 // the waiter counts for itself
-	c.life.Start(func(ctx context.Context) { _ = l.Release(ctx) }) // what fails goes on
+	c.life.Enter() // the waiter counts for itself
+	c.life.Start(l.releaseUnused)
 }
 
 // track and untrack keep keyTable.tracked. l is nil until the write that makes it

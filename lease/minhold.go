@@ -38,6 +38,12 @@ func (a *acquireSettings) checkHolds() error {
 	return nil
 }
 
+// releaseUnused releases a lease that nobody has had, and so does not keep its key.
+func (l *Lease) releaseUnused(ctx context.Context) {
+	l.minHold = 0
+	_ = l.Release(ctx) // what fails goes on
+}
+
 // minHoldLeft is for how long a lease that ended for that reason is not given
 // back yet. It counts from the receipt of the grant, by the monotonic clock: the
 // wall clock might make it shorter.

@@ -9,6 +9,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -141,14 +142,14 @@ func (m *Multi) acquire(
 			continue
 		}
 		lost := all.Err()
-		_ = all.Release(ctx) // what fails goes on in the background
+		all.releaseUnused(ctx)
 		if lost != nil && ctx.Err() == nil {
 			return nil, fmt.Errorf("%w: %w", errGone, lost)
 		}
 		return nil, err
 	}
 	if lost := all.Err(); lost != nil {
-		_ = all.Release(ctx)
+		all.releaseUnused(ctx)
 		return nil, fmt.Errorf("%w: %w", errGone, lost)
 	}
 	return all, nil
@@ -242,23 +243,36 @@ const releases = 32
 // could not be given back yet goes on in the background.
 func (l *MultiLease) Release(ctx context.Context) error {
 	l.release.Do(func() {
-		errs := make([]error, len(l.names))
-		slots := make(chan struct{}, releases)
-		var wait sync.WaitGroup
-		if len(l.names) > 0 && l.Err() == nil {
+		if l.Err() == nil {
 			l.cancel(&lease.LostError{Key: l.names[0], Reason: lease.ReasonReleased})
 		}
-		for i, name := range l.names {
-			slots <- struct{}{}
-			wait.Go(func() {
-				defer func() { <-slots }()
-				errs[i] = l.leases[name].Release(ctx)
-			})
-		}
-		wait.Wait()
-		l.outcome = errors.Join(errs...)
+		l.outcome = l.each(func(one *lease.Lease) error { return one.Release(ctx) })
 	})
 	return l.outcome
+}
+
+// each calls do with all leases, several at a time, and joins the errors.
+func (l *MultiLease) each(do func(one *lease.Lease) error) error {
+	errs := make([]error, len(l.names))
+	slots := make(chan struct{}, releases)
+	var wait sync.WaitGroup
+	for i, name := range l.names {
+		slots <- struct{}{}
+		wait.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = do(l.leases[name])
+		})
+	}
+	wait.Wait()
+	return errors.Join(errs...)
+}
+
+// releaseUnused releases what was locked, where not all could be. Nobody has had it.
+func (l *MultiLease) releaseUnused(ctx context.Context) {
+	l.each(func(one *lease.Lease) error {
+		seam.ReleaseUnused(ctx, one)
+		return nil
+	})
 }
 
 // holding runs fn under l and releases l when fn has ended, however it ends.

@@ -407,3 +407,27 @@ func TestMultiStorm(t *testing.T) {
 		require.Empty(t, lockedRows(t, store))
 	})
 }
+
+// What a Multi gives back without having had all of it, nobody has had.
+func TestMultiThatFailsKeepsNothingForItsMinHold(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		other := newClient(t, store)
+		theirs, err := lock.NewMutex(other, "y").Lock(t.Context())
+		require.NoError(t, err)
+		m := lock.NewMulti(newClient(t, store), []string{"x", "y"}, lease.WithMinHold(time.Minute))
+		_, err = m.TryLock(t.Context())
+		require.ErrorIs(t, err, lease.ErrHeld)
+		require.NoError(t, lock.NewMutex(other, "x").TryDo(t.Context(), nop))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err = m.Lock(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, lock.NewMutex(other, "x").TryDo(t.Context(), nop))
+		require.NoError(t, theirs.Release(t.Context()))
+		require.NoError(t, m.Do(t.Context(), nopMulti))
+		require.ErrorIs(t, lock.NewMutex(other, "x").TryDo(t.Context(), nop), lease.ErrHeld, "what was had is kept")
+		time.Sleep(time.Minute)
+	})
+}

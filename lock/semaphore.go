@@ -9,8 +9,10 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -20,6 +22,12 @@ const MaxPermits = 1000
 
 // sizeAge is how old the number of permits may be when one is acquired.
 const sizeAge = lease.DefaultTTL
+
+// Bounds of the pauses while that number cannot be read.
+const (
+	shortestPause = 50 * time.Millisecond
+	longestPause  = 5 * time.Second
+)
 
 // Semaphore lets a number of holders work at a time, over all processes that name
 // it. Each permit is a lease with a key and a fencing token of its own: a resource
@@ -146,7 +154,7 @@ func (s *Semaphore) current(ctx context.Context) (int, error) {
 // It costs what lease.Client.AcquireAny costs, and one read when the number of
 // permits was not read for 15 s. The first time ever it costs one write more.
 func (s *Semaphore) Acquire(ctx context.Context) (*lease.Lease, error) {
-	return s.acquire(ctx, "Acquire", (*lease.Client).AcquireAny)
+	return s.acquire(ctx, "Acquire", s.await, (*lease.Client).AcquireAny)
 }
 
 // TryAcquire takes a permit if there is one. Otherwise it returns a
@@ -154,19 +162,35 @@ func (s *Semaphore) Acquire(ctx context.Context) (*lease.Lease, error) {
 // costs what Acquire costs. If all permits are taken, it is one write, one listing,
 // and a read of each holder's session that was not seen lately.
 func (s *Semaphore) TryAcquire(ctx context.Context) (*lease.Lease, error) {
-	return s.acquire(ctx, "TryAcquire", (*lease.Client).TryAcquireAny)
+	return s.acquire(ctx, "TryAcquire", s.current, (*lease.Client).TryAcquireAny)
 }
 
-// acquire gets a permit with AcquireAny or TryAcquireAny. Each listing shows how
-// many there are.
+// await is current that waits out what waiting mends, until Close begins.
+func (s *Semaphore) await(ctx context.Context) (size int, err error) {
+	ctx, stop := under(ctx, s.client.Context())
+	defer stop()
+	pauses := retry.PausesBetween(clock.System, shortestPause, longestPause)
+	for {
+		size, err = s.current(ctx)
+		if err == nil || retry.IsPermanent(err, lease.ErrInvalid) {
+			return size, err
+		}
+		if clock.Sleep(ctx, clock.System, pauses.NextBackOff()) != nil {
+			return 0, fmt.Errorf("%w, and before that: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+// acquire gets a permit with AcquireAny or TryAcquireAny. known says how many there
+// are, and each listing does.
 func (s *Semaphore) acquire(
-	ctx context.Context, method string,
+	ctx context.Context, method string, known func(context.Context) (int, error),
 	acquireAny func(*lease.Client, context.Context, []string, ...lease.AcquireOption) (*lease.Lease, error),
 ) (*lease.Lease, error) {
 	if err := s.check(method); err != nil {
 		return nil, err
 	}
-	size, err := s.current(ctx)
+	size, err := known(ctx)
 	if err != nil {
 		return nil, err
 	}

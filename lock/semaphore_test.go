@@ -259,3 +259,42 @@ func TestSemaphoreResizeByTwoAtOnce(t *testing.T) {
 		require.Len(t, held, 10)
 	})
 }
+
+// As Mutex.Lock does, and until Close or the end of its context.
+func TestSemaphoreAcquireWaitsOutAnOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var away atomic.Bool
+		away.Store(true)
+		store := kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if away.Load() {
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			return next(ctx)
+		})
+		client := newClient(t, store)
+		s := lock.NewSemaphore(client, "s", 1)
+		_, err := s.TryAcquire(t.Context())
+		require.ErrorIs(t, err, errLost)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err = s.Acquire(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, errLost)
+		got := make(chan error, 1)
+		go func() { got <- s.Do(t.Context(), nop) }()
+		time.Sleep(time.Hour)
+		require.Empty(t, got)
+		away.Store(false)
+		time.Sleep(10 * time.Second)
+		require.NoError(t, <-got)
+		away.Store(true)
+		time.Sleep(time.Minute)
+		go func() { got <- s.Do(t.Context(), nop) }()
+		time.Sleep(time.Minute)
+		require.Empty(t, got)
+		closeSoon(client)
+		require.ErrorIs(t, <-got, lease.ErrClosed)
+		require.ErrorIs(t, lock.NewSemaphore(newClient(t, memkv.New()), "s", 2).Do(t.Context(), nil), lease.ErrInvalid)
+	})
+}

@@ -1,5 +1,5 @@
-// Package seam gives package pool the few things that a lease.Client has and that
-// are nobody else's business. lease sets the variable when the program begins.
+// Package seam gives the recipes the few things of package lease that are nobody
+// else's business. lease sets the variables when the program begins.
 package seam
 
 import (
@@ -31,3 +31,7 @@ type Client struct {
 
 // Of returns the parts of client, which is a *lease.Client.
 var Of func(client any) Client
+
+// ReleaseUnused releases a *lease.Lease that nobody has had. It does not wait for a
+// lease.WithMinHold, and what fails goes on in the background.
+var ReleaseUnused func(ctx context.Context, l any)
