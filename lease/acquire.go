@@ -84,7 +84,7 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	if wait {
 		l, err = c.acquire(ctx, r)
 	} else {
-		l, err = c.attemptInTime(ctx, r)
+		l, err = c.inTime(ctx, key, func(ctx context.Context) (*Lease, error) { return c.attempt(ctx, r) })
 	}
 	if err != nil {
 		c.emitFailure(r.key, r.call, r.began, err, ctx.Err() != nil)
@@ -146,16 +146,19 @@ func (b *heldRow) held(key string) *HeldError {
 // tryTimeout bounds a call that does not wait and whose context has no deadline.
 const tryTimeout = 3 * time.Second
 
-// attemptInTime is attempt, for at most tryTimeout if ctx has no deadline.
-func (c *Client) attemptInTime(ctx context.Context, r *request) (*Lease, error) {
+// inTime calls attempt, with tryTimeout if ctx has no deadline. key is for the
+// error.
+func (c *Client) inTime(
+	ctx context.Context, key string, attempt func(context.Context) (*Lease, error),
+) (*Lease, error) {
 	if _, ok := ctx.Deadline(); ok {
-		return c.attempt(ctx, r)
+		return attempt(ctx)
 	}
 	limited, cancel := c.clock.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	l, err := c.attempt(limited, r)
+	l, err := attempt(limited)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil && !retry.IsClassified(err) {
-		return nil, fmt.Errorf("lease: trying %q: no answer within %v: %w", r.key, tryTimeout, kv.ErrUnavailable)
+		return nil, fmt.Errorf("lease: trying %q: no answer within %v: %w", key, tryTimeout, kv.ErrUnavailable)
 	}
 	return l, err
 }
@@ -292,7 +295,7 @@ func (c *Client) contentionBackoff(ctx context.Context, key string, round int, k
 
 // permanent reports whether err is one that waiting does not mend.
 func permanent(err error) bool {
-	return retry.IsPermanent(err, ErrClosed, ErrChanged)
+	return retry.IsPermanent(err, ErrClosed, ErrChanged, ErrInvalid)
 }
 
 // mayTake decides whether session s may overwrite the row (R9.2). A nil error says

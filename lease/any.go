@@ -86,6 +86,24 @@ type anyRequest struct {
 	began, listed clock.Reading
 	// emitted: the observer knows that it waits; troubled: because of an error.
 	emitted, troubled bool
+	// holders are who had the keys when all were held, trouble is why a later look
+	// failed.
+	holders []Holder
+	trouble error
+}
+
+// waitEnded says of a wait that ended with its caller's context what there was to
+// wait for. err is the context's end.
+func (r *anyRequest) waitEnded(c *Client, err error) error {
+	e := &WaitError{
+		Key: r.keys[0], Waited: c.clock.Now().MonotonicSince(r.began), Trouble: r.trouble, Err: err,
+	}
+	if len(r.holders) > 0 {
+		first := r.holders[0]
+		e.Key, e.Holder, e.Holders, e.Silent = first.Key, &first, r.holders, c.others.Silent(first.Session)
+		e.Own = first.Session == c.Session()
+	}
+	return e
 }
 
 // acquireAny runs an acquire of any of keys, as acquireKey does for one.
@@ -101,6 +119,7 @@ func (c *Client) acquireAny(ctx context.Context, keys []string, options []Acquir
 	if err := r.choose(keys); err != nil {
 		return nil, err
 	}
+	caller := ctx
 	ctx, use, err := c.life.Begin(ctx)
 	if err != nil {
 		return nil, err
@@ -110,11 +129,15 @@ func (c *Client) acquireAny(ctx context.Context, keys []string, options []Acquir
 	if waits {
 		l, err = c.awaitAny(ctx, r)
 	} else {
-		l, err = c.attemptAny(ctx, r)
+		l, err = c.inTime(ctx, r.keys[0], func(ctx context.Context) (*Lease, error) { return c.attemptAny(ctx, r) })
 	}
 	if err != nil {
 		c.emitFailure(r.keys[0], r.call, r.began, err, ctx.Err() != nil)
-		return nil, c.life.Explain(err)
+		err = c.life.Explain(err)
+		if waits && caller.Err() != nil && !errors.Is(err, ErrClosed) {
+			err = r.waitEnded(c, err)
+		}
+		return nil, err
 	}
 	use.Stays = true
 	return l, nil

@@ -54,11 +54,14 @@ func (c *Client) awaitAny(ctx context.Context, r *anyRequest) (*Lease, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+		if err := c.contact.Unmet(r.began); err != nil { // whoever was first has told
+			return nil, fmt.Errorf("lease: acquiring any: %w", err)
+		}
 	}
 	if set.pace.since.IsZero() {
 		set.pace.since = c.clock.Now()
 	}
-	for waited := !blind; ; waited, blind = true, false {
+	for ; ; blind = false {
 		select {
 		case <-set.freed: // what it tells of is seen now
 		default:
@@ -68,14 +71,14 @@ func (c *Client) awaitAny(ctx context.Context, r *anyRequest) (*Lease, error) {
 			return l, nil
 		}
 		var full *allHeld
-		outage := waited && ctx.Err() == nil && !permanent(err) // which is waited out
-		if !errors.As(err, &full) && !outage && !worthWaiting(ctx, err) {
+		if !errors.As(err, &full) && !c.worthWaiting(ctx, &set.pace, err) {
 			return nil, err
 		}
+		r.note(full, err)
 		if full == nil || full.err != nil {
 			set.pace.failed(c)
 		} else {
-			set.pace.failures = nil
+			set.pace.succeeded()
 		}
 		r.emitWaiting(c, full, err)
 		key, err := c.pauseAny(ctx, set, full)
@@ -86,6 +89,14 @@ func (c *Client) awaitAny(ctx context.Context, r *anyRequest) (*Lease, error) {
 			return l, nil
 		}
 	}
+}
+
+// note notes what a round has found: who has the keys, or why it failed.
+func (r *anyRequest) note(full *allHeld, err error) {
+	if full != nil {
+		r.holders, err = full.holders, full.err
+	}
+	r.trouble = err
 }
 
 // pauseAny waits for the next round, or until a key of the set was given back in

@@ -24,7 +24,8 @@ const closeTimeout = 10 * time.Second
 //  2. Close waits for Release of every lease: its holder may still be stopping its
 //     work. For a lease that was lost it waits no longer than a margin after the
 //     loss. After a second it logs which keys it waits for. Give ctx a deadline.
-//     Without one Close waits for the margin and 10 s.
+//     Without one Close waits for the margin, what is left of the longest
+//     WithMinHold, and 10 s.
 //  3. It deletes the session, which frees whatever is left. That is one write.
 //     While the store does not answer, Close tries for a third of the TTL, 2 to
 //     10 s, whether or not ctx has ended. A session that is being opened is
@@ -47,7 +48,7 @@ func (c *Client) Close(ctx context.Context) error {
 	began := c.clock.Now()
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
-		ctx, cancel = c.clock.WithTimeout(ctx, c.margin+closeTimeout)
+		ctx, cancel = c.clock.WithTimeout(ctx, c.margin+c.longestMinHold()+closeTimeout)
 		defer cancel()
 	}
 	c.mu.Lock()
@@ -100,6 +101,15 @@ func (c *Client) awaitReleases(ctx context.Context, began clock.Reading) error {
 			return c.notReleased(ctx, began)
 		}
 	}
+}
+
+// longestMinHold is how long Close has to wait for leases that may not be given
+// back before (WithMinHold).
+func (c *Client) longestMinHold() (left time.Duration) {
+	for _, l := range c.leases() {
+		left = max(left, l.untilGivenBack())
+	}
+	return left
 }
 
 // awaitCalls gives the calls under way, which Close has interrupted, a second to
@@ -159,18 +169,16 @@ func (o openLeases) names() string {
 func (c *Client) unreleased(began clock.Reading) (open openLeases, next time.Duration) {
 	now := c.clock.Now()
 	next = MaxTTL
-	c.keys.mu.Lock()
-	var leases []*Lease
-	for _, l := range c.keys.tracked {
-		if l != nil {
-			leases = append(leases, l)
-		}
-	}
-	c.keys.mu.Unlock()
-	for _, l := range leases {
+	for _, l := range c.leases() {
 		lost := l.lost()
-		if lost == nil || lost.Reason == ReasonReleased || l.isReleasing() {
+		if l.isReleasing() {
+			if l.untilGivenBack() > 0 {
+				open.keys = append(open.keys, l.key)
+			}
 			continue // its end is under way
+		}
+		if lost == nil || lost.Reason == ReasonReleased {
+			continue // it is being released just now
 		}
 		since, waits := began, lost.Reason != ReasonClosed
 		if l.session.Reason() != "" {

@@ -56,6 +56,8 @@ type WaitError struct {
 	// Holder is who had the key when it was last looked at, nil if nobody was seen
 	// to have it.
 	Holder *Holder
+	// Holders are, from AcquireAny, who had the keys, Holder first.
+	Holders []Holder
 	// Own: the holder is this client.
 	Own bool
 	// Silent is for how long no heartbeat of the holder was seen, 0 if this client

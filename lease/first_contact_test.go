@@ -51,6 +51,35 @@ func TestFirstContactThatFailsIsToldToEveryCaller(t *testing.T) {
 	}
 }
 
+func TestFirstContactOfAcquireAnyIsToldToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		link.answersAlways(time.Second, kv.ErrUnavailable)
+		keys := []string{"one", "two"}
+		errs, took := all(20, func(int) error {
+			_, err := a.AcquireAny(t.Context(), keys)
+			return err
+		})
+		for _, err := range errs {
+			require.ErrorIs(t, err, kv.ErrUnavailable)
+		}
+		require.LessOrEqual(t, took, 2*time.Second)
+		link.SetIntercept(nil)
+		b, _ := w.client("b")
+		for range keys {
+			_, err := b.TryAcquireAny(t.Context(), keys)
+			require.NoError(t, err)
+		}
+		_, err := a.AcquireAny(patientFor(t, time.Minute), keys)
+		told := &lease.WaitError{}
+		require.ErrorAs(t, err, &told)
+		require.ErrorIs(t, err, lease.ErrHeld)
+		require.Len(t, told.Holders, 2)
+	})
+}
+
 func TestFirstContactIsAnyAnswer(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -281,11 +281,16 @@ func (c *Client) localHolder(key string) *Lease {
 
 // leasesOf returns the leases that depend on s and were not released.
 func (c *Client) leasesOf(s *session.Session) []*Lease {
+	return slices.DeleteFunc(c.leases(), func(l *Lease) bool { return l.session != s })
+}
+
+// leases returns those that were not released.
+func (c *Client) leases() []*Lease {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	var leases []*Lease
 	for _, l := range c.keys.tracked {
-		if l != nil && l.session == s {
+		if l != nil {
 			leases = append(leases, l)
 		}
 	}

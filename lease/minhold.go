@@ -40,7 +40,9 @@ func (a *acquireSettings) checkHolds() error {
 
 // releaseUnused releases a lease that nobody has had, and so does not keep its key.
 func (l *Lease) releaseUnused(ctx context.Context) {
+	l.mu.Lock()
 	l.minHold = 0
+	l.mu.Unlock()
 	_ = l.Release(ctx) // what fails goes on
 }
 
@@ -51,6 +53,14 @@ func (l *Lease) minHoldLeft(reason Reason) time.Duration {
 	if reason != ReasonReleased && reason != ReasonClosed || l.session.Reason() != "" {
 		return 0
 	}
+	return l.untilGivenBack()
+}
+
+// untilGivenBack is for how long a lease may not be given back, whatever its
+// holder does.
+func (l *Lease) untilGivenBack() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.minHold - (l.client.clock.Now().Mono - l.granted)
 }
 

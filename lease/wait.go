@@ -17,7 +17,7 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	var failed error
 	if c.alone(r.keyState) {
 		l, err := c.tryRow(ctx, r, nil)
-		if err == nil || !c.worthWaiting(ctx, r, err) {
+		if err == nil || !c.worthWaiting(ctx, &r.pace, err) {
 			return l, err
 		}
 		failed = err
@@ -59,7 +59,7 @@ func (c *Client) queueUp(ctx context.Context, r *request, failed error) (*Lease,
 // worthWaiting reports whether an acquire that waits goes on after err: if the
 // key is held, or if time may mend err. Until the store has answered once nothing
 // says that it will, and what it refuses is waited out for a while only.
-func (c *Client) worthWaiting(ctx context.Context, r *request, err error) bool {
+func (c *Client) worthWaiting(ctx context.Context, p *pace, err error) bool {
 	var b *heldRow
 	switch {
 	case errors.As(err, &b), errors.Is(err, errHeldHere):
@@ -69,7 +69,7 @@ func (c *Client) worthWaiting(ctx context.Context, r *request, err error) bool {
 	case errors.Is(err, ErrHeld): // others were faster again and again
 		return true
 	}
-	return c.contact.Met() && !r.pace.outlasts(c, err)
+	return c.contact.Met() && !p.outlasts(c, err)
 }
 
 // turn waits until w is the first, and then contends. failed is the error of an
@@ -114,7 +114,7 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, err
 				continue
 			}
 		}
-		if !c.worthWaiting(ctx, w.request, err) {
+		if !c.worthWaiting(ctx, &w.pace, err) {
 			return nil, err
 		}
 		var b *heldRow
@@ -228,7 +228,7 @@ func (c *Client) poll(
 			return nil, nil, nil
 		case err != nil && ctx.Err() != nil:
 			return nil, nil, context.Cause(ctx)
-		case err != nil && !c.worthWaiting(ctx, w.request, err):
+		case err != nil && !c.worthWaiting(ctx, &w.pace, err):
 			return nil, nil, fmt.Errorf("lease: waiting for %q: %w", w.key, err)
 		case err != nil:
 			w.emitWaiting(nil, err) // an outage is waited out
