@@ -72,6 +72,14 @@ func (c *Client) TryAcquireAny(ctx context.Context, keys []string, options ...Ac
 // WithListing or one list of keys, are served in the order in which they came.
 // They share one poller: waiting costs one listing per poll, and one read of each
 // holder's session per third of its TTL.
+//
+//	a holder dies          Its keys pass on together, as with Acquire.
+//	an answer is lost      The call that waits finds its own row, or takes another
+//	                       key. A try returns the error, and the row is given back.
+//	the store is away      The call that waits goes on. A try returns the error.
+//	a row cannot be read   It is left alone. The other keys are tried.
+//	the session is lost    The call goes on with the next one.
+//	ctx ends, or Close     The call ends. What it has written is given back.
 func (c *Client) AcquireAny(ctx context.Context, keys []string, options ...AcquireOption) (*Lease, error) {
 	return c.acquireAny(ctx, keys, options, true)
 }

@@ -2,6 +2,7 @@ package lock_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,19 +186,30 @@ func TestSemaphoreCountsTheAgeOfItsNumberFromTheRequest(t *testing.T) {
 			}
 			return next(ctx)
 		})
-		a := lock.NewSemaphore(newClient(t, store), "s", 2)
-		b := lock.NewSemaphore(newClient(t, late, lease.WithTTL(time.Minute)), "s", 2)
+		a := lock.NewSemaphore(newClient(t, store), "s", 16)
 		require.NoError(t, a.Do(t.Context(), nop)) // makes the row
 		resized := make(chan error, 1)
 		time.AfterFunc(time.Second, func() { resized <- a.Resize(t.Context(), 1) })
-		_, err := b.TryAcquire(t.Context())
-		require.NoError(t, err)
+		var others []*lock.Semaphore
+		var wait sync.WaitGroup
+		for range 8 { // which begin at different ones
+			b := lock.NewSemaphore(newClient(t, late), "s", 16)
+			others = append(others, b)
+			wait.Go(func() { _ = b.Do(t.Context(), nop) })
+		}
+		wait.Wait()
 		require.NoError(t, <-resized)
 		time.Sleep(7 * time.Second)
-		l, err := b.TryAcquire(t.Context())
-		if err == nil {
-			require.Equal(t, "semaphore/s/0", l.Key(), "16 s after Resize")
+		_, err := a.TryAcquire(t.Context())
+		require.NoError(t, err)
+		for _, b := range others { // 17 s after Resize
+			wait.Go(func() {
+				if err := b.TryDo(t.Context(), mustNotRun(t)); !errors.Is(err, lease.ErrHeld) {
+					t.Error(err)
+				}
+			})
 		}
+		wait.Wait()
 	})
 }
 
@@ -237,7 +249,12 @@ func TestSemaphoreKeepsAPermitOfAnOwnToken(t *testing.T) {
 func TestSemaphoreResizeByTwoAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := newSlow(memkv.New(), 5*time.Millisecond)
+		store := kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "Get" {
+				defer time.Sleep(10 * time.Millisecond) // so that both have read before either writes
+			}
+			return next(ctx)
+		})
 		s := lock.NewSemaphore(newClient(t, store), "s", 2)
 		require.NoError(t, s.Do(t.Context(), nop))
 		var wait sync.WaitGroup
