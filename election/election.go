@@ -58,9 +58,13 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 	if err != nil {
 		return nil, err
 	}
+	parts := seam.Of(client)
+	if s.stepDown < 0 {
+		s.stepDown = 2 * parts.PollMax
+	}
 	e := &Election{
 		settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{},
-		met: seam.Of(client).Met,
+		met: parts.Met,
 	}
 	if _, ok := kv.As[kv.Watcher](client.Store()); ok {
 		e.watched = client.Store()
@@ -148,7 +152,41 @@ func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term
 		if again, err := e.lead(ctx, t, fn); !again {
 			return err
 		}
+		e.stayOut(ctx, t)
 	}
+}
+
+// stayOut leaves the next term to others, for WithStepDown, if an operator has
+// ended this one and another candidate is known: its poll comes later than this
+// process's next campaign would.
+func (e *Election) stayOut(ctx context.Context, t *Term) {
+	lost := &lease.LostError{}
+	if !errors.As(t.Err(), &lost) || lost.Reason != lease.ReasonRevoked && lost.Reason != lease.ReasonBroken {
+		return
+	}
+	for m, err := range e.Candidates(ctx) {
+		if err == nil && m.Session != e.client.Session() {
+			_ = clock.Sleep(ctx, e.clock, e.stepDown)
+			return
+		}
+	}
+}
+
+// StepDown ends this process's leadership, as an operator's Break does. The context
+// of Run's fn ends, fn has the client's margin to stop, and Run leaves the next
+// term to another candidate, if there is one: see WithStepDown. nil where this
+// process does not lead. It costs what lease.Client.Break costs.
+func (e *Election) StepDown(ctx context.Context) error {
+	for _, t := range e.open() {
+		if !t.Held() {
+			continue
+		}
+		h := &lease.Holder{Key: e.key(), Session: e.client.Session(), Token: t.Token()}
+		if err := e.client.Break(ctx, h); err != nil {
+			return fmt.Errorf("election: stepping down from %q: %w", e.name, err)
+		}
+	}
+	return nil
 }
 
 // keepCampaigning campaigns until it succeeds, ctx ends or nothing is to be hoped for.

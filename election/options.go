@@ -25,6 +25,7 @@ const (
 type settings struct {
 	value       []byte
 	poll, grace time.Duration
+	stepDown    time.Duration // below 0: two maximum polls of the client
 	log         *slog.Logger
 	clock       clock.Clock
 }
@@ -78,6 +79,21 @@ func WithGrace(d time.Duration) Option {
 	}
 }
 
+// WithStepDown sets for how long Run does not campaign after an operator has ended
+// its leadership (lease.Client.Break, StepDown), if another candidate is known then.
+// So somebody else leads. It should be longer than the poll of the others. 0 to 24
+// h, 0: it campaigns at once. Default: two maximum polls of the client
+// (lease.WithPoll), 2 s.
+func WithStepDown(d time.Duration) Option {
+	return func(s *settings) error {
+		if d < 0 || d > 24*time.Hour {
+			return fmt.Errorf("election: WithStepDown(%v): want 0 to 24h: %w", d, lease.ErrInvalid)
+		}
+		s.stepDown = d
+		return nil
+	}
+}
+
 // WithLogger sets where the election logs: elected, resigned, lost, campaigns that
 // fail, leaders that do not stop. A warning of one cause comes once a minute.
 // Default: warnings and errors go to slog.Default(), the rest nowhere.
@@ -103,7 +119,7 @@ func WithClock(c clock.Clock) Option {
 }
 
 func newSettings(options []Option) (settings, error) {
-	s := settings{poll: DefaultPoll, grace: DefaultGrace, log: logs.Default(), clock: clock.System}
+	s := settings{poll: DefaultPoll, grace: DefaultGrace, stepDown: -1, log: logs.Default(), clock: clock.System}
 	for _, option := range options {
 		if option == nil {
 			return settings{}, fmt.Errorf("election: New: a nil option: %w", lease.ErrInvalid)

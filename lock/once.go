@@ -316,6 +316,9 @@ func execute(ctx context.Context, run *Run, fn func(context.Context, *lease.Leas
 	}()
 	err = fn(ctx, run.lease)
 	returned = true
+	if err != nil && ctx.Err() != nil { // it was stopped, and has not failed by itself
+		return errors.Join(err, run.record(ctx, StateAbandoned, run.value, "interrupted: "+err.Error()))
+	}
 	return errors.Join(err, run.Finish(ctx, run.value, err))
 }
 

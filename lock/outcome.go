@@ -33,10 +33,13 @@ const (
 	StateRunning State = "running"
 	// StateDone: its function returned nil.
 	StateDone State = "done"
-	// StateFailed: its function returned an error, panicked or ended its goroutine.
+	// StateFailed: its function returned an error by itself, panicked or ended its
+	// goroutine.
 	StateFailed State = "failed"
 	// StateAbandoned: it was running, or about to, when its process died, lost
-	// the lease or closed its client; or its value is not an outcome.
+	// the lease or closed its client. Or its function returned an error after its
+	// context had ended, so that a job that was stopped politely is no worse off than
+	// one that was killed. Or its value is not an outcome.
 	StateAbandoned State = "abandoned"
 )
 

@@ -1,0 +1,81 @@
+package election_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/election"
+	"github.com/dynalock/dynalock/kv/memkv"
+)
+
+// runs starts Run of each process, and tells who leads.
+func runs(t *testing.T, processes ...*process) (leading chan *process, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	leading = make(chan *process, 100)
+	ended := make(chan error)
+	for _, p := range processes {
+		go func() {
+			ended <- p.Run(ctx, func(ctx context.Context, _ *election.Term) error {
+				leading <- p
+				<-ctx.Done()
+				return nil
+			})
+		}()
+	}
+	return leading, func() {
+		cancel()
+		for range processes {
+			<-ended
+		}
+	}
+}
+
+func TestABrokenLeaderLeavesTheNextTermToAnother(t *testing.T) {
+	t.Parallel()
+	for i := range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			store := memkv.New()
+			a, b, c := newProcess(t, store, "a", 1), newProcess(t, store, "b", 1), newProcess(t, store, "c", 1)
+			leading, stop := runs(t, a, b, c)
+			defer stop()
+			old := <-leading
+			time.Sleep(time.Minute + time.Duration(i)*37*time.Millisecond)
+			operator := newProcess(t, store, "operator", 1)
+			began := time.Now()
+			if i%2 == 0 {
+				h, err := operator.client.Inspect(t.Context(), "election/scheduler")
+				require.NoError(t, err)
+				require.NoError(t, operator.client.Break(t.Context(), h))
+			} else {
+				require.NoError(t, old.StepDown(t.Context()))
+			}
+			next := <-leading
+			require.NotSame(t, old, next)
+			require.Less(t, time.Since(began), ttl)
+			time.Sleep(time.Minute)
+			require.Len(t, old.candidates(t), 3, "it stands again")
+		})
+	}
+}
+
+func TestALeaderThatIsAloneLeadsAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		_, a, b := two(t)
+		leading, stop := runs(t, a)
+		defer stop()
+		<-leading
+		time.Sleep(time.Minute)
+		require.NoError(t, b.StepDown(t.Context()), "who does not lead does nothing")
+		require.True(t, a.IsLeader())
+		require.NoError(t, a.StepDown(t.Context()))
+		stepped := time.Now()
+		<-leading
+		require.Less(t, time.Since(stepped), margin+2*poll)
+	})
+}
