@@ -119,7 +119,7 @@ func init() {
 		c := client.(*Client)
 		return seam.Client{
 			Clock: c.clock, Log: c.log, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
-			PollMin: c.pollMin, PollMax: c.pollMax, Met: c.contact.Met,
+			PollMin: c.pollMin, PollMax: c.pollMax, RefusedLimit: c.refusedLimit, Met: c.contact.Met,
 			Begin: func(ctx context.Context) (context.Context, func(), error) {
 				ctx, use, err := c.life.Begin(ctx)
 				if err != nil {

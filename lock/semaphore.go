@@ -14,6 +14,8 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/internal/seam"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -165,15 +167,20 @@ func (s *Semaphore) TryAcquire(ctx context.Context) (*lease.Lease, error) {
 	return s.acquire(ctx, "TryAcquire", s.current, (*lease.Client).TryAcquireAny)
 }
 
-// await is current that waits out what waiting mends, until Close begins.
+// await is current that waits out what waiting mends, as lease.Client.Acquire does,
+// until Close begins.
 func (s *Semaphore) await(ctx context.Context) (size int, err error) {
 	ctx, stop := under(ctx, s.client.Context())
 	defer stop()
+	client := seam.Of(s.client)
 	pauses := retry.PausesBetween(clock.System, shortestPause, longestPause)
-	for {
+	for began := clock.System.Now(); ; {
 		size, err = s.current(ctx)
-		if err == nil || retry.IsPermanent(err, lease.ErrInvalid) {
+		if err == nil || retry.IsPermanent(err, lease.ErrInvalid) || !client.Met() {
 			return size, err
+		}
+		if errors.Is(err, kv.ErrRefused) && clock.System.Now().MonotonicSince(began) >= client.RefusedLimit {
+			return 0, err
 		}
 		if clock.Sleep(ctx, clock.System, pauses.NextBackOff()) != nil {
 			return 0, fmt.Errorf("%w, and before that: %w", context.Cause(ctx), err)

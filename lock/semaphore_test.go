@@ -291,6 +291,9 @@ func TestSemaphoreAcquireWaitsOutAnOutage(t *testing.T) {
 		})
 		client := newClient(t, store)
 		s := lock.NewSemaphore(client, "s", 1)
+		away.Store(false)
+		require.NoError(t, lock.NewMutex(client, "warm").Do(t.Context(), nop))
+		away.Store(true)
 		_, err := s.TryAcquire(t.Context())
 		require.ErrorIs(t, err, errLost)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -307,11 +310,42 @@ func TestSemaphoreAcquireWaitsOutAnOutage(t *testing.T) {
 		require.NoError(t, <-got)
 		away.Store(true)
 		time.Sleep(time.Minute)
-		go func() { got <- s.Do(t.Context(), nop) }()
+		last, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		go func() { got <- s.Do(last, nop) }()
 		time.Sleep(time.Minute)
 		require.Empty(t, got)
 		closeSoon(client)
 		require.ErrorIs(t, <-got, lease.ErrClosed)
 		require.ErrorIs(t, lock.NewSemaphore(newClient(t, memkv.New()), "s", 2).Do(t.Context(), nil), lease.ErrInvalid)
+	})
+}
+
+// A store that has never answered, and one that refuses, are told of, as by
+// Mutex.Lock.
+func TestSemaphoreAcquireTellsWhatWaitingDoesNotMend(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var failure atomic.Pointer[error]
+		store := kv.Instrument(memkv.New(), func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			if err := failure.Load(); err != nil {
+				return *err
+			}
+			return next(ctx)
+		})
+		s := lock.NewSemaphore(newClient(t, store, lease.WithRefusedLimit(time.Minute)), "s", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		failure.Store(&kv.ErrUnavailable)
+		began := time.Now()
+		require.ErrorIs(t, s.Do(ctx, nop), kv.ErrUnavailable)
+		require.Zero(t, time.Since(began), "the store has never answered")
+		failure.Store(nil)
+		require.NoError(t, s.Do(ctx, nop))
+		time.Sleep(time.Minute)
+		failure.Store(&kv.ErrRefused)
+		began = time.Now()
+		require.ErrorIs(t, s.Do(ctx, nop), kv.ErrRefused)
+		require.InDelta(t, time.Minute, time.Since(began), float64(10*time.Second))
 	})
 }

@@ -18,6 +18,8 @@ type Client struct {
 	// each of its attempts. PollMin and PollMax bound the pauses of who waits.
 	Heartbeat, AttemptTimeout time.Duration
 	PollMin, PollMax          time.Duration
+	// RefusedLimit is for how long who waits goes on while the store refuses.
+	RefusedLimit time.Duration
 	// Met reports whether the store has ever answered.
 	Met func() bool
 	// Begin begins a call that Close interrupts and waits for. Its context ends with
