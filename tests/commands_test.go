@@ -56,13 +56,18 @@ var commands = map[string]how{
 	"go run ./examples/patterns/registry":                                                                 {test: "examples/patterns: TestTheRegistryShowsWhoLives"},
 	"go run ./examples/patterns/migration":                                                                {test: "examples/patterns: TestTheStepsOfAMigrationAreTakenOnce"},
 
+	"go run ./cmd/dynalock --store dynamodb:locks ls":                  {test: "tests: TestTheRunbookFindsAndBreaksALock"},
+	"go run ./cmd/dynalock --store dynamodb:locks sessions":            {test: "tests: TestTheRunbookFindsAndBreaksALock"},
+	"go run ./cmd/dynalock --store dynamodb:locks show election/demo":  {test: "tests: TestTheRunbookFindsAndBreaksALock"},
+	"go run ./cmd/dynalock --store dynamodb:locks break election/demo": {test: "tests: TestTheRunbookFindsAndBreaksALock"},
+	"go run ./cmd/dynalock run demo -- sleep 5":                        {test: "cmd/dynalock: TestScripts"},
+	"go run ./cmd/dynalock ls":                                         {test: "cmd/dynalock: TestScripts"},
+	"go run ./cmd/dynalock man man1":                                   {test: "cmd/dynalock: TestScripts"},
+
 	"go mod init example.com/mine":                                  {test: "tests: TestAModuleOfOnesOwn"},
 	"go mod edit -replace github.com/dynalock/dynalock=../dynalock": {test: "tests: TestAModuleOfOnesOwn"},
 	"go mod tidy":                                {test: "tests: TestAModuleOfOnesOwn"},
 	"go run .":                                   {test: "tests: TestAModuleOfOnesOwn"},
-	"go run . -table locks":                      {test: "tests: TestTheRunbookFindsAndBreaksALock"},
-	"go run . -table locks election/demo":        {test: "tests: TestTheRunbookFindsAndBreaksALock"},
-	"go run . -table locks -break election/demo": {test: "tests: TestTheRunbookFindsAndBreaksALock"},
 
 	"make":                        {run: ends},
 	"git log":                     {run: ends},

@@ -1,0 +1,61 @@
+// Command dynalock runs programs under locks, and shows and mends what is held.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(Main()) }
+
+// Main runs the command and returns its status.
+func Main() int {
+	c := &cli{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	root := c.root()
+	err := root.Execute()
+	status := statusOf(err)
+	var quiet *exit
+	if err != nil && (!errors.As(err, &quiet) || quiet.err != nil) {
+		_, _ = fmt.Fprintln(c.err, "dynalock: "+err.Error())
+	}
+	return status
+}
+
+// root makes the command with all that is below it.
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "dynalock",
+		Short: "Run programs under locks, and see and mend what is held",
+		Long: `dynalock runs a program while it holds a lock, so that no two of them run at once:
+
+  dynalock run backup -- ./backup.sh
+
+Locks are in DynamoDB, PostgreSQL or an SQLite file (--store, or DYNALOCK_STORE):
+
+  dynamodb:TABLE[?partition=P&region=R&endpoint=URL]
+  postgres://USER@HOST/DATABASE
+  sqlite:PATH
+
+Without a store it is a file of this user's, which excludes processes of this user on this machine.`,
+		SilenceErrors: true, SilenceUsage: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(fmt.Errorf("unknown command %q: see dynalock --help", args[0]))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	c.flags(root.PersistentFlags())
+	root.AddCommand(
+		c.runCommand(), c.checkCommand(), c.listCommand(), c.showCommand(), c.sessionsCommand(), c.breakCommand(),
+		c.tableCommand(), c.versionCommand(), c.manCommand(),
+	)
+	return root
+}

@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+	"golang.org/x/term"
+
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+func (c *cli) breakCommand() *cobra.Command {
+	var token uint64
+	var force, yes bool
+	cmd := &cobra.Command{
+		Use: "break KEY", Short: "Take a lock away from its holder", Args: oneKey("break"),
+		Long: `break tells the holder of KEY to stop, waits until it has, and frees the lock. The holder's other locks stay.
+It takes one to two heartbeats and the holder's margin, and no longer than its TTL and a sixteenth.
+
+With --force it does not wait. Then two may believe in the lock for up to the holder's TTL, and only the token
+keeps them apart.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.breakLock(cmd.Context(), args[0], token, force, yes)
+		},
+	}
+	cmd.Flags().Uint64Var(&token, "token", 0, "break this acquisition only")
+	cmd.Flags().BoolVar(&force, "force", false, "do not wait for the holder to stop")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return cmd
+}
+
+func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, yes bool) error {
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close(context.WithoutCancel(ctx)) }()
+	looking, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	h, err := s.Inspect(looking, key)
+	switch {
+	case err != nil:
+		return err
+	case !h.Held():
+		return &exit{statusFailed, fmt.Errorf("break: nobody holds %q", key)}
+	case token != 0 && token != h.Token:
+		return &exit{statusFailed, fmt.Errorf("break: %q is held under token %d by %s, not under %d", key, h.Token, h.Owner, token)}
+	}
+	if !yes {
+		if err := c.ask(fmt.Sprintf("Break %s, held by %s for %s (token %d)?",
+			printable(key), printable(h.Owner), ago(h.Acquired), h.Token)); err != nil {
+			return err
+		}
+	}
+	var options []lease.BreakOption
+	if force {
+		options = append(options, lease.BreakForce())
+	}
+	breaking, cancel := context.WithTimeout(ctx, lease.MaxTTL*2)
+	defer cancel()
+	began := time.Now()
+	if err := s.Break(breaking, h, options...); err != nil {
+		return err
+	}
+	if !c.quiet {
+		_, _ = fmt.Fprintf(c.err, "dynalock: %s was taken from %s after %s\n", printable(key), printable(h.Owner), short(time.Since(began)))
+	}
+	return nil
+}
+
+// ask asks a person, who answers y or yes.
+func (c *cli) ask(question string) error {
+	if !term.IsTerminal(int(c.in.Fd())) {
+		return usage(errors.New("break: not a terminal, so nobody can be asked: add --yes"))
+	}
+	_, _ = fmt.Fprintf(c.err, "%s [y/N] ", question)
+	answer, err := bufio.NewReader(c.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+		return &exit{statusFailed, errors.New("break: nothing was done")}
+	}
+	return nil
+}
+
+func (c *cli) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "check", Short: "In a command of run: is its lock still held?",
+		Long: `check reads the locks that its environment names (DYNALOCK_KEY, DYNALOCK_TOKEN, DYNALOCK_SESSION) and their
+session. Its status is 0 if they were held when it looked, 76 if not. What follows may be too late all the same:
+only a resource that refuses smaller tokens is safe.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			keys, tokens := lines("DYNALOCK_KEY"), lines("DYNALOCK_TOKEN")
+			if len(keys) == 0 || len(keys) != len(tokens) {
+				return usage(errors.New("check: want DYNALOCK_KEY and DYNALOCK_TOKEN as run sets them"))
+			}
+			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error {
+				for i, key := range keys {
+					if err := check(ctx, s, key, tokens[i], os.Getenv("DYNALOCK_SESSION")); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func lines(name string) []string {
+	value := os.Getenv(name)
+	if value == "" {
+		return nil
+	}
+	return strings.Split(value, "\n")
+}
+
+func check(ctx context.Context, s *opened, key, token, session string) error {
+	h, err := s.Inspect(ctx, key)
+	switch {
+	case err != nil:
+		return err
+	case strconv.FormatUint(h.Token, 10) != token || h.Session != session || h.Member == nil:
+		return &exit{statusLost, fmt.Errorf("check: %q is not held under token %s any more", key, token)}
+	}
+	return nil
+}
+
+func (c *cli) tableCommand() *cobra.Command {
+	table := &cobra.Command{Use: "table", Short: "Make or check the DynamoDB table"}
+	sub := func(use, text string, do func(ctx context.Context, client dynamokv.TableClient, table string) error) *cobra.Command {
+		return &cobra.Command{
+			Use: use, Short: text, Args: cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				rest, ok := strings.CutPrefix(c.store, "dynamodb:")
+				if !ok {
+					return usage(fmt.Errorf("table %s: want --store dynamodb:TABLE", use))
+				}
+				ctx, cancel := context.WithTimeout(cmd.Context(), max(c.timeout, 2*time.Minute))
+				defer cancel()
+				client, name, _, err := dynamoDB(ctx, rest)
+				if err != nil {
+					return err
+				}
+				if err := do(ctx, client, name); err != nil {
+					return err
+				}
+				if !c.quiet {
+					_, _ = fmt.Fprintf(c.err, "dynalock: table %s is fit\n", name)
+				}
+				return nil
+			},
+		}
+	}
+	table.AddCommand(
+		sub("create", "Make the table if it is not there, and check it",
+			func(ctx context.Context, client dynamokv.TableClient, table string) error {
+				return dynamokv.EnsureTable(ctx, client, table)
+			}),
+	)
+	return table
+}
+
+func (c *cli) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			version := "(devel)"
+			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+				version = info.Main.Version
+			}
+			_, err := fmt.Fprintln(c.out, "dynalock "+version)
+			return err
+		},
+	}
+}
+
+func (c *cli) manCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "man DIRECTORY", Short: "Write the manual pages", Hidden: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usage(errors.New("man: want one DIRECTORY"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil { //nolint:gosec // manuals are for everybody
+				return err
+			}
+			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Title: "DYNALOCK", Section: "1", Source: "dynalock"}, args[0])
+		},
+	}
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// lockRow is a lock for -o json.
+type lockRow struct {
+	Key      string            `json:"key"`
+	State    string            `json:"state"` // live, dead, kept, unreadable
+	Owner    string            `json:"owner,omitempty"`
+	Token    uint64            `json:"token,omitempty"`
+	Session  string            `json:"session,omitempty"`
+	Acquired *time.Time        `json:"acquired,omitempty"`
+	LastBeat *time.Time        `json:"last_beat,omitempty"`
+	TTL      string            `json:"ttl,omitempty"`
+	Host     string            `json:"host,omitempty"`
+	PID      int               `json:"pid,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Value    []byte            `json:"value,omitempty"`
+	Error    string            `json:"error,omitempty"`
+}
+
+// describe says what is known of a lock. member is its holder's session, nil: it has
+// none any more.
+func describe(h *lease.Holder, member *lease.Member) lockRow {
+	r := lockRow{Key: h.Key, State: "kept", Value: h.Value}
+	if !h.Held() {
+		return r
+	}
+	r.State, r.Owner, r.Token, r.Session, r.Acquired = "dead", h.Owner, h.Token, h.Session, &h.Acquired
+	if member != nil {
+		r.State, r.Host, r.PID, r.Metadata = "live", member.Host, member.PID, member.Metadata
+		r.LastBeat, r.TTL = &member.RenewedAt, member.TTL.String()
+	}
+	return r
+}
+
+// during runs do with the store opened, for as long as --timeout allows.
+func (c *cli) during(ctx context.Context, do func(ctx context.Context, s *opened) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = do(ctx, s)
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
+func (c *cli) listCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls [PREFIX]", Short: "List the locks that are held, and what keys keep",
+		Long: `ls lists the locks whose keys begin with PREFIX.
+
+STATE is live if the holder has a session, dead if it has none any more: then the next who asks gets the lock.
+kept is a key that nobody holds and that keeps a value. BEAT is the age of the holder's last heartbeat by the
+holder's own clock, which may be wrong. Whether a silent holder is dead only watching it for its TTL tells.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usage(errors.New("ls: want one prefix at most"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix := strings.Join(args, "")
+			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error { return c.ls(ctx, s, prefix) })
+		},
+	}
+}
+
+func (c *cli) ls(ctx context.Context, s *opened, prefix string) error {
+	members := map[string]*lease.Member{}
+	for m, err := range s.Members(ctx) {
+		if err != nil && !errors.Is(err, kv.ErrFormat) {
+			return err
+		}
+		if err == nil {
+			members[m.Session] = m
+		}
+	}
+	l := c.list(column{name: "KEY"}, column{name: "STATE"}, column{name: "OWNER"}, column{name: "TOKEN"},
+		column{name: "HELD FOR"}, column{name: "BEAT"}, column{name: "HOST", wide: true}, column{name: "PID", wide: true},
+		column{name: "SESSION", wide: true})
+	for h, err := range s.Keys(ctx, prefix) {
+		if err != nil && !errors.Is(err, kv.ErrFormat) {
+			return err
+		}
+		row := lockRow{State: "unreadable"}
+		switch {
+		case err == nil:
+			row = describe(h, members[h.Session])
+		case h != nil:
+			row.Key, row.Error = h.Key, err.Error()
+		}
+		if err := l.add(row.Key, row.cells(), row); err != nil {
+			return err
+		}
+	}
+	return l.end()
+}
+
+func (r lockRow) cells() map[string]string {
+	cells := map[string]string{
+		"KEY": r.Key, "STATE": r.State, "OWNER": r.Owner, "HOST": r.Host, "SESSION": r.Session,
+	}
+	if r.Token != 0 {
+		cells["TOKEN"] = strconv.FormatUint(r.Token, 10)
+	}
+	if r.PID != 0 {
+		cells["PID"] = strconv.Itoa(r.PID)
+	}
+	if r.Acquired != nil {
+		cells["HELD FOR"] = ago(*r.Acquired)
+	}
+	if r.LastBeat != nil {
+		cells["BEAT"] = ago(*r.LastBeat)
+	}
+	return cells
+}
+
+func (c *cli) showCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "show KEY", Short: "Show who holds a lock", Args: oneKey("show"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error {
+				h, err := s.Inspect(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				return c.show(h)
+			})
+		},
+	}
+}
+
+func (c *cli) show(h *lease.Holder) error {
+	row := describe(h, h.Member)
+	switch {
+	case c.output == "json" || c.output == "jsonl":
+		encoder := json.NewEncoder(c.out)
+		encoder.SetEscapeHTML(false)
+		if c.output == "json" {
+			encoder.SetIndent("", "  ")
+		}
+		return encoder.Encode(row)
+	case h.Version == 0:
+		_, _ = fmt.Fprintf(c.out, "%s is free\n", printable(h.Key))
+		return nil
+	}
+	say := func(name, value string) {
+		if value != "" {
+			_, _ = fmt.Fprintf(c.out, "%-10s %s\n", name, printable(value))
+		}
+	}
+	cells := row.cells()
+	say("key", row.Key)
+	say("state", map[string]string{
+		"live": "held, by a holder that has a session",
+		"dead": "held, by a holder without a session: the next who asks gets it",
+		"kept": "free, and keeps a value",
+	}[row.State])
+	say("owner", row.Owner)
+	say("token", cells["TOKEN"])
+	say("host", row.Host)
+	say("pid", cells["PID"])
+	say("held for", cells["HELD FOR"])
+	if row.LastBeat != nil {
+		say("last beat", cells["BEAT"]+" ago by the holder's clock, of a TTL of "+row.TTL)
+	}
+	say("session", row.Session)
+	for name, value := range row.Metadata {
+		say("meta", name+"="+value)
+	}
+	if len(row.Value) > 0 {
+		say("value", string(row.Value))
+	}
+	return nil
+}
+
+func oneKey(command string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usage(fmt.Errorf("%s: want one KEY", command))
+		}
+		return nil
+	}
+}
+
+// sessionRow is a session for -o json.
+type sessionRow struct {
+	Session  string            `json:"session"`
+	Owner    string            `json:"owner"`
+	Host     string            `json:"host"`
+	PID      int               `json:"pid"`
+	Since    time.Time         `json:"since"`
+	LastBeat time.Time         `json:"last_beat"`
+	TTL      string            `json:"ttl"`
+	Joined   []string          `json:"joined,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Error    string            `json:"error,omitempty"`
+}
+
+func (c *cli) sessionsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "sessions", Short: "List the processes that have a session", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.during(cmd.Context(), c.sessions)
+		},
+	}
+}
+
+func (c *cli) sessions(ctx context.Context, s *opened) error {
+	l := c.list(column{name: "OWNER"}, column{name: "HOST"}, column{name: "PID"}, column{name: "SINCE"}, column{name: "BEAT"},
+		column{name: "TTL"}, column{name: "JOINED"}, column{name: "SESSION", wide: true})
+	for m, err := range s.Members(ctx) {
+		if err != nil && (!errors.Is(err, kv.ErrFormat) || m == nil) {
+			return err
+		}
+		r := sessionRow{
+			Session: m.Session, Owner: m.Owner, Host: m.Host, PID: m.PID, Since: m.Since, LastBeat: m.RenewedAt,
+			TTL: m.TTL.String(), Joined: m.Joined, Metadata: m.Metadata,
+		}
+		cells := map[string]string{
+			"OWNER": m.Owner, "HOST": m.Host, "PID": strconv.Itoa(m.PID), "SINCE": ago(m.Since), "BEAT": ago(m.RenewedAt),
+			"TTL": m.TTL.String(), "JOINED": strings.Join(m.Joined, " "), "SESSION": m.Session,
+		}
+		if err != nil {
+			r.Error, cells = err.Error(), map[string]string{"OWNER": "unreadable", "SESSION": m.Session}
+		}
+		if err := l.add(m.Session, cells, r); err != nil {
+			return err
+		}
+	}
+	return l.end()
+}
