@@ -46,6 +46,8 @@ type Client struct {
 	// ending holds the lost sessions whose rows may still be there, with when the
 	// loss was noticed.
 	ending map[*session.Session]clock.Reading
+	// unlanded holds the session rows whose creates have unknown outcomes.
+	unlanded map[*session.Unlanded]struct{}
 }
 
 // New makes a client of store. It checks the options and does no I/O.
@@ -62,6 +64,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		life:       lifecycle.New(ErrClosed),
 		ending:     map[*session.Session]clock.Reading{},
+		unlanded:   map[*session.Unlanded]struct{}{},
 	}
 	c.contact = contact.New(c.clock, c.ttl/3, c.warnOfStore)
 	c.store = c.contact.Listen(store)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,7 +62,7 @@ func (c *Client) Close(ctx context.Context) error {
 	detached, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
 	sessions, o := c.lastSessions(err == nil, began)
-	err = errors.Join(err, c.endAll(detached, sessions), o.wait(detached))
+	err = errors.Join(err, c.endAll(detached, sessions), o.wait(detached), c.endAllUnlanded(detached))
 	last, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
 	defer cancel()
 	if !c.life.StopBackground(ctx, last) {
@@ -229,6 +230,24 @@ func (c *Client) endAll(ctx context.Context, sessions []*session.Session) error 
 	}
 	wait.Wait()
 	return errors.Join(errs...)
+}
+
+// endAllUnlanded ends the rows of sessions that were never opened, beside what the
+// background does.
+func (c *Client) endAllUnlanded(ctx context.Context) error {
+	c.mu.Lock()
+	unlanded := slices.Collect(maps.Keys(c.unlanded))
+	c.mu.Unlock()
+	errs := make([]error, len(unlanded))
+	var wait sync.WaitGroup
+	for i, u := range unlanded {
+		wait.Go(func() { errs[i] = u.End(ctx) })
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("lease: the row of a session that could not be opened may remain: %w", err)
+	}
+	return nil
 }
 
 // lastSessions returns the sessions to be ended now, and the attempt to open one

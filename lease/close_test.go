@@ -48,7 +48,8 @@ func TestR16CloseWaitsForALostLeaseUntilItsMarginIsOver(t *testing.T) {
 		},
 		"by an operator": func(t *testing.T, w *world, _ *lease.Client, _ *link, l *lease.Lease) {
 			b, _ := w.client("b")
-			go func() { _ = b.Break(context.Background(), inspect(t, b, "key")) }()
+			h := inspect(t, b, "key")
+			go func() { _ = b.Break(context.Background(), h) }()
 			requireLost(t, l)
 		},
 	} {

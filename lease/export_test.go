@@ -7,7 +7,7 @@ func Remembered(c *Client) map[string]int {
 	defer c.mu.Unlock()
 	n := map[string]int{
 		"users": users, "calls": calls, "ending": len(c.ending), "gates": len(c.keys.states), "covered": len(c.keys.tracked),
-		"held": len(c.keys.held), "unresolved": len(c.keys.unresolved), "joined": c.groups.Len(),
+		"held": len(c.keys.held), "unlanded": len(c.unlanded), "unresolved": len(c.keys.unresolved), "joined": c.groups.Len(),
 	}
 	if s := c.session; s != nil {
 		n["heartbeats"] = s.Unresolved()

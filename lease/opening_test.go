@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/dynamomem"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -42,7 +44,7 @@ func TestR1CallsShareTheOpeningOfASessionInAnOutage(t *testing.T) {
 		within  time.Duration
 		attempt int64 // 0: at least one
 	}{
-		"silent":        {silent, budget, 1},
+		"silent":        {silent, budget, 2}, // and one that ends what may have landed
 		"fails at once": {func(context.Context, func(context.Context) error) error { return errLost }, 0, 0},
 		"throttles": {func(context.Context, func(context.Context) error) error {
 			time.Sleep(time.Second)
@@ -246,5 +248,83 @@ func TestR16CloseEndsACorpseWhileASessionIsBeingOpened(t *testing.T) {
 		require.Empty(t, w.rows("session/"), "at once, not when the other is opened")
 		require.ErrorContains(t, <-closed, "being opened")
 		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+	})
+}
+
+// R1: what was thrown away is not left behind.
+func TestR1SessionWhoseCreateIsUnknownIsEnded(t *testing.T) {
+	t.Parallel()
+	for name, lands := range map[string]func(next func(context.Context) error){
+		"it has landed":  func(next func(context.Context) error) { _ = next(context.Background()) },
+		"it never lands": func(func(context.Context) error) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				var opens atomic.Int64
+				link.opens(func(ctx context.Context, next func(context.Context) error) error {
+					if opens.Add(1) > 1 {
+						return next(ctx)
+					}
+					lands(next)
+					return &kv.UncertainError{Err: errLost}
+				})
+				_, err := a.TryAcquire(t.Context(), "key")
+				require.ErrorIs(t, err, kv.ErrUncertain)
+				synctest.Wait()
+				require.Empty(t, w.rows("session/"), "no phantom member")
+				require.Zero(t, lease.Remembered(a)["unlanded"])
+			})
+		})
+	}
+}
+
+func TestR1SessionWhoseCreateLandsLateIsEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(t)
+		a, wire, _ := c.node("a")
+		wire.Inject(func(ctx context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {
+			if call.Number == 1 {
+				return dynamomem.Late(clock.System, 20*time.Second, errLost)(ctx, call, apply)
+			}
+			if call.Number < 20 {
+				return dynamomem.Hang(ctx, call, apply)
+			}
+			return apply()
+		})
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.Error(t, err)
+		time.Sleep(time.Hour)
+		b, _, _ := c.node("b")
+		for m, err := range b.Members(t.Context()) {
+			require.NoError(t, err)
+			require.Fail(t, "a phantom", m.Owner)
+		}
+	})
+}
+
+func TestR16CloseLeavesNoRowOfASessionThatCouldNotBeOpened(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		var opens atomic.Int64
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" && strings.HasPrefix(call.Key, "session/") && opens.Add(1) == 1 {
+				_ = next(ctx)
+				return &kv.UncertainError{Err: errLost}
+			}
+			if opens.Load() < 4 {
+				return kv.ErrUnavailable
+			}
+			return next(ctx)
+		})
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrUncertain)
+		require.NoError(t, a.Close(t.Context()))
+		require.Empty(t, w.rows("session/"))
 	})
 }

@@ -99,11 +99,20 @@ func TestR1SessionOfUnknownOutcomeIsThrownAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, link := w.client("a")
-		link.LoseAnswer("AtomicPut", "session/")
+		var thrown string
+		var calls atomic.Int64
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if calls.Add(1) == 1 {
+				thrown = strings.TrimPrefix(call.Key, "session/")
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			return err
+		})
 		_, err := a.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, kv.ErrUncertain)
-		thrown := strings.TrimPrefix(w.rows("session/")[0], "session/")
 		require.Empty(t, w.rows("lease/"))
+		synctest.Wait()
 		w.acquire(a, "key")
 		pair, err := w.store.Get(t.Context(), "lease/key")
 		require.NoError(t, err)

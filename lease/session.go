@@ -11,17 +11,36 @@ import (
 
 // openSession writes a session row under a new id (R1).
 func (c *Client) openSession(ctx context.Context) (*session.Session, error) {
-	s, err := session.Open(ctx, session.Config{
+	s, unlanded, err := session.Open(ctx, session.Config{
 		Store: c.store, Heartbeats: c.heartbeats, Attempts: c.attempts, Clock: c.clock,
 		TTL: c.ttl, Margin: c.margin, Interval: c.heartbeat, Timeout: c.sessionTimeout(),
 		Owner: c.owner, Metadata: c.metadata, Groups: &c.groups,
 		Cause: func(reason string) error { return &LostError{Reason: Reason(reason)} },
 		Start: c.life.Start, Beaten: c.sessionBeaten, Lost: c.sessionLost, Revoked: c.sessionRevoked,
 	})
+	if unlanded != nil {
+		c.endUnlanded(unlanded)
+	}
 	if err == nil {
 		c.emit(Event{Type: EventSessionOpened, Session: s.ID(), TTL: c.ttl, Remaining: s.Remaining()})
 	}
 	return s, err
+}
+
+// endUnlanded ends a session row that may have been created, or may be, in the
+// background. Others would count it as a member until somebody proved it dead.
+func (c *Client) endUnlanded(u *session.Unlanded) {
+	c.mu.Lock()
+	c.unlanded[u] = struct{}{}
+	c.mu.Unlock()
+	c.life.Start(func(ctx context.Context) {
+		if u.End(ctx) != nil {
+			return // only ctx's end stops it: then Close goes on with it
+		}
+		c.mu.Lock()
+		delete(c.unlanded, u)
+		c.mu.Unlock()
+	})
 }
 
 // sessionBeaten tells of a heartbeat.

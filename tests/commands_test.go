@@ -66,8 +66,8 @@ var commands = map[string]how{
 
 	"go mod init example.com/mine":                                  {test: "tests: TestAModuleOfOnesOwn"},
 	"go mod edit -replace github.com/dynalock/dynalock=../dynalock": {test: "tests: TestAModuleOfOnesOwn"},
-	"go mod tidy":                                {test: "tests: TestAModuleOfOnesOwn"},
-	"go run .":                                   {test: "tests: TestAModuleOfOnesOwn"},
+	"go mod tidy": {test: "tests: TestAModuleOfOnesOwn"},
+	"go run .":    {test: "tests: TestAModuleOfOnesOwn"},
 
 	"make":                        {run: ends},
 	"git log":                     {run: ends},

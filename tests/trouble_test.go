@@ -93,7 +93,8 @@ var waitingCalls = []waitingCall{
 	{"pool.Run, which waits for ten", 10, func(t *testing.T, ctx context.Context, client, holder *lease.Client) {
 		p := newPool(t, client)
 		require.NoError(t, p.Add(t.Context(), strings.Fields("0 1 2 3 4 5 6 7 8 9")...))
-		go func() { _ = newPool(t, holder).Run(ctx) }()
+		other := newPool(t, holder)
+		go func() { _ = other.Run(ctx) }()
 		time.Sleep(5 * time.Second)
 		go func() { _ = p.Run(ctx) }()
 	}},

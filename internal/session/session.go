@@ -4,6 +4,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"time"
@@ -95,12 +96,12 @@ type Session struct {
 }
 
 // Open writes a session row under a new id (R1). A write that is not known to be
-// applied throws the id away.
-func Open(ctx context.Context, c Config) (*Session, error) {
+// applied throws the id away. Then the row is unlanded, and the caller ends it.
+func Open(ctx context.Context, c Config) (s *Session, unlanded *Unlanded, err error) {
 	host, _ := os.Hostname()
 	joined, joinings := c.Groups.names()
 	now := c.Clock.Now()
-	s := &Session{
+	s = &Session{
 		Config: c, id: newID(c.Clock), renewed: now, acked: rows.RandomID(8),
 		beating: make(chan struct{}), now: make(chan struct{}, 1),
 		news: make(chan struct{}), revoked: map[string]clock.Reading{},
@@ -110,8 +111,11 @@ func Open(ctx context.Context, c Config) (*Session, error) {
 		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.Metadata, Nonce: s.acked, Joined: joined,
 	}
 	pair, err := c.Store.AtomicPut(ctx, rows.SessionPrefix+s.id, s.record.Options(nil, c.Attempts)...)
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, kv.ErrUncertain):
+		return nil, &Unlanded{config: c, key: rows.SessionPrefix + s.id, record: s.record}, err
+	case err != nil:
+		return nil, nil, err
 	}
 	s.pair, s.joinings = pair, joinings
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -120,7 +124,7 @@ func Open(ctx context.Context, c Config) (*Session, error) {
 	s.deadline = c.Clock.AfterFunc(s.untilCheckLocked(), s.expire)
 	s.mu.Unlock()
 	go s.heartbeatLoop()
-	return s, nil
+	return s, nil, nil
 }
 
 // ID is the session's id.

@@ -87,7 +87,7 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	pause := op.newBackoff()
 	var last error
 	for !op.late() {
-		err, r := op.attempt(budget, send)
+		r, err := op.attempt(budget, send)
 		v := classify(err, r, op.store.met.Load())
 		switch v {
 		case applied:
@@ -170,7 +170,7 @@ func (op *operation) newBackoff() *clock.Pauses {
 // attempt sends once, and tells how far the request got. A Client that ignores
 // options counts as having written it. So does an HTTP client that asks for no
 // connection as net/http does, and says so by httptrace.
-func (op *operation) attempt(ctx context.Context, send sender) (err error, r reach) {
+func (op *operation) attempt(ctx context.Context, send sender) (r reach, err error) {
 	ctx, cancel := op.store.clock.WithTimeout(ctx, op.timeout)
 	defer cancel()
 	var entered, underway, connecting, connected atomic.Bool
@@ -191,11 +191,11 @@ func (op *operation) attempt(ctx context.Context, send sender) (err error, r rea
 	}
 	switch {
 	case entered.Load() && !underway.Load():
-		return err, unsent
+		return unsent, err
 	case underway.Load() && connecting.Load() && !connected.Load():
-		return err, unwritten
+		return unwritten, err
 	}
-	return err, written
+	return written, err
 }
 
 // observe notes when a request enters the SDK, and when it is handed to the HTTP client,

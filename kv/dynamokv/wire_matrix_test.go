@@ -88,10 +88,9 @@ func (c wireCase) run(t *testing.T, r *rig) {
 	start := time.Now()
 	err := c.op.run(t.Context(), r, previous)
 	want := c.sequel.want(c.op, c.fault)
-	switch {
-	case want == nil:
+	if want == nil {
 		require.NoError(t, err)
-	default:
+	} else {
 		requireOnly(t, err, want)
 	}
 	if c.sequel.endless {
