@@ -18,6 +18,9 @@ import (
 // closeTimeout is how long Close waits without a deadline, beyond the margin.
 const closeTimeout = 10 * time.Second
 
+// lostPoll is how often Close looks whether all but the lost leases were released.
+const lostPoll = 50 * time.Millisecond
+
 // Close ends the client, in three steps:
 //
 //  1. Every lease ends, with ReasonClosed as its context's cause. New acquires
@@ -89,6 +92,9 @@ func (c *Client) awaitReleases(ctx context.Context, began clock.Reading) error {
 		}
 		if !logged {
 			next = min(next, soon-waited)
+		}
+		if open.lost > 0 {
+			next = min(next, lostPoll) // Idle does not tell that the others were released
 		}
 		t := c.clock.NewTimer(next)
 		select {

@@ -74,6 +74,26 @@ func TestR16CloseWaitsForALostLeaseUntilItsMarginIsOver(t *testing.T) {
 	}
 }
 
+func TestR16CloseEndsWithTheLastReleaseThoughALostLeaseIsForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		lost := w.acquire(a, "lost")
+		link.SetCut(true)
+		requireLost(t, lost)
+		link.SetCut(false)
+		time.Sleep(ttl)
+		l := w.acquire(a, "key")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		began := time.Now()
+		time.AfterFunc(time.Minute, func() { _ = l.Release(context.Background()) })
+		require.NoError(t, a.Close(ctx))
+		require.InDelta(t, time.Minute, time.Since(began), float64(time.Second))
+	})
+}
+
 func TestR16CloseThatCannotWaitForTheMarginLeavesTheSessionToItsTTL(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -213,6 +213,8 @@ func (op *operation) abandon(ctx context.Context, last *failure) error {
 	switch {
 	case op.unknown:
 		return op.uncertain(cause)
+	case ended != nil && (errors.Is(last.err, context.Canceled) || errors.Is(last.err, context.DeadlineExceeded)):
+		return fmt.Errorf("pgkv: key %q: %w", op.key, cause) // it says nothing of the server
 	case last.verdict == throttled:
 		return fmt.Errorf("pgkv: key %q: %w: %w", op.key, kv.ErrThrottled, cause)
 	default:
