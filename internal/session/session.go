@@ -113,7 +113,9 @@ func Open(ctx context.Context, c Config) (s *Session, unlanded *Unlanded, err er
 	pair, err := c.Store.AtomicPut(ctx, rows.SessionPrefix+s.id, s.record.Options(nil, c.Attempts)...)
 	switch {
 	case errors.Is(err, kv.ErrUncertain):
-		return nil, &Unlanded{config: c, key: rows.SessionPrefix + s.id, record: s.record}, err
+		return nil, &Unlanded{
+			config: c, key: rows.SessionPrefix + s.id, record: s.record, ending: make(chan struct{}, 1),
+		}, err
 	case err != nil:
 		return nil, nil, err
 	}

@@ -14,26 +14,45 @@ type Unlanded struct {
 	config Config
 	key    string
 	record rows.Session
+	// ending is held while it is created and deleted: what another one creates
+	// meanwhile would land after that. ended: it is known to be over.
+	ending chan struct{}
+	ended  bool
 }
 
 // End makes sure that the row is not there and cannot land any more: it creates
 // the same row again and deletes it, so that the older create finds a version that
 // is not below its own (S3). It costs two writes, or one where the row has landed.
-// It tries until that is known or ctx ends.
+// It tries until that is known or ctx ends. Two callers take turns.
 func (u *Unlanded) End(ctx context.Context) error {
-	record := u.record // Close and the background may both be at it
 	return retry.UntilKnown(ctx, u.config.Clock, func() error {
-		pair, err := u.config.Store.AtomicPut(ctx, u.key, record.Options(nil, u.config.Attempts)...)
-		current, conflict := rows.CurrentPair(err)
-		switch {
-		case err == nil:
-		case conflict && current != nil:
-			pair = current // it has landed, or our own attempt before
-		default:
-			return err
+		select {
+		case u.ending <- struct{}{}:
+			defer func() { <-u.ending }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		return u.delete(ctx, pair)
+		if u.ended {
+			return nil
+		}
+		err := u.try(ctx)
+		u.ended = err == nil
+		return err
 	})
+}
+
+// try creates the row and deletes it.
+func (u *Unlanded) try(ctx context.Context) error {
+	pair, err := u.config.Store.AtomicPut(ctx, u.key, u.record.Options(nil, u.config.Attempts)...)
+	current, conflict := rows.CurrentPair(err)
+	switch {
+	case err == nil:
+	case conflict && current != nil:
+		pair = current // it has landed, or our own attempt before
+	default:
+		return err
+	}
+	return u.delete(ctx, pair)
 }
 
 func (u *Unlanded) delete(ctx context.Context, pair *kv.KVPair) error {

@@ -23,9 +23,11 @@ type row struct {
 	// keep: it keeps its value when it is free.
 	keep  bool
 	value string
-	// owner is the node that made a session row, ended: it was deleted.
+	// owner is the node that made a session row, ended: it was deleted, used: a lease
+	// row has named it, or it was heartbeat.
 	owner *node
 	ended bool
+	used  bool
 	// foreign: somebody else has heartbeat this session.
 	foreign bool
 	// swept: it is gone for ever; changed is when it was last written.
@@ -176,6 +178,8 @@ func (w *world) written(n *node, r request, version uint64) {
 
 func (w *world) sessionWritten(n *node, row *row, r request, id string, rec record) {
 	switch {
+	case r.op == "put" && row.ended && row.owner == n && !row.used:
+		// It was never used, nor heartbeat. Its node makes it again, to delete it (R1).
 	case r.op == "put" && row.ended:
 		w.failLocked("I11", "%s lives again, by %s", w.aliasLocked(r.row), n.name)
 	case r.op == "put" && row.owner == nil:
@@ -193,6 +197,7 @@ func (w *world) sessionWritten(n *node, row *row, r request, id string, rec reco
 	}
 	if r.op == "put" {
 		row.item = r.put
+		row.used = row.used || row.live && rec.Beat != row.beat
 	}
 	if rec.Beat == row.beat {
 		delete(row.began, text(r.put["writer"]))
@@ -225,6 +230,7 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 		if s := w.rows["session/"+rec.Session]; s == nil || s.owner != n {
 			w.failLocked("R1", "%s names a session in %s that is not known to be there", n.name, r.row)
 		}
+		w.rowLocked("session/" + rec.Session).used = true
 		if oldLives && old.owner != n {
 			w.failLocked("I4", "%s takes %s from a live session of %s", n.name, r.row, old.owner.name)
 		}
