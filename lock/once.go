@@ -29,7 +29,8 @@ const attempts = 3
 //	none ──▶ running ──▶ done
 //	            ├──────▶ failed     fn returned an error or panicked
 //	            └──────▶ abandoned  its process died, lost the lease or closed
-//	                                its client before fn returned
+//	                                its client before fn returned, or fn
+//	                                returned an error after its context had ended
 //
 // The value of the slot's lease is the outcome's. fn must leave it alone. What fn
 // writes there with Update is lost when the outcome is recorded. If the outcome is

@@ -20,3 +20,5 @@ func (c *cli) supervise(
 ) (int, error) {
 	return 0, errors.New("run works on Unix only")
 }
+
+func closeOnExec(int) {}

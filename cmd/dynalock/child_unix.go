@@ -41,10 +41,19 @@ type child struct {
 }
 
 // supervise runs command until it has ended, and what is in its process group.
-// When ctx ends it ends them, in time. It returns the command's status.
+// When ctx ends it ends them, in time: the time to kill counts once, from there,
+// whatever of the group has ended meanwhile. A signal that came before starts
+// nothing. It returns the command's status.
 func (c *cli) supervise(
 	ctx context.Context, f *runFlags, command, environment []string, signals <-chan os.Signal,
 ) (status int, err error) {
+	select {
+	case s := <-signals:
+		if number, ok := s.(syscall.Signal); ok && ends(number) {
+			return statusSignal + int(number), nil
+		}
+	default:
+	}
 	p := &child{
 		cmd:   &exec.Cmd{Path: command[0], Args: command[1:], Env: environment, Stdin: c.in, Stdout: os.Stdout, Stderr: os.Stderr},
 		group: !term.IsTerminal(int(c.in.Fd())), ended: make(chan error, 1),
@@ -54,12 +63,20 @@ func (c *cli) supervise(
 		return 0, err
 	}
 	lost, kill := ctx.Done(), (<-chan time.Time)(nil)
+	var look <-chan time.Time // at the group, once the command has ended
 	for {
 		select {
 		case err := <-p.ended:
-			status, err := statusOfChild(err)
-			p.awaitGroup(ctx, f, signals)
-			return status, err
+			if status, err = statusOfChild(err); err != nil || p.isEmpty() {
+				return status, err
+			}
+			tick := time.NewTicker(groupPoll)
+			defer tick.Stop()
+			look = tick.C
+		case <-look:
+			if p.isEmpty() || f.onLost == "warn" && lost == nil {
+				return status, nil
+			}
 		case s := <-signals:
 			p.pass(s.(syscall.Signal)) //nolint:forcetypeassert // Notify sends no others here
 		case <-lost:
@@ -68,6 +85,7 @@ func (c *cli) supervise(
 			kill = p.stop(f)
 		case <-kill:
 			p.signal(syscall.SIGKILL)
+			kill = time.After(groupPoll) // what was just forked, too
 		}
 	}
 }
@@ -83,8 +101,7 @@ func (p *child) stop(f *runFlags) <-chan time.Time {
 	case "warn":
 		return nil
 	case "kill":
-		p.signal(syscall.SIGKILL)
-		return nil
+		return time.After(0)
 	}
 	p.signal(syscall.SIGTERM)
 	p.signal(syscall.SIGCONT) // one that is stopped would not hear it
@@ -124,32 +141,19 @@ func (p *child) signal(s syscall.Signal) {
 	_ = syscall.Kill(pid, s) // what has ended needs none
 }
 
-// awaitGroup waits until nothing is left in the command's process group.
-func (p *child) awaitGroup(ctx context.Context, f *runFlags, signals <-chan os.Signal) {
+// isEmpty reports whether nothing is left in the process group of a command that
+// has ended. Where this process is init, it is the one to bury what is left there.
+func (p *child) isEmpty() bool {
 	if !p.group {
-		return
+		return true
 	}
-	lost, kill := ctx.Done(), (<-chan time.Time)(nil)
-	tick := time.NewTicker(groupPoll)
-	defer tick.Stop()
 	for {
-		if errors.Is(syscall.Kill(-p.cmd.Process.Pid, 0), syscall.ESRCH) {
-			return
-		}
-		select {
-		case <-tick.C:
-		case s := <-signals:
-			p.pass(s.(syscall.Signal)) //nolint:forcetypeassert // Notify sends no others here
-		case <-lost:
-			lost = nil
-			kill = p.stop(f)
-			if f.onLost == "warn" {
-				return
-			}
-		case <-kill:
-			p.signal(syscall.SIGKILL)
+		pid, err := syscall.Wait4(-p.cmd.Process.Pid, nil, syscall.WNOHANG, nil)
+		if pid <= 0 && !errors.Is(err, syscall.EINTR) {
+			break
 		}
 	}
+	return errors.Is(syscall.Kill(-p.cmd.Process.Pid, 0), syscall.ESRCH)
 }
 
 // statusOfChild is the status of a command from the error of its end.
@@ -166,3 +170,6 @@ func statusOfChild(err error) (int, error) {
 	}
 	return ended.ExitCode(), nil
 }
+
+// closeOnExec keeps a file that this process was started with from the command.
+func closeOnExec(fd int) { syscall.CloseOnExec(fd) }

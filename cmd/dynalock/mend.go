@@ -144,7 +144,7 @@ func (c *cli) tableCommand() *cobra.Command {
 		return &cobra.Command{
 			Use: use, Short: text, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				rest, ok := strings.CutPrefix(c.store, "dynamodb:")
+				rest, ok := strings.CutPrefix(c.spec(), "dynamodb:")
 				if !ok {
 					return usage(fmt.Errorf("table %s: want --store dynamodb:TABLE", use))
 				}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,8 +79,12 @@ several keys, the first two have a line for each.`,
 	return cmd
 }
 
-// check refuses flags that make no sense, before anything is done.
-func (f *runFlags) check(keys []string, ttl time.Duration) error {
+// complete refuses flags that make no sense, before anything is done, and sets
+// those that were not given.
+func (f *runFlags) complete(keys []string, ttl time.Duration) error {
+	if f.onLost == "" {
+		f.onLost = "term"
+	}
 	if f.margin == 0 {
 		f.margin = max(ttl/10, 500*time.Millisecond)
 	}
@@ -123,21 +128,23 @@ type report struct {
 }
 
 func (c *cli) run(ctx context.Context, f *runFlags, keys, command []string) error {
-	if err := f.check(keys, c.ttl); err != nil {
+	if err := f.complete(keys, c.ttl); err != nil {
 		return usage(err)
 	}
 	to, err := openReport(f.report)
 	if err != nil {
 		return usage(err)
 	}
+	r := report{Key: keys, Outcome: "failed"}
 	path, err := exec.LookPath(command[0])
 	if err != nil {
-		return &exit{notRunnable(err), fmt.Errorf("run: %w", err)}
+		err = &exit{notRunnable(err), fmt.Errorf("run: %w", err)}
+	} else {
+		err = c.runUnder(ctx, f, keys, append([]string{path}, command...), &r)
 	}
-	r := report{Key: keys}
-	err = c.runUnder(ctx, f, keys, append([]string{path}, command...), &r)
 	r.Exit = statusOf(err)
 	if to != nil {
+		_ = to.Truncate(0) // what was in a file; a pipe has nothing
 		if encoded := json.NewEncoder(to).Encode(r); encoded != nil {
 			_, _ = fmt.Fprintf(c.err, "dynalock: run: the report: %v\n", encoded)
 		}
@@ -164,16 +171,20 @@ func openReport(where string) (*os.File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("run: --report %q: want fd:N", where)
 		}
-		return os.NewFile(uintptr(fd), where), nil
+		f := os.NewFile(uintptr(fd), where)
+		if _, err := f.Stat(); err != nil {
+			return nil, fmt.Errorf("run: --report %q: %w", where, err)
+		}
+		closeOnExec(int(fd))
+		return f, nil
 	}
-	return os.OpenFile(where, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	return os.OpenFile(where, os.O_WRONLY|os.O_CREATE, 0o600) // others may wait for the lock with the same
 }
 
 // runUnder gets the locks and runs command under them. command begins with the
 // path of the program.
-func (c *cli) runUnder(ctx context.Context, f *runFlags, keys, command []string, r *report) error {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, passedOn...)
+func (c *cli) runUnder(ctx context.Context, f *runFlags, keys, command []string, r *report) (err error) {
+	signals := listen()
 	defer signal.Stop(signals)
 	w := &waiting{cli: c, keys: keys, began: time.Now()}
 	client, err := c.open(ctx, lease.WithMargin(f.margin), lease.WithObserver(w.observe))
@@ -181,10 +192,13 @@ func (c *cli) runUnder(ctx context.Context, f *runFlags, keys, command []string,
 		return err
 	}
 	defer func() {
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), f.margin+max(0, f.minHold)+10*time.Second)
-		defer cancel()
-		if err := client.Close(closing); err != nil && !c.quiet {
-			_, _ = fmt.Fprintf(c.err, "dynalock: %v\n", err)
+		closing, interrupted, stop := ending(context.WithoutCancel(ctx), signals) // a min-hold may take long
+		defer stop()
+		if failed := client.Close(closing); failed != nil && !c.quiet {
+			_, _ = fmt.Fprintf(c.err, "dynalock: %v\n", failed)
+		}
+		if status := interrupted(); status != 0 && err == nil {
+			err = &exit{status: status}
 		}
 	}()
 	h, err := c.acquire(ctx, f, client, keys, signals)
@@ -229,6 +243,40 @@ func notAcquired(f *runFlags, err error) error {
 		return err
 	}
 	return &exit{f.notAcquired, err}
+}
+
+// listen returns the signals that come from now on, but for those that whoever
+// started this process wants ignored, as nohup does.
+func listen() chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	for _, s := range passedOn {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	return signals
+}
+
+// ending returns a context that a signal ends, and the status for that signal, 0:
+// none came.
+func ending(ctx context.Context, signals <-chan os.Signal) (_ context.Context, status func() int, stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var got atomic.Int64
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if number, ok := s.(syscall.Signal); ok && ends(number) {
+					got.Store(int64(statusSignal + int(number)))
+					cancel()
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, func() int { return int(got.Load()) }, cancel
 }
 
 // acquire gets all locks, unless a signal comes before.

@@ -180,6 +180,69 @@ func TestSignalsArePassedOn(t *testing.T) {
 	}
 }
 
+func TestASignalThatIsIgnoredStaysIgnored(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := command(t, fileStore(t))
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" run demo -- sh -c "touch begun; exec sleep 60"`, self}
+	cmd.Dir = folder
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, exists(folder, "begun"), time.Minute, 10*time.Millisecond)
+	require.NoError(t, cmd.Process.Signal(syscall.SIGHUP))
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	_ = cmd.Wait()
+	require.Equal(t, statusSignal+int(syscall.SIGTERM), cmd.ProcessState.ExitCode(), "as under nohup")
+}
+
+func TestASignalEndsTheWaitForAMinHold(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	cmd := command(t, fileStore(t), "run", "--min-hold", "10m", "demo", "--", "touch", "ran")
+	cmd.Dir = folder
+	require.NoError(t, cmd.Start())
+	require.Eventually(t, exists(folder, "ran"), time.Minute, 10*time.Millisecond)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for len(ended) == 0 {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // until it has come after the command's end
+		time.Sleep(50 * time.Millisecond)
+	}
+	<-ended
+	require.Equal(t, statusSignal+int(syscall.SIGTERM), cmd.ProcessState.ExitCode())
+}
+
+func TestWhatIsLeftInTheGroupIsDeadBeforeAnotherHoldsTheLock(t *testing.T) {
+	t.Parallel()
+	store, alive := fileStore(t), filepath.Join(t.TempDir(), "alive")
+	self, err := os.Executable()
+	require.NoError(t, err)
+	first := command(t, store, "run", "--ttl", "6s", "--margin", "1500ms", "demo", "--", "sh", "-c",
+		fmt.Sprintf(`env -u %s %s="$1" "$0" & trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done`, asCommand, asStubborn), self, alive)
+	require.NoError(t, first.Start())
+	require.Eventually(t, func() bool { return !lastSign(alive).IsZero() }, time.Minute, 10*time.Millisecond)
+	c := &cli{err: io.Discard, ttl: 6 * time.Second, output: "table", store: store}
+	contender, err := c.open(t.Context())
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	h, err := contender.Inspect(ctx, "demo")
+	require.NoError(t, err)
+	require.NoError(t, contender.Break(ctx, h))
+	l, err := contender.Acquire(ctx, "demo")
+	require.NoError(t, err)
+	h, err = contender.Holder(ctx, "demo")
+	require.NoError(t, err)
+	require.Equal(t, l.Token(), h.Token)
+	_ = first.Wait()
+	require.Equal(t, statusLost, first.ProcessState.ExitCode())
+	last := lastSign(alive)
+	require.True(t, last.Before(h.Acquired), "it showed a sign of life %v after another had the lock", last.Sub(h.Acquired))
+	require.NoError(t, l.Release(ctx))
+	require.NoError(t, contender.Close(ctx))
+}
+
 func exists(folder, name string) func() bool {
 	return func() bool {
 		_, err := os.Stat(filepath.Join(folder, name))

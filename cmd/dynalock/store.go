@@ -44,7 +44,7 @@ type cli struct {
 
 // flags are those of all commands.
 func (c *cli) flags(f *pflag.FlagSet) {
-	f.StringVar(&c.store, "store", os.Getenv(storeVariable), "where the locks are (default $"+storeVariable+", or a file of this user's)")
+	f.StringVar(&c.store, "store", "", "where the locks are (default $"+storeVariable+", or a file of this user's)")
 	f.DurationVar(&c.ttl, "ttl", lease.DefaultTTL, "how long a lock outlives a process that dies")
 	f.StringVar(&c.owner, "owner", "", "a name for people to recognize this process by (default host, pid and a random number)")
 	f.StringToStringVar(&c.metadata, "meta", nil, "what people may want to know of this process, such as --meta build=17")
@@ -69,7 +69,7 @@ func (c *cli) open(ctx context.Context, options ...lease.Option) (*opened, error
 	default:
 		return nil, usage(fmt.Errorf("--output %q: want table, wide, json, jsonl or name", c.output))
 	}
-	spec := c.store
+	spec := c.spec()
 	if spec == "" {
 		path, err := ownFile()
 		if err != nil {
@@ -99,6 +99,15 @@ func (c *cli) open(ctx context.Context, options ...lease.Option) (*opened, error
 		return nil, errors.Join(err, closeStore())
 	}
 	return &opened{Client: client, store: store, spec: spec, close: closeStore}, nil
+}
+
+// spec names the store: --store, or else the variable, which may have a password
+// and is no default that --help would show.
+func (c *cli) spec() string {
+	if c.store != "" {
+		return c.store
+	}
+	return os.Getenv(storeVariable)
 }
 
 // Close closes client and store.
