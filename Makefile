@@ -62,7 +62,7 @@ sim: ## simulate the lease layer under SEEDS=2000 new seeds, or those from FIRST
 chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
 	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos
 
-model: ## check the formal model of the session protocol and its broken variants, with spin and gcc
+model: ## check the formal models and their broken variants, with spin and gcc
 	tests/model/check
 
 mutants: ## plant each bug of tests/mutants in the library: the tests must find it
