@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -74,6 +75,33 @@ func (c *Client) watchListed(ctx context.Context, s *listedSession) time.Duratio
 func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
 	dead, _, err := c.others.IsDead(ctx, session)
 	return dead, err
+}
+
+// Free reports whether an acquire would get a key, as h shows it: what Holder,
+// Keys, Inspect or a HeldError returned. It is free if one of these is true:
+//
+//   - Nobody holds it.
+//   - Its holder is proven dead, and the time of WithLockDelay is over.
+//   - Its row is what a write of this client has left that nobody waits for, and
+//     that the client is about to give back.
+//
+// False says that it is held, or that its holder was not watched for long enough:
+// ask again. It costs what Dead costs if the row names another session, else
+// nothing.
+func (c *Client) Free(ctx context.Context, h *Holder) (bool, error) {
+	switch {
+	case h == nil:
+		return false, fmt.Errorf("lease: Free: want a holder that was read, not nil: %w", ErrInvalid)
+	case h.row == nil || h.row.Record.Session == "":
+		return true, nil
+	case h.row.Record.Session == c.Session():
+		return c.isOrphan(h.row), nil
+	}
+	dead, _, err := c.isDead(ctx, h.row.Record)
+	if err != nil {
+		return false, fmt.Errorf("lease: asking after the holder of %q: %w", h.Key, err)
+	}
+	return dead, nil
 }
 
 // Session returns the id of the client's session, "" if it has none that is

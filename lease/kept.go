@@ -82,21 +82,20 @@ func (c *Client) rewrite(ctx context.Context, doing string, h *Holder, record ro
 	return explainChange(err, doing, h)
 }
 
-// Discard removes a key with the value that it keeps. h is the key as it was
-// read. It costs one write, and what Dead costs if the row names a holder. Its
-// errors are those of Annotate. If the holder is alive, the error matches
-// ErrHeld.
+// Discard removes a key that nobody holds, with the value that it keeps: also one
+// that keeps none and whose holder is dead. h is the key as it was read. It costs
+// one write, and what Free costs. Its errors are those of Annotate. If the key is
+// not free, the error matches ErrHeld.
 func (c *Client) Discard(ctx context.Context, h *Holder) error {
-	if err := checkKept("Discard", h); err != nil {
-		return err
+	if h == nil || h.row == nil {
+		return fmt.Errorf("lease: Discard: want a key that has a row, "+
+			"as Holder, Keys, Inspect or Keep returned it: %w", ErrInvalid)
 	}
-	if session := h.row.Record.Session; session != "" {
-		switch dead, err := c.Dead(ctx, session); {
-		case err != nil:
-			return fmt.Errorf("lease: asking after the holder of %q: %w", h.Key, err)
-		case !dead:
-			return &HeldError{Holder: *h}
-		}
+	switch free, err := c.Free(ctx, h); {
+	case err != nil:
+		return err
+	case !free:
+		return &HeldError{Holder: *h}
 	}
 	previous := h.row.Pair
 	err := c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)

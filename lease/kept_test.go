@@ -216,8 +216,11 @@ func TestChangesOfAKeptKeyNameWhatTheyNeed(t *testing.T) {
 		for _, h := range []*lease.Holder{nil, {Key: "key", Kept: true}, plainHolder, nothing} {
 			require.ErrorIs(t, a.Replace(t.Context(), h, nil), lease.ErrInvalid)
 			require.ErrorIs(t, a.Annotate(t.Context(), h, nil), lease.ErrInvalid)
+		}
+		for _, h := range []*lease.Holder{nil, {Key: "key", Kept: true}, nothing} {
 			require.ErrorIs(t, a.Discard(t.Context(), h), lease.ErrInvalid)
 		}
+		require.ErrorIs(t, a.Discard(t.Context(), plainHolder), lease.ErrHeld)
 		require.NoError(t, plain.Release(t.Context()))
 		require.ErrorContains(t, a.Annotate(t.Context(), held, bytes.Repeat([]byte("x"), lease.MaxNoteSize+1)), "1024")
 		_, err = a.Keep(t.Context(), "", nil)
@@ -245,6 +248,90 @@ func TestDiscardTakesTheKeyOfADeadHolder(t *testing.T) {
 		require.ErrorIs(t, b.Discard(t.Context(), h), lease.ErrHeld, "it was not watched yet")
 		require.Eventually(t, func() bool { return b.Discard(t.Context(), h) == nil }, 2*patience, time.Second)
 		require.Empty(t, w.rows("lease/"))
+	})
+}
+
+func TestDiscardTakesTheRowOfADeadHolderThatKeepsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, watching := w.client("b")
+		_, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Minute))
+		require.NoError(t, err)
+		link.SetCut(true)
+		h, err := b.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		dead := func() bool {
+			dead, err := b.Dead(t.Context(), h.Session)
+			require.NoError(t, err)
+			return dead
+		}
+		for !dead() {
+			time.Sleep(time.Second)
+		}
+		require.ErrorIs(t, b.Discard(t.Context(), h), lease.ErrHeld, "of the lock-delay")
+		time.Sleep(time.Minute)
+		watching.Take()
+		require.NoError(t, b.Discard(t.Context(), h))
+		require.Equal(t, map[string]int{"AtomicDelete": 1}, watching.Take())
+		require.Empty(t, w.rows("lease/"))
+		require.ErrorIs(t, b.Discard(t.Context(), h), lease.ErrChanged)
+	})
+}
+
+func TestFreeSaysWhetherAnAcquireWouldGetTheKey(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		requireFree := func(want bool, c *lease.Client, key string) {
+			t.Helper()
+			h, err := c.Holder(t.Context(), key)
+			require.NoError(t, err)
+			free, err := c.Free(t.Context(), h)
+			require.NoError(t, err)
+			require.Equal(t, want, free)
+		}
+		requireFree(true, a, "key")
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue())
+		require.NoError(t, err)
+		requireFree(false, a, "key")
+		requireFree(false, b, "key")
+		require.NoError(t, l.Release(t.Context()))
+		link.Take()
+		requireFree(true, a, "key")
+		require.Equal(t, map[string]int{"Get": 1}, link.Take(), "nobody is asked after")
+
+		// A write that nobody waits for: its answer, and all looks at the row, are lost.
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			switch {
+			case call.Key != "lease/orphan":
+				return next(ctx)
+			case call.Op == "AtomicPut":
+				_ = next(ctx)
+			}
+			return &kv.UncertainError{Key: call.Key, Err: errLost}
+		})
+		_, err = a.TryAcquire(t.Context(), "orphan")
+		require.ErrorIs(t, err, errLost)
+		h, err := b.Holder(t.Context(), "orphan")
+		require.NoError(t, err)
+		free, err := a.Free(t.Context(), h)
+		require.NoError(t, err)
+		require.True(t, free, "a's own")
+		requireFree(false, b, "orphan")
+		link.SetIntercept(nil)
+
+		l = w.acquire(a, "key")
+		link.SetCut(true)
+		requireFree(false, b, "key")
+		time.Sleep(patience)
+		requireFree(true, b, "key")
+		_, err = a.Free(t.Context(), nil)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+		_ = l.Release(t.Context())
 	})
 }
 
