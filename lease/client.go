@@ -12,6 +12,7 @@ import (
 	"github.com/dynalock/dynalock/internal/lifecycle"
 	"github.com/dynalock/dynalock/internal/liveness"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
@@ -38,6 +39,9 @@ type Client struct {
 	life       *lifecycle.Lifecycle
 	keys       keyTable
 	sets       anySets
+	// id tells the client from others in keys of recipes. It is made when it is first
+	// asked for.
+	id func() string
 
 	mu      sync.Mutex
 	session *session.Session
@@ -63,6 +67,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 		settings: s, given: store, attempts: kv.WithAttemptTimeout(s.attemptTimeout()),
 		writeDelay: min(max(kv.MaxWriteDelay(store), 0), tenYears),
 		life:       lifecycle.New(ErrClosed),
+		id:         sync.OnceValue(func() string { return rows.RandomID(8) }),
 		ending:     map[*session.Session]clock.Reading{},
 		unlanded:   map[*session.Unlanded]struct{}{},
 	}
@@ -117,12 +122,17 @@ func (c *Client) untilKnown(ctx context.Context, write func() error) error {
 
 // What the recipes may know.
 func init() {
+	seam.Private = AcquireOption(func(a *acquireSettings) error {
+		a.private = true
+		return nil
+	})
 	seam.ReleaseUnused = func(ctx context.Context, l any) { l.(*Lease).releaseUnused(ctx) }
 	seam.Of = func(client any) seam.Client {
 		c := client.(*Client)
 		return seam.Client{
 			Clock: c.clock, Log: c.log, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
 			PollMin: c.pollMin, PollMax: c.pollMax, RefusedLimit: c.refusedLimit, Met: c.contact.Met,
+			ID: c.id,
 			Begin: func(ctx context.Context) (context.Context, func(), error) {
 				ctx, use, err := c.life.Begin(ctx)
 				if err != nil {

@@ -64,7 +64,7 @@ func (c *Client) turnEnded(key string) {
 // key for long. Who only tries does not wait longer than a minimum poll.
 func (c *Client) yield(ctx context.Context, r *request) error {
 	left := c.yieldLeft(r.key)
-	if left <= 0 {
+	if left <= 0 || r.private {
 		return nil
 	}
 	if !r.waits {

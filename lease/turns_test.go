@@ -10,7 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/lease"
 )
 
 // slow lets each call take d, half of it before the store has carried it out.
@@ -235,5 +237,41 @@ func TestR15ReleasedKeysAreForgotten(t *testing.T) {
 			cycle(i)
 		}
 		require.Less(t, float64(heap())-float64(before), 20.0*keys, "bytes")
+	})
+}
+
+// A key that no other client wants is acquired at once, however often.
+func TestR15APrivateKeyIsNotLeftToOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		const hold, rounds = 100 * time.Millisecond, 100
+		took := func(options ...lease.AcquireOption) time.Duration {
+			began := time.Now()
+			for range rounds {
+				l, err := a.TryAcquire(t.Context(), "key", options...)
+				require.NoError(t, err)
+				time.Sleep(hold)
+				require.NoError(t, l.Release(t.Context()))
+			}
+			return time.Since(began)
+		}
+		require.Greater(t, took(), rounds*hold)
+		time.Sleep(time.Minute)
+		require.Equal(t, rounds*hold, took(seam.Private.(lease.AcquireOption)))
+	})
+}
+
+func TestTheIDOfAClientIsItsOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		id := seam.Of(a).ID()
+		require.Len(t, id, 16)
+		require.Equal(t, id, seam.Of(a).ID())
+		require.NotEqual(t, id, seam.Of(b).ID())
 	})
 }

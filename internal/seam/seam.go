@@ -20,6 +20,8 @@ type Client struct {
 	PollMin, PollMax          time.Duration
 	// RefusedLimit is for how long who waits goes on while the store refuses.
 	RefusedLimit time.Duration
+	// ID is the same 64 random bits, in hex, at each call.
+	ID func() string
 	// Met reports whether the store has ever answered.
 	Met func() bool
 	// Begin begins a call that Close interrupts and waits for. Its context ends with
@@ -33,6 +35,10 @@ type Client struct {
 
 // Of returns the parts of client, which is a *lease.Client.
 var Of func(client any) Client
+
+// Private is a lease.AcquireOption for a key that no other client wants. It is not
+// left to others now and then (R15).
+var Private any
 
 // ReleaseUnused releases a *lease.Lease that nobody has had. It does not wait for a
 // lease.WithMinHold, and what fails goes on in the background.
