@@ -29,7 +29,7 @@ type Mutex struct {
 // through this Mutex. For another use make another Mutex of the same name, which
 // costs nothing. NewMutex does no I/O. A nil client, a bad name or a bad option is an
 // error of each call, which matches lease.ErrInvalid. Names that begin with once/,
-// semaphore/, election/ or pool/ are bad: they are the keys of others.
+// semaphore/, rw/, election/ or pool/ are bad: they are the keys of others.
 func NewMutex(client *lease.Client, name string, options ...lease.AcquireOption) *Mutex {
 	return &Mutex{client: client, name: name, options: slices.Clone(options)}
 }
@@ -64,7 +64,7 @@ func (m *Mutex) check(method string) error {
 
 // checkName refuses the keys of other recipes.
 func checkName(method, name string) error {
-	for _, prefix := range []string{rows.OnceKeys, rows.SemaphoreKeys, rows.ElectionKeys, rows.PoolKeys} {
+	for _, prefix := range []string{rows.OnceKeys, rows.SemaphoreKeys, rows.RWKeys, rows.ElectionKeys, rows.PoolKeys} {
 		if strings.HasPrefix(name, prefix) {
 			return fmt.Errorf("lock: %s: name %.40q: want one that does not begin with %s, as the keys of others do: %w",
 				method, name, prefix, lease.ErrInvalid)

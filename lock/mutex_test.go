@@ -317,7 +317,7 @@ func TestTryDoRunsUnderTheLockOrNotAtAll(t *testing.T) {
 func TestMutexRefusesTheKeysOfOthers(t *testing.T) {
 	t.Parallel()
 	store := memkv.New()
-	for _, name := range []string{"once/job/slot", "semaphore/s/0", "election/leader", "pool/mail/1"} {
+	for _, name := range []string{"once/job/slot", "semaphore/s/0", "rw/m/w", "election/leader", "pool/mail/1"} {
 		m := lock.NewMutex(newClient(t, store), name)
 		_, err := m.Lock(t.Context())
 		require.ErrorIs(t, err, lease.ErrInvalid)

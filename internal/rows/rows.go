@@ -23,6 +23,7 @@ const (
 const (
 	OnceKeys      = "once/"
 	SemaphoreKeys = "semaphore/"
+	RWKeys        = "rw/"
 	ElectionKeys  = "election/"
 	PoolKeys      = "pool/"
 )
