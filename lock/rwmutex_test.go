@@ -302,6 +302,46 @@ func TestRWMutexOfOneClientUsesItsRowsAgain(t *testing.T) {
 	})
 }
 
+// A lock that was lost and is never released takes no number for ever.
+func TestRWMutexNumbersOfLostLocksAreUsedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := lock.NewRWMutex(newClient(t, memkv.New()), "m", lease.WithMaxHold(time.Second))
+		var lost *lock.ReadLease
+		for range 10 {
+			r, err := m.RLock(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "0", r.Lease().Key()[len(r.Lease().Key())-1:])
+			if lost != nil {
+				require.ErrorIs(t, lost.Release(t.Context()), lease.ErrLost)
+				next, err := m.RLock(t.Context())
+				require.NoError(t, err)
+				require.Equal(t, "1", next.Lease().Key()[len(next.Lease().Key())-1:], "0 is the other's now")
+				require.NoError(t, next.Release(t.Context()))
+			}
+			lost = r
+			time.Sleep(ttl) // it is given back after the margin
+		}
+	})
+}
+
+// A reader's row is nobody else's, so it is not left to others now and then.
+func TestRWMutexReadersDoNotRest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		m := lock.NewRWMutex(newClient(t, memkv.New()), "m")
+		const rounds, hold = 100, 100 * time.Millisecond
+		began := time.Now()
+		for range rounds {
+			require.NoError(t, m.RDo(t.Context(), func(context.Context, *lock.ReadLease) error {
+				time.Sleep(hold)
+				return nil
+			}))
+		}
+		require.Equal(t, rounds*hold, time.Since(began))
+	})
+}
+
 // Somebody else can have a row of this client's: a clone of the process, or a session
 // that it has lost.
 func TestRWMutexPassesOverARowThatAnotherHas(t *testing.T) {
