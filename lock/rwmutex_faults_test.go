@@ -64,6 +64,7 @@ func TestR22AReaderLooksAfterItHasWritten(t *testing.T) {
 				_, err := read(m, ctx)
 				require.ErrorIs(t, err, lease.ErrHeld)
 				require.True(t, l.Held())
+				require.Equal(t, []string{"lease/rw/m/w"}, rwRows(t, store), "the reader has given its row back")
 			})
 		})
 	}
@@ -98,7 +99,7 @@ func TestR22AWriterListsAfterItHasWritten(t *testing.T) {
 				_, err := write(m, ctx)
 				require.ErrorIs(t, err, lease.ErrHeld)
 				require.True(t, r.Held())
-				require.NoError(t, reader.RDo(t.Context(), readNothing), "the writer has given its row back")
+				require.NoError(t, reader.TryRDo(t.Context(), readNothing), "the writer has given its row back")
 			})
 		})
 	}
@@ -346,6 +347,7 @@ func TestR22AWriterThatIsHandedTheRowListsToo(t *testing.T) {
 		require.Empty(t, got, "the reader reads")
 		require.NoError(t, r.Release(t.Context()))
 		l := <-got
+		require.NotNil(t, l)
 		require.True(t, l.Held())
 		require.NoError(t, l.Release(t.Context()))
 	})

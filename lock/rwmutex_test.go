@@ -207,6 +207,13 @@ func TestRWMutexCosts(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, calls{"Get": 1, "AtomicPut": 1, "ListPage": 2}, theirs.take(), "TryLock")
 		require.NoError(t, l.Release(t.Context()))
+
+		mine.take()
+		other := lock.NewRWMutex(newClient(t, mine), "other")
+		require.NoError(t, other.Do(t.Context(), nop))
+		require.Equal(t, calls{"Get": 1, "AtomicPut": 2, "ListPage": 1, "session AtomicPut": 1}, mine.take(), "a writer comes first")
+		require.NoError(t, other.RDo(t.Context(), readNothing))
+		require.Equal(t, calls{"Get": 1, "AtomicPut": 1, "AtomicDelete": 1}, mine.take(), "its row is there")
 	})
 }
 
