@@ -42,6 +42,7 @@ var workloads = []workload{
 	{"mark", 1, markPool},
 	{"clone", 1, cloneSession},
 	{"any", 2, takeAny},
+	{"share", 3, share},
 }
 
 // work goes on until the node's time is over, or its client is closed.

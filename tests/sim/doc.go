@@ -15,7 +15,8 @@
 // of their work, and start anew.
 //
 // A run begins with a storm, in which the nodes do what the run has drawn for
-// them: hold a mutex, try, give up, take any of several keys, use a fenced resource, keep a value, break,
+// them: hold a mutex, try, give up, take any of several keys, use a fenced resource, read or write one with
+// two bars, keep a value, break,
 // run slots once, campaign and observe, work in a pool and mark its partitions,
 // clone a session. Half of the runs do few of these, so that they meet each
 // other. Then comes a calm in which nobody wants anything, so that what is left
@@ -38,6 +39,8 @@
 //	I9   an observer sees no leader who was not elected with that token, no token after a greater one, and what lasts within two polls
 //	I10  no row of a live session is nobody's for longer than a resolver needs; a closed client has no timer, sends nothing and leaves no session
 //	I11  the version of a row never goes back; a session that was deleted never lives again
+//	I14  nobody is granted a lock of readers and writers beside a writer who believes in his, nor a writer beside a reader who does; a
+//	     resource with two bars refuses nobody who holds it, and serves nobody between two acts of one whom that excludes
 //	once a slot is started at most once, or never again after it was done; nobody is told of an outcome that is not one
 //	pool a partition has one handler at a time, which has returned before Run does; without faults each is worked on
 //	R1   no lease row names a session that is not known to be there

@@ -219,6 +219,9 @@ func (w *world) covered(r *row, owner *node, key string) bool {
 	if w.waiting[owner.name+"/"+key] > 0 {
 		return true
 	}
+	if strings.HasPrefix(key, rwKeys+"r/") && w.waiting[owner.name+"/"+rwKeys+"r/"] > 0 {
+		return true
+	}
 	for _, g := range w.grants[key] {
 		if g.token == r.token && g.node == owner && !g.ended {
 			return true

@@ -11,6 +11,7 @@ import (
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/lock"
 )
 
 // node is one life of one process: a lease client over its own driver, network
@@ -22,8 +23,9 @@ type node struct {
 	clock  *machine
 	link   *link
 	client *lease.Client
-	// election and pool are the node's part in those of which there is one each.
+	// election, pool and rwmutex are the node's part in those of which there is one each.
 	election *election.Election
+	rwmutex  *lock.RWMutex
 	pool     *pooled
 	ctx      context.Context // of the actors
 	cancel   context.CancelFunc
@@ -52,6 +54,7 @@ func (w *world) start(name string, ttl time.Duration, rng *rand.Rand) *node {
 	if err == nil {
 		n.election, err = election.New(n.client, "e", election.WithClock(n.clock))
 	}
+	n.rwmutex = lock.NewRWMutex(n.client, rwName)
 	if err == nil {
 		err = n.newPool()
 	}

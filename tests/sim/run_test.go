@@ -23,7 +23,7 @@ func simulate(t *testing.T, seed uint64) *world {
 			}
 		}()
 		w.storm()
-		for _, part := range []func(){w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition, w.everyPermit} {
+		for _, part := range []func(){w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition, w.everyPermit, w.everyoneShares} {
 			if !w.failed() {
 				part()
 			}

@@ -37,6 +37,8 @@ type world struct {
 	greatest map[string]uint64        // token granted, by key
 	lasted   time.Duration
 	fences   map[string]uint64 // greatest token that the resource of a key has accepted
+	shared   []*shared         // grants of the lock of readers and writers
+	bars     bars              // of its resource
 	waiting  map[string]int    // acquires in flight, by node and key
 	names    map[string]string // of session rows, without their random ids
 	calls    int
@@ -149,7 +151,7 @@ func (w *world) alias(row string) string {
 
 func (w *world) aliasLocked(row string) string {
 	if !strings.HasPrefix(row, "session/") {
-		return row
+		return sharedAlias(row)
 	}
 	if name, ok := w.names[row]; ok {
 		return name
