@@ -134,12 +134,13 @@ type recipeEvent struct {
 	Ended    bool          // false: it is held from now on
 	Value    string
 	Computed bool
+	Acts     []uint64 // places in the order of what the resource has served
 }
 
 // TestRecipeProcess is no test: it is a process of the tests below.
 func TestRecipeProcess(t *testing.T) {
 	modes := map[string]func(context.Context, *lease.Client, func(recipeEvent)) error{
-		"semaphore": holdPermits, "once": askForValues,
+		"semaphore": holdPermits, "once": askForValues, "rwmutex": share,
 	}
 	mode, ok := modes[os.Getenv(recipeMode)]
 	if !ok {
