@@ -1,7 +1,7 @@
 // Package lock is mutual exclusion between processes, on package lease. [Mutex] is
 // for work that one process at a time may do, [Multi] the same for several names at
-// once, [Semaphore] for a number of holders at a time, [Once] for work that is to
-// be done once.
+// once, [Semaphore] for a number of holders at a time, [RWMutex] for many readers or
+// one writer, [Once] for work that is to be done once.
 //
 //	m := lock.NewMutex(client, "nightly-report")
 //	err := m.Do(ctx, func(ctx context.Context, l *lease.Lease) error {
@@ -70,6 +70,18 @@
 //	it is resized         Nobody is evicted. 15 s later no permit beyond the number
 //	                      is taken any more.
 //
+// With an RWMutex, as with a Mutex for readers and writers, and:
+//
+//	a reader dies         Writers get the lock after its TTL. Other readers do not
+//	                      notice.
+//	a writer dies         Readers and writers get the lock after its TTL.
+//	a writer waits        New readers wait too. Those that read go on.
+//	writers never pause   Readers may wait for ever.
+//	the row of a writer   Lock gives it back and begins again. TryLock returns
+//	that waits is lost    ErrLost.
+//	a reader asks for     It waits for itself, until its context ends.
+//	Lock
+//
 // With Once, by default:
 //
 //	the process dies      The slot is abandoned. With TakeOver it runs again after
@@ -99,7 +111,7 @@
 //
 // A Mutex is the lease of its name, a Multi the leases of its names, a slot that
 // of Once.Key. [lease.Client.Inspect], Holders and Break work on them. A
-// permit's begins with "semaphore/" and the name. Mutex and Multi refuse names that
-// begin with "once/", "semaphore/", "pool/" or "election/", which are the keys of
-// others.
+// permit's begins with "semaphore/" and the name, and so do the keys of readers and
+// writers with "rw/". Mutex and Multi refuse names that begin with "once/",
+// "semaphore/", "rw/", "pool/" or "election/", which are the keys of others.
 package lock

@@ -110,10 +110,10 @@ func TestR22NothingIsGrantedByASessionThatEndedDuringTheLook(t *testing.T) {
 	t.Parallel()
 	lock1 := func(m *lock.RWMutex, ctx context.Context) (interface{ Held() bool }, error) { return m.Lock(ctx) }
 	for name, test := range map[string]struct {
-		look  string
-		skip  int // looks that go well
-		get   func(m *lock.RWMutex, ctx context.Context) (interface{ Held() bool }, error)
-		waits bool
+		request string
+		skip    int // looks that go well
+		get     func(m *lock.RWMutex, ctx context.Context) (interface{ Held() bool }, error)
+		waits   bool
 	}{
 		"RLock":    {"Get", 0, func(m *lock.RWMutex, ctx context.Context) (interface{ Held() bool }, error) { return m.RLock(ctx) }, true},
 		"TryRLock": {"Get", 1, func(m *lock.RWMutex, ctx context.Context) (interface{ Held() bool }, error) { return m.TryRLock(ctx) }, false},
@@ -134,7 +134,7 @@ func TestR22NothingIsGrantedByASessionThatEndedDuringTheLook(t *testing.T) {
 					if call.Op == "AtomicPut" && strings.HasPrefix(call.Key, "lease/rw/") {
 						wrote = true
 					}
-					if call.Op == test.look && strings.HasPrefix(call.Key, "lease/rw/") && (wrote || test.skip > 0) {
+					if call.Op == test.request && strings.HasPrefix(call.Key, "lease/rw/") && (wrote || test.skip > 0) {
 						if looks++; looks == test.skip+1 {
 							away.Store(true)
 							time.Sleep(2 * ttl)
@@ -546,8 +546,8 @@ func TestRWMutexWaitsOutWhatTimeMends(t *testing.T) {
 		"RDo": func(m *lock.RWMutex, ctx context.Context) error { return m.RDo(ctx, readNothing) },
 		"Do":  func(m *lock.RWMutex, ctx context.Context) error { return m.Do(ctx, nop) },
 	} {
-		for look, op := range map[string]string{"everything": "", "the look": "Get", "the listing": "ListPage"} {
-			t.Run(name+" without "+look, func(t *testing.T) {
+		for missing, op := range map[string]string{"everything": "", "the look": "Get", "the listing": "ListPage"} {
+			t.Run(name+" without "+missing, func(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					memory := memkv.New()

@@ -117,7 +117,7 @@ func (m *RWMutex) TryRLock(ctx context.Context) (l *ReadLease, err error) {
 		return nil, err
 	}
 	err = m.try(ctx, func(ctx context.Context) error {
-		writer, _, err := m.look(ctx)
+		writer, _, err := m.readWriter(ctx)
 		if err == nil && writer == nil {
 			l, writer, err = m.read(ctx)
 		}
@@ -171,7 +171,7 @@ func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder,
 	if err != nil {
 		return nil, nil, err
 	}
-	writer, epoch, err := m.look(ctx)
+	writer, epoch, err := m.readWriter(ctx)
 	if err == nil && writer == nil {
 		if err = row.Err(); err == nil { // the look took time
 			return &ReadLease{mutex: m, row: row, number: number, epoch: epoch}, nil, nil
@@ -182,10 +182,10 @@ func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder,
 	return nil, writer, err
 }
 
-// look reads the writers' row. It returns who has it, or else the epoch of a reader
+// readWriter reads the writers' row. It returns who has it, or else the epoch of a reader
 // that has written its own row before. Where there is no row, it makes one: the
 // epochs of all readers are versions of one row.
-func (m *RWMutex) look(ctx context.Context) (writer *lease.Holder, epoch uint64, err error) {
+func (m *RWMutex) readWriter(ctx context.Context) (writer *lease.Holder, epoch uint64, err error) {
 	h, err := m.client.Holder(ctx, m.writerKey())
 	if err == nil && h.Version == 0 {
 		h, err = m.client.Keep(ctx, m.writerKey(), nil)

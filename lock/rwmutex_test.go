@@ -105,7 +105,7 @@ func rwRows(t *testing.T, store kv.Store) (keys []string) {
 	return keys
 }
 
-func TestRWMutexLetsReadersInTogetherAndWritersAlone(t *testing.T) {
+func TestI14RWMutexLetsReadersInTogetherAndWritersAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		memory := memkv.New()

@@ -128,7 +128,7 @@ func (m *RWMutex) awaitOpen(ctx context.Context, w *rwWait) error {
 		if w.sleep(ctx, nil) != nil {
 			return nil
 		}
-		writer, _, err := m.look(ctx)
+		writer, _, err := m.readWriter(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil

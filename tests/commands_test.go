@@ -53,6 +53,7 @@ var commands = map[string]how{
 	"go run ./examples/recipes/settings":                                                                  {test: "examples/recipes: TestNoChangeOfTheSettingsIsLost"},
 	"go run ./examples/patterns/crawler":                                                                  {test: "examples/patterns: TestTwoCrawlersFetchEachPageOnceAndNoMoreThanTwoASecond"},
 	"go run ./examples/patterns/webhook":                                                                  {test: "examples/patterns: TestEachDeliveryOfAnEventGetsTheSameAnswer"},
+	"go run ./examples/patterns/cache":                                                                    {test: "examples/patterns: TestNobodyReadsACacheThatIsBeingRebuilt"},
 	"go run ./examples/patterns/registry":                                                                 {test: "examples/patterns: TestTheRegistryShowsWhoLives"},
 	"go run ./examples/patterns/migration":                                                                {test: "examples/patterns: TestTheStepsOfAMigrationAreTakenOnce"},
 

@@ -77,7 +77,7 @@ func (s *shop) cost(what string, c *counted, do func() error) []string {
 func recipesTable(t *testing.T) string {
 	rows := [][]string{{"Recipe", "Writes", "Reads", "Listings"}}
 	for _, measure := range []func(context.Context, *shop) [][]string{
-		costOfMutex, costOfMulti, costOfSemaphore, costOfOnce, costOfAny, costOfPool,
+		costOfMutex, costOfMulti, costOfSemaphore, costOfRWMutex, costOfOnce, costOfAny, costOfPool,
 	} {
 		rows = append(rows, measure(t.Context(), &shop{t, memkv.New()})...)
 	}
@@ -143,6 +143,30 @@ func costOfSemaphore(ctx context.Context, s *shop) [][]string {
 	return append(rows,
 		s.cost("`Semaphore.TryDo`, full, its holders seen a moment ago", a, try),
 		s.cost("`Semaphore.Resize`", a, func() error { return mine.Resize(ctx, 6) }))
+}
+
+func costOfRWMutex(ctx context.Context, s *shop) [][]string {
+	a, b := s.client(), s.client()
+	mine, theirs := lock.NewRWMutex(a.Client, "m"), lock.NewRWMutex(b.Client, "m")
+	read := func(context.Context, *lock.ReadLease) error { return nil }
+	rows := [][]string{
+		s.cost("`RWMutex.RDo`, for the first time ever", a, func() error { return mine.RDo(ctx, read) }),
+		s.cost("`RWMutex.RDo`, nobody writes", a, func() error { return mine.RDo(ctx, read) }),
+		s.cost("`RWMutex.TryRDo`, nobody writes", a, func() error { return mine.TryRDo(ctx, read) }),
+		s.cost("`RWMutex.Do`, free", a, func() error { return mine.Do(ctx, nothing) }),
+		s.cost("`RWMutex.TryDo`, free", a, func() error { return mine.TryDo(ctx, nothing) }),
+	}
+	r, err := theirs.RLock(ctx)
+	require.NoError(s.t, err)
+	try := func() error { return mine.TryDo(ctx, nothing) }
+	_ = try()
+	rows = append(rows, s.cost("`RWMutex.TryDo`, others read, seen a moment ago", a, try))
+	require.NoError(s.t, r.Release(ctx))
+	_, err = theirs.Lock(ctx)
+	require.NoError(s.t, err)
+	return append(rows,
+		s.cost("`RWMutex.TryRDo`, another writes, seen a moment ago", a, func() error { return mine.TryRDo(ctx, read) }),
+		s.cost("`RWMutex.TryDo`, another writes, seen a moment ago", a, try))
 }
 
 func costOfOnce(ctx context.Context, s *shop) [][]string {

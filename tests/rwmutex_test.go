@@ -119,7 +119,7 @@ func share(ctx context.Context, client *lease.Client, say func(recipeEvent)) err
 	return nil
 }
 
-func TestRWMutexOfProcesses(t *testing.T) {
+func TestI14RWMutexOfProcesses(t *testing.T) {
 	recipeStores(t, func(t *testing.T, where string) {
 		r := &recipeProcesses{
 			t: t, env: []string{recipeMode + "=rwmutex", recipeStore + "=" + where}, died: map[int]time.Duration{},
@@ -210,7 +210,7 @@ func requireOrder(t *testing.T, holds []recipeEvent) {
 			other, known := acts[place]
 			if known && other != i {
 				require.False(t, isWriter(e) || isWriter(holds[other]),
-					fmt.Sprintf("served in the middle of another: %+v, %+v", e, holds[other]))
+					"served in the middle of another: %+v, %+v", e, holds[other])
 			}
 		}
 	}

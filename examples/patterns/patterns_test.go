@@ -156,3 +156,12 @@ func TestTheStepsOfAMigrationAreTakenOnce(t *testing.T) {
 	require.Equal(t, 3, strings.Count(said, "starts with version 3"))
 	require.Less(t, strings.LastIndex(said, "migrates: "), strings.LastIndex(said, "starts with"))
 }
+
+func TestNobodyReadsACacheThatIsBeingRebuilt(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	both := []*program{m.start("cache"), m.start("cache")}
+	said := both[0].ends() + both[1].ends()
+	require.Equal(t, 40, strings.Count(said, `read "whole"`), said)
+	require.Contains(t, said, "rebuilt it")
+}
