@@ -11,8 +11,8 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// index is a resource that refuses readers and writers who were paused and have lost the
-// lock. It keeps the greatest epochs that it has served.
+// index is a resource that refuses readers and writers who were paused and have
+// lost the lock. It keeps the greatest epochs that it has served.
 type index struct {
 	mu               sync.Mutex
 	writers, readers uint64
@@ -41,7 +41,8 @@ func (x *index) write(token uint64, text string) error {
 	return nil
 }
 
-// Readers read together, a writer writes alone, and the resource keeps two bars.
+// Readers read together, a writer writes alone, and the resource keeps two
+// bars.
 func ExampleRWMutex() {
 	ctx := context.Background()
 	client, err := lease.New(memkv.New())

@@ -17,23 +17,23 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// RWMutex is a named lock that any number of readers hold at a time, or one writer,
-// over all processes that name it (R22). It is safe for concurrent use. Make one
-// per name and process and share it: goroutines that wait at one RWMutex share a
-// poller. Use NewRWMutex. The zero RWMutex refuses every call.
+// RWMutex is a named lock that any number of readers hold at a time, or one
+// writer, over all processes that name it (R22). It is safe for concurrent use.
+// Make one per name and process and share it: goroutines that wait at one
+// RWMutex share a poller. Use NewRWMutex. The zero RWMutex refuses every call.
 //
 // A writer that waits keeps new readers out, so readers do not starve writers.
-// Writers may starve readers. A reader that waits looks once per poll, and gets in
-// only if no writer has come by then. If writers come one after the other without
-// a pause that may take for ever.
+// Writers may starve readers. A reader that waits looks once per poll, and gets
+// in only if no writer has come by then. If writers come one after the other
+// without a pause that may take for ever.
 //
 // A resource needs two bars to be safe from a holder that was paused: see
 // ReadLease.Epoch.
 //
-// It is not reentrant. A reader that asks for Lock waits for itself, and so does
-// whoever asks for RLock while a goroutine of the same client waits for Lock and
-// for it. There is no way to turn one kind of lock into the other without giving
-// it back.
+// It is not reentrant. A reader that asks for Lock waits for itself, and so
+// does whoever asks for RLock while a goroutine of the same client waits for
+// Lock and for it. There is no way to turn one kind of lock into the other
+// without giving it back.
 type RWMutex struct {
 	client  *lease.Client
 	name    string
@@ -47,18 +47,19 @@ type RWMutex struct {
 	mu sync.Mutex
 	// open is closed, and made anew, when no writer has the lock any more.
 	open chan struct{}
-	// numbers are those of the readers' rows that are in use, with the lease where
-	// there is one.
+	// numbers are those of the readers' rows that are in use, with the lease
+	// where there is one.
 	numbers map[int]*lease.Lease
 }
 
-// NewRWMutex returns the lock called name. The options go with every acquisition,
-// of readers and writers. What lease.WithMaxHold and lease.WithMinRemaining bound
-// begins with the row that the call writes first: what follows, such as waiting
-// for readers to leave, counts too. lease.KeepValue and lease.WithRetention would
-// leave a row of every reader behind. NewRWMutex does no I/O. A nil client, a bad
-// option, and a name that is empty or too long for a key when it is escaped, are
-// errors of each call, which match lease.ErrInvalid.
+// NewRWMutex returns the lock called name. The options go with every
+// acquisition, of readers and writers. What lease.WithMaxHold and
+// lease.WithMinRemaining bound begins with the row that the call writes first:
+// what follows, such as waiting for readers to leave, counts too.
+// lease.KeepValue and lease.WithRetention would leave a row of every reader
+// behind. NewRWMutex does no I/O. A nil client, a bad option, and a name that
+// is empty or too long for a key when it is escaped, are errors of each call,
+// which match lease.ErrInvalid.
 func NewRWMutex(client *lease.Client, name string, options ...lease.AcquireOption) *RWMutex {
 	return &RWMutex{
 		client: client, name: name, options: slices.Clone(options),
@@ -98,7 +99,8 @@ func (m *RWMutex) check(method string) error {
 	return nil
 }
 
-// tryTimeout bounds a call that does not wait and whose context has no deadline.
+// tryTimeout bounds a call that does not wait and whose context has no
+// deadline.
 const tryTimeout = 3 * time.Second
 
 // try calls attempt with a context that ends with tryTimeout, if ctx has no
@@ -127,9 +129,9 @@ func (m *RWMutex) try(ctx context.Context, attempt func(ctx context.Context) err
 	return fmt.Errorf("lock: trying %q: no answer within %v: %w", m.name, tryTimeout, kv.ErrUnavailable)
 }
 
-// Holders returns who has the lock, in the order of their keys' bytes: readers, and
-// a writer, who may still be waiting for them. Holders that have died may be among
-// them. It costs one listing.
+// Holders returns who has the lock, in the order of their keys' bytes: readers,
+// and a writer, who may still be waiting for them. Holders that have died may
+// be among them. It costs one listing.
 func (m *RWMutex) Holders(ctx context.Context) ([]*lease.Holder, error) {
 	if err := m.check("Holders"); err != nil {
 		return nil, err

@@ -10,9 +10,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// ReadLease is one acquisition of an RWMutex by a reader. It is held until Release,
-// or until it is lost, as a lease.Lease is. Once it is not held it never is again.
-// It is safe for concurrent use.
+// ReadLease is one acquisition of an RWMutex by a reader. It is held until
+// Release, or until it is lost, as a lease.Lease is. Once it is not held it
+// never is again. It is safe for concurrent use.
 type ReadLease struct {
 	mutex  *RWMutex
 	row    *lease.Lease
@@ -20,8 +20,8 @@ type ReadLease struct {
 	epoch  uint64
 }
 
-// Epoch returns the fencing token of a reader. It is no less than the tokens of all
-// writers before, and less than those of all writers after it. No I/O.
+// Epoch returns the fencing token of a reader. It is no less than the tokens of
+// all writers before, and less than those of all writers after it. No I/O.
 //
 // So a resource that two kinds of holders use keeps two numbers: the greatest
 // lease.Lease.Token of a writer and the greatest Epoch of a reader that it has
@@ -34,11 +34,13 @@ type ReadLease struct {
 //
 // One number for both refuses readers or lets writers through. It is enough to
 // record an epoch the first time that it is seen. If a resource cannot record
-// reads at all, a writer that was paused may still write while later readers read.
+// reads at all, a writer that was paused may still write while later readers
+// read.
 func (l *ReadLease) Epoch() uint64 { return l.epoch }
 
-// Lease returns the lease of the reader's own row, for its condition, its value and
-// Notify. Its token says nothing: take Epoch. Release the ReadLease, not this.
+// Lease returns the lease of the reader's own row, for its condition, its value
+// and Notify. Its token says nothing: take Epoch. Release the ReadLease, not
+// this.
 func (l *ReadLease) Lease() *lease.Lease { return l.row }
 
 // Context returns a context that ends when the lock is lost, and on Release.
@@ -49,32 +51,32 @@ func (l *ReadLease) Context() context.Context { return l.row.Context() }
 // I/O.
 func (l *ReadLease) Held() bool { return l.row.Held() }
 
-// Err returns nil while the lock is held, and afterwards a *lease.LostError, for
-// ever. No I/O.
+// Err returns nil while the lock is held, and afterwards a *lease.LostError,
+// for ever. No I/O.
 func (l *ReadLease) Err() error { return l.row.Err() }
 
-// Remaining returns how long the lock is held if no further heartbeat succeeds, 0 if
-// it is not held. No I/O.
+// Remaining returns how long the lock is held if no further heartbeat succeeds,
+// 0 if it is not held. No I/O.
 func (l *ReadLease) Remaining() time.Duration { return l.row.Remaining() }
 
-// Release gives the lock back. Everything else is as with lease.Lease.Release. It
-// costs one write.
+// Release gives the lock back. Everything else is as with lease.Lease.Release.
+// It costs one write.
 func (l *ReadLease) Release(ctx context.Context) error {
 	defer l.mutex.gaveBack(l.number, l.row)
 	return l.row.Release(ctx)
 }
 
-// RLock blocks until the lock is held by this reader, or ctx is done. On success the
-// caller releases the ReadLease when it has read, and stops when the context of the
-// ReadLease ends. On failure it holds nothing: what it had written is given back, in
-// the background if the store does not answer. A wait that ctx ended is a
-// *lease.WaitError, which says who writes. While the store fails RLock waits as
-// lease.Client.Acquire does.
+// RLock blocks until the lock is held by this reader, or ctx is done. On
+// success the caller releases the ReadLease when it has read, and stops when
+// the context of the ReadLease ends. On failure it holds nothing: what it had
+// written is given back, in the background if the store does not answer. A wait
+// that ctx ended is a *lease.WaitError, which says who writes. While the store
+// fails RLock waits as lease.Client.Acquire does.
 //
-// It costs one write and one read. The first reader ever costs one write more. If
-// somebody writes, it costs another write and, until that ends, one read per poll
-// for all readers that wait at this RWMutex, and one read of the writer's session
-// per third of its TTL. Then it begins again.
+// It costs one write and one read. The first reader ever costs one write more.
+// If somebody writes, it costs another write and, until that ends, one read per
+// poll for all readers that wait at this RWMutex, and one read of the writer's
+// session per third of its TTL. Then it begins again.
 func (m *RWMutex) RLock(ctx context.Context) (*ReadLease, error) {
 	if err := m.check("RLock"); err != nil {
 		return nil, err
@@ -105,13 +107,14 @@ func (m *RWMutex) RLock(ctx context.Context) (*ReadLease, error) {
 	return nil, w.ended(ctx, caller)
 }
 
-// TryRLock takes the lock for a reader if nobody writes or is about to. Otherwise it
-// returns a *lease.HeldError at once. On any error the caller holds nothing. If its
-// session was lost meanwhile, the error matches lease.ErrLost. It takes at most 3 s,
-// whatever the store does, unless ctx has a deadline.
+// TryRLock takes the lock for a reader if nobody writes or is about to.
+// Otherwise it returns a *lease.HeldError at once. On any error the caller
+// holds nothing. If its session was lost meanwhile, the error matches
+// lease.ErrLost. It takes at most 3 s, whatever the store does, unless ctx has
+// a deadline.
 //
-// It costs two reads and one write. If somebody writes, it costs one read, and one
-// of the writer's session if that was not seen lately.
+// It costs two reads and one write. If somebody writes, it costs one read, and
+// one of the writer's session if that was not seen lately.
 func (m *RWMutex) TryRLock(ctx context.Context) (l *ReadLease, err error) {
 	if err := m.check("TryRLock"); err != nil {
 		return nil, err
@@ -129,8 +132,8 @@ func (m *RWMutex) TryRLock(ctx context.Context) (l *ReadLease, err error) {
 	return l, err
 }
 
-// RDo runs fn while this reader holds the lock. Everything else is as with Mutex.Do.
-// It costs what RLock costs, and one write.
+// RDo runs fn while this reader holds the lock. Everything else is as with
+// Mutex.Do. It costs what RLock costs, and one write.
 func (m *RWMutex) RDo(ctx context.Context, fn func(ctx context.Context, l *ReadLease) error) error {
 	if fn == nil {
 		return errNoFunc("RDo")
@@ -142,8 +145,8 @@ func (m *RWMutex) RDo(ctx context.Context, fn func(ctx context.Context, l *ReadL
 	return l.holding(ctx, fn)
 }
 
-// TryRDo is RDo if nobody writes. Otherwise fn is not called, and the error is that
-// of TryRLock.
+// TryRDo is RDo if nobody writes. Otherwise fn is not called, and the error is
+// that of TryRLock.
 func (m *RWMutex) TryRDo(ctx context.Context, fn func(ctx context.Context, l *ReadLease) error) error {
 	if fn == nil {
 		return errNoFunc("TryRDo")
@@ -164,8 +167,8 @@ func (l *ReadLease) holding(ctx context.Context, fn func(context.Context, *ReadL
 }
 
 // read is one attempt of a reader. It writes its row, and then looks at the
-// writers': so of a reader and a writer at least one sees the other. Where a writer
-// has the lock, read returns who.
+// writers': so of a reader and a writer at least one sees the other. Where a
+// writer has the lock, read returns who.
 func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder, err error) {
 	row, number, err := m.acquireRow(ctx)
 	if err != nil {
@@ -182,9 +185,9 @@ func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder,
 	return nil, writer, err
 }
 
-// readWriter reads the writers' row. It returns who has it, or else the epoch of a reader
-// that has written its own row before. Where there is no row, it makes one: the
-// epochs of all readers are versions of one row.
+// readWriter reads the writers' row. It returns who has it, or else the epoch
+// of a reader that has written its own row before. Where there is no row, it
+// makes one: the epochs of all readers are versions of one row.
 func (m *RWMutex) readWriter(ctx context.Context) (writer *lease.Holder, epoch uint64, err error) {
 	h, err := m.client.Holder(ctx, m.writerKey())
 	if err == nil && h.Version == 0 {
@@ -203,9 +206,9 @@ func (m *RWMutex) readWriter(ctx context.Context) (writer *lease.Holder, epoch u
 	return nil, h.Version, nil
 }
 
-// acquireRow acquires a row for a reader, the first of this client that is free. One
-// that a lost session of this client has left, or that a clone of this process has,
-// is passed over.
+// acquireRow acquires a row for a reader, the first of this client that is
+// free. One that a lost session of this client has left, or that a clone of
+// this process has, is passed over.
 func (m *RWMutex) acquireRow(ctx context.Context) (*lease.Lease, int, error) {
 	options := append(slices.Clone(m.options), seam.Private.(lease.AcquireOption))
 	for number := m.reserve(0); ; number = m.reserve(number + 1) {
@@ -223,8 +226,8 @@ func (m *RWMutex) acquireRow(ctx context.Context) (*lease.Lease, int, error) {
 	}
 }
 
-// reserve returns the smallest number from least on that no reader has. The number of
-// one that was lost and never released is free.
+// reserve returns the smallest number from least on that no reader has. The
+// number of one that was lost and never released is free.
 func (m *RWMutex) reserve(least int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -237,8 +240,8 @@ func (m *RWMutex) reserve(least int) int {
 	}
 }
 
-// gaveBack frees the number of a reader whose row was given back, and tells a writer
-// that waits here.
+// gaveBack frees the number of a reader whose row was given back, and tells a
+// writer that waits here.
 func (m *RWMutex) gaveBack(number int, row *lease.Lease) {
 	m.mu.Lock()
 	if l, taken := m.numbers[number]; taken && l == row {

@@ -211,13 +211,15 @@ func TestRWMutexCosts(t *testing.T) {
 		mine.take()
 		other := lock.NewRWMutex(newClient(t, mine), "other")
 		require.NoError(t, other.Do(t.Context(), nop))
-		require.Equal(t, calls{"Get": 1, "AtomicPut": 2, "ListPage": 1, "session AtomicPut": 1}, mine.take(), "a writer comes first")
+		first := calls{"Get": 1, "AtomicPut": 2, "ListPage": 1, "session AtomicPut": 1}
+		require.Equal(t, first, mine.take(), "a writer comes first")
 		require.NoError(t, other.RDo(t.Context(), readNothing))
 		require.Equal(t, calls{"Get": 1, "AtomicPut": 1, "AtomicDelete": 1}, mine.take(), "its row is there")
 	})
 }
 
-// While somebody writes, all that wait to read at one RWMutex cost one read per poll.
+// While somebody writes, all that wait to read at one RWMutex cost one read per
+// poll.
 func TestRWMutexReadersThatWaitShareAPoller(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -349,8 +351,8 @@ func TestRWMutexReadersDoNotRest(t *testing.T) {
 	})
 }
 
-// Somebody else can have a row of this client's: a clone of the process, or a session
-// that it has lost.
+// Somebody else can have a row of this client's: a clone of the process, or a
+// session that it has lost.
 func TestRWMutexPassesOverARowThatAnotherHas(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

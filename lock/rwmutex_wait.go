@@ -13,19 +13,20 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// rwWait is the waiting of one call: its pauses (R9.3, I13), and what there is to say
-// of it when it ends.
+// rwWait is the waiting of one call: its pauses (R9.3, I13), and what there is
+// to say of it when it ends.
 type rwWait struct {
 	client seam.Client
 	lease  *lease.Client
 	key    string
 	began  clock.Reading
-	// holders are who was in the way when it was last looked, first seen at since.
+	// holders are who was in the way when it was last looked, first seen at
+	// since.
 	holders []lease.Holder
 	since   clock.Reading
-	// trouble is why a later look failed, and failures are the pauses since the first
-	// that did. refused is since when the store refuses. All end with a look that
-	// succeeds.
+	// trouble is why a later look failed, and failures are the pauses since the
+	// first that did. refused is since when the store refuses. All end with a
+	// look that succeeds.
 	trouble  error
 	failures *clock.Pauses
 	refused  clock.Reading
@@ -47,9 +48,9 @@ func (w *rwWait) found(holders []lease.Holder) {
 	w.holders = holders
 }
 
-// failed notes that a look failed, and reports whether the call goes on: if time may
-// mend it, as lease.Client.Acquire has it. A row that was lost before it was granted
-// is acquired anew.
+// failed notes that a look failed, and reports whether the call goes on: if
+// time may mend it, as lease.Client.Acquire has it. A row that was lost before
+// it was granted is acquired anew.
 func (w *rwWait) failed(err error) (goesOn bool) {
 	if retry.IsPermanent(err, lease.ErrInvalid, lease.ErrClosed) || !w.client.Met() {
 		return false
@@ -70,8 +71,8 @@ func (w *rwWait) failed(err error) (goesOn bool) {
 	return true
 }
 
-// pause is how long to wait for the next look: a tenth of the time since who is in the
-// way was last seen to change, within the bounds of lease.WithPoll.
+// pause is how long to wait for the next look: a tenth of the time since who is
+// in the way was last seen to change, within the bounds of lease.WithPoll.
 func (w *rwWait) pause() time.Duration {
 	if w.failures != nil {
 		return max(w.failures.NextBackOff(), w.client.PollMin)
@@ -110,8 +111,9 @@ func (w *rwWait) ended(ctx, caller context.Context) error {
 	return e
 }
 
-// awaitOpen waits until no writer has the lock, as it was last looked, or it is worth
-// trying again after a failure. One reader at a time asks for all that wait here.
+// awaitOpen waits until no writer has the lock, as it was last looked, or it is
+// worth trying again after a failure. One reader at a time asks for all that
+// wait here.
 func (m *RWMutex) awaitOpen(ctx context.Context, w *rwWait) error {
 	m.mu.Lock()
 	open := m.open

@@ -12,19 +12,21 @@ import (
 
 // Lock blocks until a writer has the lock alone, or ctx is done. On success the
 // caller releases the lease when its work is done, and stops its work when the
-// lease's context ends. Its Token is the writer's epoch: see ReadLease.Epoch. On
-// failure it holds nothing: what it had written is given back, in the background if
-// the store does not answer. A wait that ctx ended is a *lease.WaitError, which says
-// who has the lock. While the store fails Lock waits as lease.Client.Acquire does.
+// lease's context ends. Its Token is the writer's epoch: see ReadLease.Epoch.
+// On failure it holds nothing: what it had written is given back, in the
+// background if the store does not answer. A wait that ctx ended is a
+// *lease.WaitError, which says who has the lock. While the store fails Lock
+// waits as lease.Client.Acquire does.
 //
-// New readers wait from when Lock has written its row, also while it waits itself for
-// readers to leave. If it loses the row meanwhile, it begins again. Writers of one
-// client are served in order.
+// New readers wait from when Lock has written its row, also while it waits
+// itself for readers to leave. If it loses the row meanwhile, it begins again.
+// Writers of one client are served in order.
 //
-// It costs one read, one write and one listing of the readers. If others write it
-// costs what waiting costs in lease.Client.Acquire. While readers hold the lock, it
-// costs one listing per poll, and one read of each reader's session per third of its
-// TTL. A reader that has died costs one write, which removes its row.
+// It costs one read, one write and one listing of the readers. If others write
+// it costs what waiting costs in lease.Client.Acquire. While readers hold the
+// lock, it costs one listing per poll, and one read of each reader's session
+// per third of its TTL. A reader that has died costs one write, which removes
+// its row.
 func (m *RWMutex) Lock(ctx context.Context) (*lease.Lease, error) {
 	if err := m.check("Lock"); err != nil {
 		return nil, err
@@ -56,15 +58,15 @@ func (m *RWMutex) Lock(ctx context.Context) (*lease.Lease, error) {
 }
 
 // TryLock takes the lock for a writer if nobody has it. Otherwise it returns a
-// *lease.HeldError at once, with all Holders where they are readers. On any error the
-// caller holds nothing. If its session was lost meanwhile, the error matches
-// lease.ErrLost. It takes at most 3 s, whatever the store does, unless ctx has a
-// deadline.
+// *lease.HeldError at once, with all Holders where they are readers. On any
+// error the caller holds nothing. If its session was lost meanwhile, the error
+// matches lease.ErrLost. It takes at most 3 s, whatever the store does, unless
+// ctx has a deadline.
 //
-// It costs two listings, one read and one write. If readers hold the lock it costs
-// one listing, if a writer does it costs one listing and one read, and in both cases
-// a read of each holder's session that was not seen lately. So a writer that tries
-// now and then does not keep readers out.
+// It costs two listings, one read and one write. If readers hold the lock it
+// costs one listing, if a writer does it costs one listing and one read, and in
+// both cases a read of each holder's session that was not seen lately. So a
+// writer that tries now and then does not keep readers out.
 func (m *RWMutex) TryLock(ctx context.Context) (l *lease.Lease, err error) {
 	if err := m.check("TryLock"); err != nil {
 		return nil, err
@@ -103,8 +105,8 @@ func (m *RWMutex) Do(ctx context.Context, fn func(ctx context.Context, l *lease.
 	return do(ctx, l, fn)
 }
 
-// TryDo is Do if nobody has the lock. Otherwise fn is not called, and the error is
-// that of TryLock.
+// TryDo is Do if nobody has the lock. Otherwise fn is not called, and the error
+// is that of TryLock.
 func (m *RWMutex) TryDo(ctx context.Context, fn func(ctx context.Context, l *lease.Lease) error) error {
 	if fn == nil {
 		return errNoFunc("TryDo")
@@ -116,8 +118,8 @@ func (m *RWMutex) TryDo(ctx context.Context, fn func(ctx context.Context, l *lea
 	return do(ctx, l, fn)
 }
 
-// acquireWriter acquires the writers' row. It keeps its value, so that it is read
-// first: to find that out by a create would cost a write.
+// acquireWriter acquires the writers' row. It keeps its value, so that it is
+// read first: to find that out by a create would cost a write.
 func (m *RWMutex) acquireWriter(
 	ctx context.Context, acquire func(context.Context, string, ...lease.AcquireOption) (*lease.Lease, error),
 ) (*lease.Lease, error) {
@@ -133,9 +135,9 @@ func (m *RWMutex) acquireWriter(
 	return l, err
 }
 
-// awaitReaders waits until there are no readers. It is called by who has the writers'
-// row, in l, whoever had it before: only a listing that begins after that write shows
-// all readers that did not see it.
+// awaitReaders waits until there are no readers. It is called by who has the
+// writers' row, in l, whoever had it before: only a listing that begins after
+// that write shows all readers that did not see it.
 func (m *RWMutex) awaitReaders(ctx context.Context, w *rwWait, l *lease.Lease) error {
 	ctx, stop := under(ctx, l.Context())
 	defer stop()
@@ -168,9 +170,9 @@ func (m *RWMutex) refuseBesideReaders(ctx context.Context) error {
 	return err
 }
 
-// readers lists who reads, and removes the rows of the dead. That is for whoever lists
-// next: whether such a row is gone by now does not matter, since who writes it again
-// sees the writers' row.
+// readers lists who reads, and removes the rows of the dead. That is for
+// whoever lists next: whether such a row is gone by now does not matter, since
+// who writes it again sees the writers' row.
 func (m *RWMutex) readers(ctx context.Context) ([]lease.Holder, error) {
 	var readers []lease.Holder
 	var dead []*lease.Holder

@@ -21,8 +21,9 @@ import (
 	"github.com/dynalock/dynalock/lock"
 )
 
-// twoBars is a resource that processes share: a pair with the greatest epochs that it has
-// served. The version of each write is its place in the order of all.
+// twoBars is a resource that processes share: a pair with the greatest epochs
+// that it has served. The version of each write is its place in the order of
+// all.
 type twoBars struct {
 	store kv.Store
 	key   string
@@ -67,8 +68,9 @@ func (r twoBars) act(ctx context.Context, epoch uint64, writing bool) (place uin
 	}
 }
 
-// share reads with three goroutines and writes with one, until the process is killed. A
-// holder acts without another look at its lock, as one does that was stopped in between.
+// share reads with three goroutines and writes with one, until the process is
+// killed. A holder acts without another look at its lock, as one does that was
+// stopped in between.
 func share(ctx context.Context, client *lease.Client, say func(recipeEvent)) error {
 	m := lock.NewRWMutex(client, "cache")
 	resource := twoBars{client.Store(), "resource"}
@@ -159,8 +161,8 @@ func TestI14RWMutexOfProcesses(t *testing.T) {
 	})
 }
 
-// lastSaid is what was said last of each hold, in the order of their begin. Who was stopped
-// and then killed has not trusted it until then.
+// lastSaid is what was said last of each hold, in the order of their begin. Who
+// was stopped and then killed has not trusted it until then.
 func (r *recipeProcesses) lastSaid() []recipeEvent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -173,7 +175,8 @@ func (r *recipeProcesses) lastSaid() []recipeEvent {
 
 func isWriter(e recipeEvent) bool { return strings.HasSuffix(e.Key, "/w") }
 
-// requireReadersOrAWriter requires that nobody trusted the lock beside a writer that did.
+// requireReadersOrAWriter requires that nobody trusted the lock beside a writer
+// that did.
 func requireReadersOrAWriter(t *testing.T, holds []recipeEvent) {
 	t.Helper()
 	together := 0
@@ -190,8 +193,8 @@ func requireReadersOrAWriter(t *testing.T, holds []recipeEvent) {
 	require.Positive(t, together, "readers read together")
 }
 
-// requireOrder requires that the resource served nobody between two acts of one whom that
-// excludes.
+// requireOrder requires that the resource served nobody between two acts of one
+// whom that excludes.
 func requireOrder(t *testing.T, holds []recipeEvent) {
 	t.Helper()
 	acts, served := map[uint64]int{}, 0

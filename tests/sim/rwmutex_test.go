@@ -17,8 +17,8 @@ type shared struct {
 	*grant
 	writing bool
 	epoch   uint64
-	// served: the resource has served it. disturbed: and somebody since who must not
-	// come between.
+	// served: the resource has served it. disturbed: and somebody since who
+	// must not come between.
 	served, disturbed bool
 	release           func(context.Context) error
 }
@@ -26,8 +26,8 @@ type shared struct {
 // bars are those of the resource.
 type bars struct{ writers, readers uint64 }
 
-// acquiringShared counts a call for the lock that is in flight. Which row a reader takes
-// is not known before.
+// acquiringShared counts a call for the lock that is in flight. Which row a
+// reader takes is not known before.
 func (w *world) acquiringShared(n *node, writing bool) (done func()) {
 	if writing {
 		return w.acquiring(n, rwKeys+"w")
@@ -35,7 +35,8 @@ func (w *world) acquiringShared(n *node, writing bool) (done func()) {
 	return w.acquiring(n, rwKeys+"r/")
 }
 
-// grantedShared checks a grant of the lock (I14), and watches over it from now on.
+// grantedShared checks a grant of the lock (I14), and watches over it from now
+// on.
 func (w *world) grantedShared(s *shared) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -48,8 +49,8 @@ func (w *world) grantedShared(s *shared) {
 	w.shared = append(w.shared, s)
 }
 
-// useShared is the resource with two bars. It refuses nobody who holds the lock, and
-// serves nobody between two acts of one whom that excludes (I14).
+// useShared is the resource with two bars. It refuses nobody who holds the
+// lock, and serves nobody between two acts of one whom that excludes (I14).
 func (w *world) useShared(s *shared) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -64,7 +65,8 @@ func (w *world) useShared(s *shared) bool {
 		}
 		return false
 	case s.served && s.disturbed:
-		w.failLocked("I14", "the resource serves %s (epoch %d of %s) on both sides of somebody else", s.key, s.epoch, s.node.name)
+		w.failLocked("I14", "the resource serves %s (epoch %d of %s) on both sides of somebody else",
+			s.key, s.epoch, s.node.name)
 	}
 	s.served = true
 	for _, o := range w.shared {
@@ -123,8 +125,8 @@ func (a *actor) getShared(ctx context.Context, writing, waits bool) *shared {
 	return s
 }
 
-// share reads or writes. Between its look at the lock and the act it takes its time, as a
-// process does that is paused there.
+// share reads or writes. Between its look at the lock and the act it takes its
+// time, as a process does that is paused there.
 func share(a *actor, _ string) {
 	ctx, cancel := a.node.ctx, context.CancelFunc(func() {})
 	if a.rng.IntN(4) == 0 {

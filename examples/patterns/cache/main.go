@@ -1,6 +1,6 @@
-// Cache uses a cache that all its processes share, a file. Many read it at a time.
-// Whoever finds it old rebuilds it, while nobody reads. Start it in several
-// terminals.
+// Cache uses a cache that all its processes share, a file. Many read it at a
+// time. Whoever finds it old rebuilds it, while nobody reads. Start it in
+// several terminals.
 //
 //	go run ./examples/patterns/cache
 package main
@@ -57,8 +57,8 @@ func isOld() bool {
 	return err != nil || time.Since(info.ModTime()) > fresh
 }
 
-// rebuild writes the file in two steps, between which nobody may read it. ctx ends if
-// the lock is lost.
+// rebuild writes the file in two steps, between which nobody may read it. ctx
+// ends if the lock is lost.
 func rebuild(ctx context.Context, l *lease.Lease) error {
 	if !isOld() {
 		return nil // somebody else was faster
