@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -78,6 +79,36 @@ func TestRWMutexWaitsOutWhatTimeMends(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Who writes in a loop leaves gaps in which others look (R15).
+func TestRWMutexAClientThatWritesInALoopLetsReadersIn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := newSlow(memkv.New(), 5*time.Millisecond)
+		ctx, stop := context.WithCancel(t.Context())
+		var writers sync.WaitGroup
+		m := lock.NewRWMutex(newClient(t, store), "m")
+		for range 3 {
+			writers.Go(func() {
+				for ctx.Err() == nil {
+					_ = m.Do(ctx, func(context.Context, *lease.Lease) error {
+						time.Sleep(20 * time.Millisecond)
+						return nil
+					})
+				}
+			})
+		}
+		reader := lock.NewRWMutex(newClient(t, store), "m")
+		for range 10 {
+			time.Sleep(time.Second)
+			began := time.Now()
+			require.NoError(t, reader.RDo(t.Context(), readNothing))
+			require.Less(t, time.Since(began), 20*time.Second)
+		}
+		stop()
+		writers.Wait()
+	})
 }
 
 // A row that cannot be read is left alone, and nobody gets past it (R18).
