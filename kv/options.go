@@ -181,6 +181,17 @@ func WithStartKey(token string) ReadOption {
 	})
 }
 
+// WithStartAfter makes a listing begin behind key, in the listing's order, whether or
+// not there is such a pair: so it leaves out what is of no interest. key must begin with
+// the prefix. A WithStartKey that is not empty goes further, and counts alone. Not for
+// indexes.
+func WithStartAfter(key string) ReadOption {
+	return listOption(func(s *ReadSettings) error {
+		s.StartAfter = key
+		return CheckKey(key)
+	})
+}
+
 // Descending reverses the order of a listing.
 func Descending() ReadOption {
 	return listOption(func(s *ReadSettings) error {

@@ -50,12 +50,12 @@ func (c Cursor) Token() string {
 	return base64.RawURLEncoding.EncodeToString(append([]byte{tokenFormat}, text...))
 }
 
-// ParseCursor reads the token in s, which must be one of the same listing. ok is false if
-// there is none: the listing starts at its beginning. A token of something else is an
-// ErrInvalidOption.
+// ParseCursor reads the token in s, which must be one of the same listing, or else the
+// key to start after. ok is false if there is neither: the listing starts at its
+// beginning. A token of something else is an ErrInvalidOption.
 func ParseCursor(prefix string, s ReadSettings) (c Cursor, ok bool, err error) {
 	if s.StartKey == "" {
-		return Cursor{}, false, nil
+		return NewCursor(prefix, s, s.StartAfter), s.StartAfter != "", nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s.StartKey)
 	if err != nil || len(raw) == 0 || raw[0] != tokenFormat || json.Unmarshal(raw[1:], &c) != nil || CheckKey(c.Key) != nil {

@@ -87,7 +87,7 @@ func (p *prefixed) List(ctx context.Context, prefix string, options ...ReadOptio
 	if settings.Index != nil {
 		return p.listIndex(ctx, prefix, settings.Limit, options)
 	}
-	pairs, err := p.store.List(ctx, p.prefix+prefix, options...)
+	pairs, err := p.store.List(ctx, p.prefix+prefix, p.startAfter(settings, options)...)
 	return p.stripAll(pairs), p.inner(err)
 }
 
@@ -113,11 +113,19 @@ func (p *prefixed) ListPage(ctx context.Context, prefix string, options ...ReadO
 	if settings.Index == nil { // else prefix is one of a field's values
 		prefix = p.prefix + prefix
 	}
-	page, err := p.store.ListPage(ctx, prefix, options...)
+	page, err := p.store.ListPage(ctx, prefix, p.startAfter(settings, options)...)
 	if err != nil {
 		return nil, p.inner(err)
 	}
 	return &Page{Pairs: p.stripAll(page.Pairs), Next: page.Next}, nil
+}
+
+// startAfter names the key of WithStartAfter as the wrapped store knows it.
+func (p *prefixed) startAfter(settings ReadSettings, options []ReadOption) []ReadOption {
+	if settings.StartAfter == "" {
+		return options
+	}
+	return append(options[:len(options):len(options)], WithStartAfter(p.prefix+settings.StartAfter))
 }
 
 // WatchPrefix implements Watcher, with the wrapped store's watch or, if it has none, its

@@ -2,6 +2,7 @@ package kv
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -42,6 +43,8 @@ type ReadSettings struct {
 	Limit int
 	// StartKey is the token to go on from, not yet parsed: see ParseCursor.
 	StartKey string
+	// StartAfter is the key to begin behind, "": none. ParseCursor sees to it.
+	StartAfter string
 	// Descending reverses the order.
 	Descending bool
 	// WithoutValues leaves out values and fields.
@@ -146,7 +149,17 @@ func ListSettings(prefix string, options []ReadOption) (ReadSettings, error) {
 		return ReadSettings{}, fmt.Errorf("kv: prefix %.40q of %d bytes is not at most %d bytes of UTF-8: %w",
 			prefix, len(prefix), MaxKeySize, ErrInvalidKey)
 	}
-	return readSettings(prefix, options)
+	s, err := readSettings(prefix, options)
+	switch {
+	case err != nil || s.StartAfter == "":
+		return s, err
+	case s.Index != nil:
+		return ReadSettings{}, fmt.Errorf("kv: WithStartAfter in a listing of index %q: %w", s.Index.Name, ErrUnsupported)
+	case !strings.HasPrefix(s.StartAfter, prefix):
+		return ReadSettings{}, fmt.Errorf("kv: WithStartAfter(%.40q): want a key that begins with the prefix %.40q: %w",
+			s.StartAfter, prefix, ErrInvalidOption)
+	}
+	return s, nil
 }
 
 // readSettings returns its result by value so that a read without options allocates nothing.

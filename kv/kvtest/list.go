@@ -24,6 +24,7 @@ var listScenarios = []scenario{
 	{"PagesOfEverySize", testPagesOfEverySize},
 	{"TokenGoesOnBehindADeletedPair", testTokenBehindADeletedPair},
 	{"ListFromAToken", testListFromAToken},
+	{"StartAfterAKey", testListStartAfterAKey},
 	{"MoreThanAPage", testListMoreThanAPage},
 	{"UnderWrites", testListUnderWrites},
 	{"DeletedPairsAreHidden", testListHidesDeleted},
@@ -185,6 +186,32 @@ func testListFromAToken(t *testing.T, e *env) {
 		require.NoError(t, err)
 		require.Equal(t, keysOf(whole), append(keysOf(page.Pairs), keysOf(remaining)...))
 	}
+}
+
+// A listing goes on behind a key, whether or not it is there, on every page.
+func testListStartAfterAKey(t *testing.T, e *env) {
+	keys := e.fill(t, "1", "2", "3", "5", "6")
+	for after, want := range map[string][]string{
+		"0": keys, "1": keys[1:], "3": keys[3:], "4": keys[3:], "4\U0010ffff": keys[3:], "6": {}, "9": {},
+	} {
+		option := kv.WithStartAfter(e.key(after))
+		pairs, err := e.other.List(e.ctx, e.prefix, option)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, keysOf(pairs), "after %q", after)
+		for n := 1; n <= 3; n++ {
+			require.ElementsMatch(t, want, keysOf(pagesOf(t, e, e.store, e.prefix, option, kv.WithLimit(n))), "after %q", after)
+		}
+		down, err := e.other.List(e.ctx, e.prefix, kv.WithStartAfter(e.key(after)), kv.Descending())
+		require.NoError(t, err)
+		require.LessOrEqual(t, len(down)+len(want), len(keys), "the other way the key itself is left out, too")
+		for _, key := range keysOf(down) {
+			require.Less(t, key, e.key(after))
+		}
+	}
+	_, err := e.store.ListPage(e.ctx, e.key("another"), kv.WithStartAfter(e.key("1")))
+	only(t, err, kv.ErrInvalidOption)
+	_, err = e.store.List(e.ctx, e.prefix, kv.WithStartAfter(""))
+	only(t, err, kv.ErrInvalidKey)
 }
 
 func testListMoreThanAPage(t *testing.T, e *env) {

@@ -110,7 +110,7 @@ func testInvalidWriteOptions(t *testing.T, e *env) {
 
 func testInvalidReadOptions(t *testing.T, e *env) {
 	e.put(t, "k")
-	for _, option := range []kv.ReadOption{kv.WithLimit(1), kv.WithStartKey(""), kv.Descending(), kv.WithoutValues(), kv.WithLocalIndex("i", "f")} {
+	for _, option := range []kv.ReadOption{kv.WithLimit(1), kv.WithStartKey(""), kv.WithStartAfter(e.key("k")), kv.Descending(), kv.WithoutValues(), kv.WithLocalIndex("i", "f")} {
 		_, err := e.store.Get(e.ctx, e.key("k"), option)
 		only(t, err, kv.ErrUnsupported)
 		_, err = e.store.Exists(e.ctx, e.key("k"), option)
