@@ -53,7 +53,7 @@ func readSession(pair *kv.KVPair) (*listedSession, error) {
 	if err != nil {
 		return &listedSession{Member: &Member{Session: strings.TrimPrefix(pair.Key, rows.SessionPrefix)}}, err
 	}
-	return &listedSession{showMember(pair.Key, record), pair, record}, nil
+	return &listedSession{showMember(pair, record), pair, record}, nil
 }
 
 // watchListed notes a session that was listed, and asks after it if it has been

@@ -70,6 +70,9 @@ type Member struct {
 	TTL time.Duration
 	// Joined are the groups it takes part in. See Client.Join.
 	Joined []string
+	// Version is that of the row. It rises with every heartbeat, and when somebody
+	// breaks one of the member's leases.
+	Version uint64
 	// DeadIn is, from Alive, in how long the member may turn out to be dead, if it
 	// is silent until then.
 	DeadIn time.Duration
@@ -100,10 +103,11 @@ func (l *Lease) holder() Holder {
 }
 
 // showMember is what a session's row says.
-func showMember(row string, r *rows.Session) *Member {
+func showMember(pair *kv.KVPair, r *rows.Session) *Member {
 	return &Member{
-		Session: strings.TrimPrefix(row, rows.SessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID,
+		Session: strings.TrimPrefix(pair.Key, rows.SessionPrefix), Owner: r.Owner, Host: r.Host, PID: r.PID,
 		Metadata: r.Metadata, Since: r.Since, RenewedAt: r.RenewedAt, TTL: r.Lifetime(), Joined: r.Joined,
+		Version: pair.Version,
 	}
 }
 
@@ -207,9 +211,10 @@ func (c *Client) readOptions(options []kv.ReadOption) []kv.ReadOption {
 }
 
 // Members returns the sessions there are, this client's among them. It costs a
-// listing of them. Errors are as with Holders: a Member has its Session.
-func (c *Client) Members(ctx context.Context) iter.Seq2[*Member, error] {
-	return listed(ctx, c.store, rows.SessionPrefix, memberOf, nil)
+// listing of them: a strong one, unless the options say kv.EventuallyConsistent.
+// Errors are as with Holders: a Member has its Session.
+func (c *Client) Members(ctx context.Context, options ...kv.ReadOption) iter.Seq2[*Member, error] {
+	return listed(ctx, c.store, rows.SessionPrefix, memberOf, c.readOptions(options))
 }
 
 // listed shows the pairs under prefix.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -38,12 +39,12 @@ type Partition struct {
 }
 
 // Partitions returns the pool's partitions, in the order of their names. It costs
-// a strong listing of them. The error of a row that cannot be read comes with a
-// Partition that has its Name and nothing else, and the listing goes on. An error
-// without a Partition ends it.
-func (p *Pool) Partitions(ctx context.Context) iter.Seq2[*Partition, error] {
+// a listing of them: a strong one, unless the options say kv.EventuallyConsistent.
+// The error of a row that cannot be read comes with a Partition that has its Name
+// and nothing else, and the listing goes on. An error without a Partition ends it.
+func (p *Pool) Partitions(ctx context.Context, options ...kv.ReadOption) iter.Seq2[*Partition, error] {
 	return func(yield func(*Partition, error) bool) {
-		for h, err := range p.client.Keys(ctx, p.key("")) {
+		for h, err := range p.client.Keys(ctx, p.key(""), options...) {
 			if h == nil {
 				yield(nil, err)
 				return

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/pool"
 )
@@ -221,4 +223,33 @@ func TestPoolCheckpointsAreBounded(t *testing.T) {
 		require.ErrorContains(t, large, "checkpoint of")
 		require.Len(t, m.status(t, "00000").Checkpoint, pool.MaxCheckpointSize)
 	})
+}
+
+// reads is a store that remembers how listings were to be read.
+type reads struct {
+	kv.Store
+	eventual []bool
+}
+
+func (r *reads) ListPage(ctx context.Context, prefix string, options ...kv.ReadOption) (*kv.Page, error) {
+	settings, err := kv.ListSettings(prefix, options)
+	if err != nil {
+		return nil, err
+	}
+	r.eventual = append(r.eventual, settings.Eventual)
+	return r.Store.ListPage(ctx, prefix, options...)
+}
+
+func TestPartitionsAreListedStronglyUnlessTheOptionsSayOtherwise(t *testing.T) {
+	t.Parallel()
+	store := &reads{Store: memkv.New()}
+	c, err := lease.New(store)
+	require.NoError(t, err)
+	p, err := pool.New(c, "p", nil)
+	require.NoError(t, err)
+	for range p.Partitions(t.Context()) {
+	}
+	for range p.Partitions(t.Context(), kv.EventuallyConsistent()) {
+	}
+	require.Equal(t, []bool{false, true}, store.eventual)
 }
