@@ -204,14 +204,20 @@ func (o *Once) read(ctx context.Context, key string) (*lease.Holder, Outcome, er
 	if err != nil {
 		return nil, Outcome{}, err
 	}
+	found, err := outcomeIn(h)
+	return h, found, err
+}
+
+// outcomeIn is what a slot's row says.
+func outcomeIn(h *lease.Holder) (Outcome, error) {
 	if !h.Held() && len(h.Value) == 0 {
-		return h, Outcome{}, nil // no row, or one that was emptied, as its next claimer finds out
+		return Outcome{}, nil // no row, or one that was emptied, as its next claimer finds out
 	}
-	found, err := decodeOutcome(key, h.Value)
+	found, err := decodeOutcome(h.Key, h.Value)
 	if found.isOverwritten() && h.Held() {
 		found = Outcome{State: StateRunning, Token: h.Token, Owner: h.Owner, Started: h.Acquired}
 	}
-	return h, found, err
+	return found, err
 }
 
 // verdict is nil if something is left to run after found, and else says that the
