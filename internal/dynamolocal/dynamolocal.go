@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/boundprocess"
+	"github.com/dynalock/dynalock/internal/npmpack"
 )
 
 // EndpointVariable is the environment variable that names a running emulator,
@@ -39,6 +40,13 @@ const (
 	AccessKey = "dynalocktest"
 	SecretKey = "dynalocktestsecret"
 )
+
+// archive is the npm package by AWS that carries DynamoDB Local.
+var archive = npmpack.Archive{
+	Name: "amplify-dynamodb-simulator", Version: "2.9.30",
+	SHA256: "3503ffac19f183407909fecdacf4db51ab1fdad1da7b2f177016670b2d80e4b9",
+	Folder: "package/emulator/", File: "DynamoDBLocal.jar",
+}
 
 const (
 	advice = "install it, or start a DynamoDB Local yourself and set " + EndpointVariable + " to its URL"
@@ -75,6 +83,15 @@ func Start(ctx context.Context) (endpoint string, stop func(), err error) {
 			return endpoint, stop, err
 		}
 	}
+}
+
+// fetch returns the folder of the emulator.
+func fetch(ctx context.Context) (string, error) {
+	dir, err := archive.Fetch(ctx)
+	if err != nil {
+		return "", fmt.Errorf("dynamolocal: %w: %s", err, advice)
+	}
+	return dir, nil
 }
 
 // launch starts the emulator on port and waits until it has served requests.
