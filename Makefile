@@ -1,5 +1,5 @@
 # The commands of this repository. CI runs the same ones (.ci/run).
-MODULES := . otel adapters/gocron adapters/cron adapters/certmagic adapters/dynastore adapters/idempotency cmd/dynalock examples tests bench
+MODULES := . otel web adapters/gocron adapters/cron adapters/certmagic adapters/dynastore adapters/idempotency cmd/dynalock examples tests bench
 LINT_VERSION := v2.12.2
 LINT := bin/golangci-lint-$(LINT_VERSION)
 

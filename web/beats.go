@@ -1,0 +1,114 @@
+package web
+
+import (
+	"time"
+
+	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/lease"
+)
+
+// state says what is known of a session, from watching it.
+type state string
+
+// The states, from best to worst.
+const (
+	// stateLive: its last heartbeat was seen, and the next is not due for long.
+	stateLive state = "live"
+	// stateWatched: it was not watched for long enough to have seen a heartbeat.
+	stateWatched state = "watched"
+	// stateOverdue: no heartbeat was seen for two thirds of the TTL. Two were due.
+	stateOverdue state = "overdue"
+	// stateExpired: none was seen for the TTL and a sixteenth. Whoever wants its
+	// locks ends it (R10).
+	stateExpired state = "expired"
+	// stateGone: it has no row any more. Its locks are free for whoever asks.
+	stateGone state = "gone"
+)
+
+// troubled reports whether somebody should look.
+func (s state) troubled() bool { return s == stateOverdue || s == stateExpired || s == stateGone }
+
+// overdueAfter is how long a session may be silent. Heartbeats come every third of
+// the TTL, give or take a tenth.
+func overdueAfter(ttl time.Duration) time.Duration { return ttl * 2 / 3 }
+
+// expiredAfter is for how long a contender has to see no heartbeat (R10).
+func expiredAfter(ttl time.Duration) time.Duration { return ttl + ttl/16 }
+
+// beat is what was seen of one session.
+type beat struct {
+	// version was received first at first.
+	version uint64
+	first   clock.Reading
+	// beaten: another version was seen before.
+	beaten bool
+}
+
+// beats watches sessions as a contender does (R10), and ends none. It compares no
+// clocks: silence counts from the receipt of the first reading that showed the
+// version, by the monotonic clock.
+type beats struct {
+	byID map[string]beat
+	// missing are sessions that leases name and the last listing did not show. It
+	// may have been a stale one.
+	missing map[string]bool
+}
+
+// session is a session as the page shows it.
+type session struct {
+	*lease.Member
+	State state
+	// Silent is for how long no heartbeat was seen.
+	Silent time.Duration
+	// Locks is how many keys it holds, without partitions and slots.
+	Locks int
+	// Problem is why its row cannot be read.
+	Problem string
+}
+
+// observe notes what a listing showed that was received at now, and forgets all
+// others.
+func (b *beats) observe(listed []*session, now clock.Reading) {
+	byID := make(map[string]beat, len(listed))
+	for _, s := range listed {
+		if s.Problem != "" {
+			s.State = stateWatched // it may be alive (R18)
+			continue
+		}
+		seen, known := b.byID[s.Session]
+		if s.Version > seen.version { // a stale listing shows an older one
+			seen = beat{version: s.Version, first: now, beaten: known}
+		}
+		byID[s.Session] = seen
+		s.Silent = now.MonotonicSince(seen.first)
+		s.State = judge(s.TTL, s.Silent, seen.beaten)
+	}
+	b.byID = byID
+}
+
+// judge says what silence means.
+func judge(ttl, silent time.Duration, beaten bool) state {
+	switch {
+	case silent >= expiredAfter(ttl):
+		return stateExpired
+	case silent >= overdueAfter(ttl):
+		return stateOverdue
+	case beaten:
+		return stateLive
+	}
+	return stateWatched
+}
+
+// absent says what it means that a session which leases name was not listed. ids are
+// all such sessions of this look. One that was missing in the look before is gone.
+func (b *beats) absent(ids map[string]bool) map[string]state {
+	states := make(map[string]state, len(ids))
+	for id := range ids {
+		states[id] = stateWatched
+		if b.missing[id] {
+			states[id] = stateGone
+		}
+	}
+	b.missing = ids
+	return states
+}
