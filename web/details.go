@@ -17,8 +17,8 @@ import (
 // partitionCell is a row of the table of partitions.
 type partitionCell struct {
 	*partitionRow
-	// State is that of who has the partition.
-	State string
+	// Doubt is the state of who has the partition, "" if it is live or there is nobody.
+	Doubt string
 	// Saved is how old the checkpoint is, by its writer's clock.
 	Saved time.Duration
 	Key   string
@@ -28,9 +28,9 @@ type partitionCell struct {
 func (h *handler) partitionCell(name string, row *partitionRow, k *look) partitionCell {
 	c := partitionCell{partitionRow: row, Key: rows.PoolKeys + name + "/" + row.Name, Acts: h.authorize != nil}
 	if row.Session != "" {
-		c.State = string(stateGone)
+		c.Doubt = string(stateGone)
 		if s := k.byID[row.Session]; s != nil {
-			c.State = s.Name()
+			c.Doubt = strings.TrimPrefix(s.Name(), string(stateLive))
 		}
 	}
 	if !row.CheckpointAt.IsZero() {

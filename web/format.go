@@ -20,6 +20,8 @@ func duration(d time.Duration) string {
 		return fmt.Sprintf("%d s", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%d min", minutes)
+	case d < 24*time.Hour && minutes == 0:
+		return fmt.Sprintf("%d h", hours)
 	case d < 24*time.Hour:
 		return fmt.Sprintf("%d h %d min", hours, minutes)
 	case hours == 0:
