@@ -60,8 +60,9 @@ type session struct {
 	State state
 	// Silent is for how long no heartbeat was seen.
 	Silent time.Duration
-	// Locks is how many keys it holds, without partitions and slots.
+	// Locks is how many it holds, and Leads are the elections whose leader it is.
 	Locks int
+	Leads []string
 	// Problem is why its row cannot be read.
 	Problem string
 }

@@ -98,7 +98,7 @@ func TestAHolderThatBeatsIsLive(t *testing.T) {
 			require.NoError(t, err)
 			s := newSite(t, store)
 			v := s.look("/locks")
-			time.Sleep(40 * ttl)
+			time.Sleep(12 * ttl)
 			states := map[string]int{}
 			for _, p := range v.take() {
 				for _, row := range p.Rows {

@@ -57,15 +57,15 @@ func TestManyViewersCostWhatOneCosts(t *testing.T) {
 				}
 				synctest.Wait()
 				s.requests()
-				time.Sleep(3 * time.Minute)
+				time.Sleep(2 * time.Minute)
 				return s.requests()
 			}
-			one, five := cost(1), cost(5)
+			one, four := cost(1), cost(4)
 			require.NotEmpty(t, one)
 			for op, n := range one {
-				require.InDelta(t, n, five[op], 0.02*float64(n)+4, "%s %s: %v, %v", page, op, one, five)
+				require.InDelta(t, n, four[op], 0.02*float64(n)+4, "%s %s: %v, %v", page, op, one, four)
 			}
-			require.Len(t, five, len(one))
+			require.Len(t, four, len(one))
 		})
 	}
 }
@@ -84,14 +84,14 @@ func TestPagesCostWhatThePackageSays(t *testing.T) {
 		"/key?key=a/lock-0": {"ListPage": 30 * 4, "Get": 30 * 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := newSite(t, busyFleet(t, 60, 20).store)
+			s := newSite(t, busyFleet(t, 12, 6).store)
 			s.look(page)
 			time.Sleep(time.Minute + time.Second) // pages are as long as the last look was by then
 			s.requests()
-			time.Sleep(5 * time.Minute)
+			time.Sleep(3 * time.Minute)
 			calls := s.requests()
 			for op, n := range want {
-				require.InEpsilon(t, 5*n, calls[op], 0.03, "%s: %v", page, calls)
+				require.InEpsilon(t, 3*n, calls[op], 0.03, "%s: %v", page, calls)
 			}
 			require.Len(t, calls, len(want), "%s: %v", page, calls)
 		})

@@ -194,10 +194,14 @@ func (k *look) join(elections map[string]*electionRow) {
 
 // judge says of each holder what is known of its session.
 func (l *looker) judge(k *look) {
-	held := k.locks
+	held := slices.Clone(k.locks)
 	for _, e := range k.elections {
-		if e.Leader != nil {
-			held = append(held[:len(held):len(held)], e.Leader)
+		if e.Leader == nil {
+			continue
+		}
+		held = append(held, e.Leader)
+		if s := k.byID[e.Leader.Session]; s != nil {
+			s.Leads = append(s.Leads, e.Name)
 		}
 	}
 	absent := map[string]bool{}
@@ -208,12 +212,14 @@ func (l *looker) judge(k *look) {
 	}
 	states := l.beats.absent(absent)
 	for _, row := range held {
-		switch s := k.byID[row.Session]; {
-		case !row.Held():
-		case s == nil:
-			row.State = states[row.Session]
-		default:
+		if s := k.byID[row.Session]; s != nil {
 			row.State, row.Host = s.State, s.Host
+		} else {
+			row.State = states[row.Session]
+		}
+	}
+	for _, row := range k.locks {
+		if s := k.byID[row.Session]; s != nil {
 			s.Locks++
 		}
 	}

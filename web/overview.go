@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/url"
 	"slices"
+	"strings"
 )
 
 // How much of a long list the overview shows.
@@ -27,18 +28,13 @@ type concern struct {
 func (k *look) concerns() []concern {
 	var found []concern
 	for _, s := range k.sessions {
-		held := "holds no locks"
-		if s.Locks > 0 {
-			held = "holds " + plural(s.Locks, "lock")
-		}
 		address := "sessions?" + url.Values{"q": {s.Session}}.Encode()
+		says := "silent for " + duration(s.Silent) + " of its TTL of " + duration(s.TTL) + "; " + s.holds()
 		switch s.State {
 		case stateExpired:
-			found = append(found, concern{s.Name(), s.Owner, "silent for " + duration(s.Silent) + ", past its TTL of " +
-				duration(s.TTL) + "; " + held + ", which pass to whoever asks", address})
+			found = append(found, concern{s.Name(), s.Owner, says + "; all of it passes to whoever asks", address})
 		case stateOverdue:
-			found = append(found, concern{s.Name(), s.Owner, "silent for " + duration(s.Silent) + " of its TTL of " +
-				duration(s.TTL) + "; " + held, address})
+			found = append(found, concern{s.Name(), s.Owner, says, address})
 		}
 	}
 	gone := 0
@@ -66,6 +62,18 @@ func (k *look) concerns() []concern {
 		return cmp.Compare(rank(a), rank(b))
 	})
 	return found
+}
+
+// holds says what depends on a session.
+func (s *session) holds() string {
+	text := "holds no locks"
+	if s.Locks > 0 {
+		text = "holds " + plural(s.Locks, "lock")
+	}
+	if len(s.Leads) > 0 {
+		text += ", leads " + strings.Join(s.Leads, ", ")
+	}
+	return text
 }
 
 // plural is "1 lock" or "2 locks".

@@ -195,14 +195,14 @@ func TestWhatThePagesSay(t *testing.T) {
 		require.Contains(t, plain(s.text("/locks")), "all 3 live 2 free 1 ")
 		require.Contains(t, plain(s.text("/locks")), "a live worker-1 host-1 1 h 30 min of 2 h 3")
 		require.Contains(t, plain(s.text("/locks")), "c free keeps 3 B")
-		require.Contains(t, plain(s.text("/sessions")), "worker-1 live 3.0 s of 1 min host-1 1000 1 ")
+		require.Contains(t, plain(s.text("/sessions")), "worker-1 live 0.0 s of 1 min host-1 1000 1 ")
 		elections := plain(s.text("/elections"))
 		require.Contains(t, elections, "e live worker-1 host-1 1 h ")
 		require.Contains(t, elections, "worker-1 worker-2 vacant vacant nobody leads worker-2")
 		require.Contains(t, plain(s.text("/pools")), "idle none: its partitions lie idle mail 2")
 		page := plain(s.text("/pool?name=mail"))
 		for _, want := range []string{
-			"2 members", "worker-1 live 3.0 s of 1 min 1 of 7 1 ", "worker-2 live 3.0 s of 1 min 1 5 cordoned", "7 partitions",
+			"2 members", "worker-1 live 0.0 s of 1 min 1 of 7 1 ", "worker-2 live 0.0 s of 1 min 1 5 cordoned", "7 partitions",
 			"all 7 held 2 idle 1 paused 1 removed 1 done 1 unread 1", "0 held worker-1 ", "1 held worker-2 ", "2 paused 1 5 B 1 min ago",
 		} {
 			require.Contains(t, page, want)
@@ -210,7 +210,7 @@ func TestWhatThePagesSay(t *testing.T) {
 		require.Equal(t, http.StatusBadRequest, s.get("/pool?name=a/b").Code)
 		require.Equal(t, http.StatusBadRequest, s.get("/pool").Code)
 		key := plain(s.text("/key?key=a"))
-		require.Contains(t, key, "State live Holder worker-1 Host host-1 Process 1000 Last heartbeat 3.0 s of 1 min")
+		require.Contains(t, key, "State live Holder worker-1 Host host-1 Process 1000 Last heartbeat 0.0 s of 1 min")
 		require.Contains(t, plain(s.text("/key?key=none")), "free: there is no such row")
 	})
 }

@@ -23,7 +23,7 @@ const commands = {
     page.on("dialog", (dialog) => { complaints.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
     pages.set(id, page);
     const response = await page.goto(url, { waitUntil: still ? "load" : "commit", timeout: 60000 });
-    return response.status();
+    return response?.status() ?? 0;
   },
   // Runs an expression in the page.
   async eval({ id, js }) { return pages.get(id).evaluate(js); },
@@ -31,7 +31,10 @@ const commands = {
   // the page itself evaluates it.
   async wait({ id, js, timeout }) {
     const began = performance.now();
-    while (!(await pages.get(id).evaluate(`Boolean(${js})`))) {
+    const holds = () => pages.get(id).evaluate(`Boolean(${js})`).catch((error) => {
+      if (!/context was destroyed|navigation/i.test(String(error))) throw error; // it is on its way to another page
+    });
+    while (!(await holds())) {
       if (performance.now() - began > timeout) {
         const text = await pages.get(id).evaluate("document.body.innerText");
         throw new Error(`waited for ${js} in vain: ${text.slice(0, 2000)}`);
@@ -44,7 +47,7 @@ const commands = {
   async click({ id, selector }) { await pages.get(id).click(selector); },
   async press({ id, key }) { await pages.get(id).keyboard.press(key); },
   async screenshot({ id, path, full = false }) { await pages.get(id).screenshot({ path, fullPage: full }); },
-  async close({ id }) { await pages.get(id).context().close(); pages.delete(id); },
+  async close({ id }) { await pages.get(id)?.context().close(); pages.delete(id); },
   // What the console, scripts and dialogs have said since it was asked for last.
   async complaints() { return complaints.splice(0); },
 };
