@@ -94,7 +94,7 @@ func TestThePicturesOfTheDocs(t *testing.T) {
 	}
 	for name, with := range map[string]args{
 		"web-overview": {"url": url, "width": 1120, "height": 640},
-		"web-sessions": {"url": url + "sessions", "width": 1120, "height": 400, "dark": true},
+		"web-sessions": {"url": url + "sessions", "width": 1120, "height": 460, "dark": true},
 		"web-locks":    {"url": url + "locks", "width": 1120, "height": 520},
 		"web-pool":     {"url": url + "pool?name=mail", "width": 1120, "height": 720},
 		"web-phone":    {"url": url + "locks", "width": 390, "height": 760},

@@ -212,6 +212,10 @@ func keyboard(t *testing.T, b *browser) {
 	b.requireQuiet()
 }
 
+// widest is an expression that names what is too wide.
+const widest = `[...document.querySelectorAll("main *")].filter((e) => e.getBoundingClientRect().right > innerWidth)
+	.map((e) => e.outerHTML.slice(0, 120)).slice(0, 5).join("\n")`
+
 func phone(t *testing.T, b *browser) {
 	f, _ := town(t)
 	m := f.member("a-worker-with-a-very-long-name.of.a.very.long.domain.example.com", "a-host-with-a-very-long-name.example.com", time.Hour)
@@ -221,7 +225,7 @@ func phone(t *testing.T, b *browser) {
 		for _, width := range []int{320, 390, 700, 1000} {
 			b.open("p", url+path, args{"width": width, "height": 800})
 			overflow := eval[int](b, "p", `document.documentElement.scrollWidth - document.documentElement.clientWidth`)
-			require.LessOrEqual(t, overflow, 0, "/%s at %d", path, width)
+			require.LessOrEqual(t, overflow, 0, "/%s at %d: %s", path, width, eval[string](b, "p", widest))
 		}
 	}
 	b.requireQuiet()
