@@ -25,7 +25,7 @@ type partitionCell struct {
 	Acts  bool
 }
 
-func (h *handler) partitionCell(name string, row *partitionRow, k *look) partitionCell {
+func (h *handler) partitionCell(name string, row *partitionRow, k *snapshot) partitionCell {
 	c := partitionCell{partitionRow: row, Key: rows.PoolKeys + name + "/" + row.Name, Acts: h.authorize != nil}
 	if row.Session != "" {
 		c.Doubt = string(stateGone)
@@ -52,7 +52,7 @@ func (h *handler) pool(ctx context.Context, query url.Values) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, k, err := h.looked(ctx, "pool", "Pool "+name, query)
+	v, k, err := h.snapshotView(ctx, "pool", "Pool "+name, query)
 	if err != nil {
 		return nil, err
 	}
@@ -69,19 +69,19 @@ func (h *handler) pool(ctx context.Context, query url.Values) (*view, error) {
 		v.add("partition", row.Name, h.partitionCell(name, row, k))
 	}
 	members := membersOf(name, k, p)
-	most := 1
+	largest := 1
 	for _, m := range members {
-		most = max(most, m.Partitions)
+		largest = max(largest, m.Partitions)
 	}
 	v.Data = map[string]any{
-		"Pool": name, "Choices": choices, "Members": members, "Most": most,
+		"Pool": name, "Choices": choices, "Members": members, "Largest": largest,
 		"Total": len(p.rows), "Session": k.byID[query.Get("session")], "Listed": instant(r.at.Wall),
 	}
 	return v, nil
 }
 
 // Share is how many partitions a member has, in percent of the most that one has.
-func (m *poolMember) Share(most int) int { return m.Partitions * 100 / most }
+func (m *poolMember) Share(largest int) int { return m.Partitions * 100 / largest }
 
 // slotCell is a row of the table of jobs that are done once.
 type slotCell struct {
@@ -95,7 +95,7 @@ type slotCell struct {
 	Hidden int
 }
 
-func (h *handler) slotCell(row *slotRow, k *look) slotCell {
+func (h *handler) slotCell(row *slotRow, k *snapshot) slotCell {
 	c := slotCell{slotRow: row, State: row.state(k), Error: row.Outcome.Error}
 	switch o := row.Outcome; {
 	case o.State == lock.StateNone:
@@ -118,7 +118,7 @@ func (h *handler) once(ctx context.Context, query url.Values) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, k, err := h.looked(ctx, "once", "Once", query)
+	v, k, err := h.snapshotView(ctx, "once", "Once", query)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +148,7 @@ func (h *handler) key(ctx context.Context, query url.Values) (*view, error) {
 	if holder := r.value.Holder; holder != nil {
 		row := &lockRow{Holder: holder, State: stateGone}
 		if holder.Member != nil {
-			k, err := h.looks.current(ctx)
+			k, err := h.snapshots.current(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -165,7 +165,7 @@ func (h *handler) key(ctx context.Context, query url.Values) (*view, error) {
 }
 
 // sessionOf is the holder's session as it was watched, or as it was just read.
-func sessionOf(k *look, holder *lease.Holder) *session {
+func sessionOf(k *snapshot, holder *lease.Holder) *session {
 	if k != nil && k.byID[holder.Session] != nil {
 		return k.byID[holder.Session]
 	}

@@ -52,10 +52,10 @@ func town(t *testing.T) (*fleet, *member) {
 	f.keep("imports/cursor", []byte("2026-11-26T04:00:00Z"), "")
 	for i := range 40 {
 		key, saved := fmt.Sprintf("pool/mail/shard-%02d", i), f.now().Add(-time.Duration(i*i%37)*time.Second)
-		switch {
-		case i == 7:
+		switch i {
+		case 7:
 			f.keep(key, partitionValue(saved, "offset=81"), `{"f":1,"paused":true}`)
-		case i == 21:
+		case 21:
 			f.keep(key, partitionValue(time.Time{}, ""), "")
 		default:
 			workers[i%5].hold(key, time.Duration(i)*time.Minute, checkpointed(saved, fmt.Sprintf("offset=%d", i*1021), ""))

@@ -33,11 +33,11 @@ type handler struct {
 	client *lease.Client
 	clock  clock.Clock
 
-	looks *feed[*look]
-	names *feed[[]string]
-	slots *feed[[]*slotRow]
-	pools *feeds[*partitions]
-	keys  *feeds[keyView]
+	snapshots *feed[*snapshot]
+	names     *feed[[]string]
+	slots     *feed[[]*slotRow]
+	pools     *feeds[*partitions]
+	keys      *feeds[keyView]
 }
 
 // Handler returns the pages about the store of client. They link to each other by
@@ -79,14 +79,14 @@ func (s *settings) apply(client *lease.Client, options []Option) error {
 
 func newHandler(client *lease.Client, s settings) *handler {
 	h := &handler{settings: s, client: client, clock: seam.Of(client).Clock}
-	looker := &looker{client: client, clock: h.clock}
-	h.looks = newFeed(h.clock, h.lookEvery, logged(h, "locks and sessions", looker.look))
-	h.names = newFeed(h.clock, seldom[[]string](s.interval), logged(h, "the names of pools",
+	snapshots := &reader{client: client, clock: h.clock}
+	h.snapshots = newFeed(h.clock, h.snapshotEvery, logged(h, "locks and sessions", snapshots.read))
+	h.names = newFeed(h.clock, longInterval[[]string](s.interval), logged(h, "the names of pools",
 		func(ctx context.Context) ([]string, error) { return poolNames(ctx, client) }))
-	h.slots = newFeed(h.clock, seldom[[]*slotRow](s.interval), logged(h, "slots",
+	h.slots = newFeed(h.clock, longInterval[[]*slotRow](s.interval), logged(h, "slots",
 		func(ctx context.Context) ([]*slotRow, error) { return readSlots(ctx, client) }))
 	h.pools = &feeds[*partitions]{make: func(name string) *feed[*partitions] {
-		return newFeed(h.clock, seldom[*partitions](s.interval), logged(h, "partitions",
+		return newFeed(h.clock, longInterval[*partitions](s.interval), logged(h, "partitions",
 			func(ctx context.Context) (*partitions, error) { return readPartitions(ctx, client, name) }))
 	}}
 	h.keys = &feeds[keyView]{make: func(key string) *feed[keyView] {
@@ -96,17 +96,17 @@ func newHandler(client *lease.Client, s settings) *handler {
 	return h
 }
 
-// lookEvery is how long a look is good for: short enough that a session which stops
+// snapshotEvery is how long a snapshot is good for: short enough that a session which stops
 // beating is overdue on the page before it is expired.
-func (h *handler) lookEvery(k *look) time.Duration {
+func (h *handler) snapshotEvery(k *snapshot) time.Duration {
 	if k == nil || k.shortest == 0 {
 		return h.interval
 	}
 	return max(min(h.interval, k.shortest/6), MinInterval)
 }
 
-// seldom is for how long listings of what there may be much of are good.
-func seldom[T any](interval time.Duration) func(T) time.Duration {
+// longInterval is for how long listings of what there may be much of are good.
+func longInterval[T any](interval time.Duration) func(T) time.Duration {
 	return func(T) time.Duration { return max(10*time.Second, 5*interval) }
 }
 

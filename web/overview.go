@@ -25,7 +25,7 @@ type concern struct {
 
 // concerns are the overdue sessions, vacancies, and locks without holders, the worst
 // first.
-func (k *look) concerns() []concern {
+func (k *snapshot) concerns() []concern {
 	var found []concern
 	for _, s := range k.sessions {
 		address := "sessions?" + url.Values{"q": {s.Session}}.Encode()
@@ -37,14 +37,14 @@ func (k *look) concerns() []concern {
 			found = append(found, concern{s.Name(), s.Owner, says, address})
 		}
 	}
-	gone := 0
+	orphaned := 0
 	for _, row := range k.locks {
 		if row.State == stateGone {
-			gone++
+			orphaned++
 		}
 	}
-	if gone > 0 {
-		found = append(found, concern{string(stateGone), plural(gone, "lock"), "of holders that are gone: free for whoever asks",
+	if orphaned > 0 {
+		found = append(found, concern{string(stateGone), plural(orphaned, "lock"), "of holders that are gone: free for whoever asks",
 			"locks?state=" + string(stateGone)})
 	}
 	for _, e := range k.elections {
@@ -89,7 +89,7 @@ func (h *handler) overview(ctx context.Context, query url.Values) (*view, error)
 	if err != nil {
 		return nil, err
 	}
-	v, k, err := h.looked(ctx, "overview", "Overview", query)
+	v, k, err := h.snapshotView(ctx, "overview", "Overview", query)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ type poolRow struct {
 }
 
 // pools are those of the names, and those that have members.
-func (k *look) pools(names []string) []poolRow {
+func (k *snapshot) pools(names []string) []poolRow {
 	found := make([]poolRow, 0, len(names))
 	for _, name := range names {
 		found = append(found, poolRow{name, k.members[name]})
@@ -152,7 +152,7 @@ func (h *handler) poolList(ctx context.Context, query url.Values) (*view, error)
 	if err != nil {
 		return nil, err
 	}
-	v, k, err := h.looked(ctx, "pools", "Pools", query)
+	v, k, err := h.snapshotView(ctx, "pools", "Pools", query)
 	if err != nil {
 		return nil, err
 	}

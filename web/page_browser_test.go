@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -17,20 +16,6 @@ import (
 
 // tableRows is an expression that counts the rows of the page's table.
 const tableRows = `document.querySelectorAll("#rows > tr").length`
-
-// live runs the heartbeats of a fleet until the test ends.
-func live(t *testing.T, f *fleet) {
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		f.run(ctx)
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ended
-	})
-}
 
 func TestThePageInABrowser(t *testing.T) {
 	b := newBrowser(t)

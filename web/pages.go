@@ -44,15 +44,15 @@ func also[T any](v *view, r reading[T]) {
 	}
 }
 
-// looked begins a page that shows a look. k is never nil.
-func (h *handler) looked(ctx context.Context, name, title string, query url.Values) (*view, *look, error) {
-	r, err := h.looks.current(ctx)
+// snapshotView begins a page that shows a snapshot. k is never nil.
+func (h *handler) snapshotView(ctx context.Context, name, title string, query url.Values) (*view, *snapshot, error) {
+	r, err := h.snapshots.current(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	k := r.value
 	if k == nil {
-		k = &look{}
+		k = &snapshot{}
 	}
 	v := newView(h, name, title, query, r)
 	v.Trouble = k.trouble()
@@ -61,7 +61,7 @@ func (h *handler) looked(ctx context.Context, name, title string, query url.Valu
 
 // trouble counts the sessions that are overdue or expired, and the locks whose
 // holders are gone.
-func (k *look) trouble() (n int) {
+func (k *snapshot) trouble() (n int) {
 	for _, s := range k.sessions {
 		if s.State.troubled() {
 			n++
@@ -180,7 +180,7 @@ func (h *handler) lockCell(row *lockRow) lockCell {
 }
 
 func (h *handler) locks(ctx context.Context, query url.Values) (*view, error) {
-	v, k, err := h.looked(ctx, "locks", "Locks", query)
+	v, k, err := h.snapshotView(ctx, "locks", "Locks", query)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +198,7 @@ func (h *handler) locks(ctx context.Context, query url.Values) (*view, error) {
 var sessionStates = []string{string(stateLive), string(stateWatched), string(stateOverdue), string(stateExpired), "unread"}
 
 func (h *handler) sessions(ctx context.Context, query url.Values) (*view, error) {
-	v, k, err := h.looked(ctx, "sessions", "Sessions", query)
+	v, k, err := h.snapshotView(ctx, "sessions", "Sessions", query)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +274,7 @@ func (h *handler) electionCell(e *electionRow) electionCell {
 }
 
 func (h *handler) elections(ctx context.Context, query url.Values) (*view, error) {
-	v, k, err := h.looked(ctx, "elections", "Elections", query)
+	v, k, err := h.snapshotView(ctx, "elections", "Elections", query)
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,7 @@ type poolMember struct {
 }
 
 // membersOf returns the members of a pool, and whoever else has partitions of it.
-func membersOf(name string, k *look, p *partitions) []*poolMember {
+func membersOf(name string, k *snapshot, p *partitions) []*poolMember {
 	byID := map[string]*poolMember{}
 	for _, s := range k.sessions {
 		m := &poolMember{session: s, Cordoned: slices.Contains(s.Joined, "pool-cordoned/"+name)}
@@ -176,7 +176,7 @@ func readSlots(ctx context.Context, client *lease.Client) ([]*slotRow, error) {
 }
 
 // state says how far a slot has come. A run whose process is gone is abandoned.
-func (s *slotRow) state(k *look) string {
+func (s *slotRow) state(k *snapshot) string {
 	switch o := s.Outcome; {
 	case s.Problem != "":
 		return "unread"

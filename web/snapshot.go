@@ -13,8 +13,8 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// look is what there is but for partitions and slots, of which there may be many.
-type look struct {
+// snapshot is what there is but for partitions and slots, of which there may be many.
+type snapshot struct {
 	sessions []*session
 	byID     map[string]*session
 	// locks are the keys that are held or keep a value, in their order, without
@@ -49,7 +49,7 @@ type electionRow struct {
 	Candidates []*session
 }
 
-// skipped are what the keys begin with that a look leaves out, in order.
+// skipped are what the keys begin with that a snapshot leaves out, in order.
 var skipped = []string{rows.OnceKeys, rows.PoolKeys}
 
 // beyond is behind all keys that begin with prefix, but for such as nobody makes.
@@ -59,49 +59,49 @@ func beyond(prefix string) string { return rows.LeasePrefix + prefix + "\U0010ff
 // the page that ends where skipped keys begin reads few of them.
 const spare = 50
 
-// looker makes looks, one at a time.
-type looker struct {
-	client *lease.Client
-	clock  clock.Clock
-	beats  beats
-	// counts are how many keys there were in the latest look before, between and
+// reader makes snapshots, one at a time.
+type reader struct {
+	client  *lease.Client
+	clock   clock.Clock
+	watcher watcher
+	// counts are how many keys there were in the latest snapshot before, between and
 	// behind the skipped ones.
 	counts []int
 }
 
-// look reads what there is: a listing of the sessions, and one for each stretch of
+// read makes a snapshot: a listing of the sessions, and one for each stretch of
 // keys between the skipped ones.
-func (l *looker) look(ctx context.Context) (*look, error) {
-	k := &look{byID: map[string]*session{}, members: map[string]int{}}
+func (r *reader) read(ctx context.Context) (*snapshot, error) {
+	k := &snapshot{byID: map[string]*session{}, members: map[string]int{}}
 	elections := map[string]*electionRow{}
 	// Sessions after what names them: who is missing was not only too late.
-	if err := l.keys(ctx, func(row *lockRow) { k.addKey(row, elections) }); err != nil {
+	if err := r.keys(ctx, func(row *lockRow) { k.addKey(row, elections) }); err != nil {
 		return nil, err
 	}
-	if err := k.readSessions(ctx, l.client); err != nil {
+	if err := k.readSessions(ctx, r.client); err != nil {
 		return nil, err
 	}
-	l.beats.observe(k.sessions, l.clock.Now())
+	r.watcher.observe(k.sessions, r.clock.Now())
 	k.join(elections)
-	l.judge(k)
+	r.judge(k)
 	return k, nil
 }
 
 // keys reads the keys but for the skipped ones. One that cannot be read has its key
 // and a problem.
-func (l *looker) keys(ctx context.Context, add func(*lockRow)) error {
-	if l.counts == nil {
-		l.counts = make([]int, len(skipped)+1)
+func (r *reader) keys(ctx context.Context, add func(*lockRow)) error {
+	if r.counts == nil {
+		r.counts = make([]int, len(skipped)+1)
 	}
 	after := ""
-	for i := range l.counts {
-		options := []kv.ReadOption{kv.EventuallyConsistent(), kv.WithLimit(l.counts[i] + spare)}
+	for i := range r.counts {
+		options := []kv.ReadOption{kv.EventuallyConsistent(), kv.WithLimit(r.counts[i] + spare)}
 		if i > 0 {
 			after = skipped[i-1]
 			options = append(options, kv.WithStartAfter(beyond(after)))
 		}
 		n := 0
-		for h, err := range l.client.Keys(ctx, "", options...) {
+		for h, err := range r.client.Keys(ctx, "", options...) {
 			if h == nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func (l *looker) keys(ctx context.Context, add func(*lockRow)) error {
 				add(newLockRow(h, err))
 			}
 		}
-		l.counts[i] = n
+		r.counts[i] = n
 	}
 	return nil
 }
@@ -126,7 +126,7 @@ func newLockRow(h *lease.Holder, err error) *lockRow {
 }
 
 // addKey adds a key to the locks or to the elections.
-func (k *look) addKey(row *lockRow, elections map[string]*electionRow) {
+func (k *snapshot) addKey(row *lockRow, elections map[string]*electionRow) {
 	if row.Problem != "" {
 		k.unread++
 	}
@@ -152,7 +152,7 @@ func electionOf(elections map[string]*electionRow, name string) *electionRow {
 }
 
 // readSessions reads the sessions, in the order of their owners.
-func (k *look) readSessions(ctx context.Context, client *lease.Client) error {
+func (k *snapshot) readSessions(ctx context.Context, client *lease.Client) error {
 	for m, err := range client.Members(ctx, kv.EventuallyConsistent()) {
 		if m == nil {
 			return err
@@ -174,7 +174,7 @@ func (k *look) readSessions(ctx context.Context, client *lease.Client) error {
 }
 
 // join adds the candidates to the elections, and counts the members of pools.
-func (k *look) join(elections map[string]*electionRow) {
+func (k *snapshot) join(elections map[string]*electionRow) {
 	for _, s := range k.sessions {
 		for _, group := range s.Joined {
 			if name, ok := strings.CutPrefix(group, rows.ElectionKeys); ok && name != "" {
@@ -193,7 +193,7 @@ func (k *look) join(elections map[string]*electionRow) {
 }
 
 // judge says of each holder what is known of its session.
-func (l *looker) judge(k *look) {
+func (r *reader) judge(k *snapshot) {
 	held := slices.Clone(k.locks)
 	for _, e := range k.elections {
 		if e.Leader == nil {
@@ -210,7 +210,7 @@ func (l *looker) judge(k *look) {
 			absent[row.Session] = true
 		}
 	}
-	states := l.beats.absent(absent)
+	states := r.watcher.absent(absent)
 	for _, row := range held {
 		if s := k.byID[row.Session]; s != nil {
 			row.State, row.Host = s.State, s.Host

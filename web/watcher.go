@@ -35,8 +35,8 @@ func overdueAfter(ttl time.Duration) time.Duration { return ttl * 2 / 3 }
 // expiredAfter is for how long a contender has to see no heartbeat (R10).
 func expiredAfter(ttl time.Duration) time.Duration { return ttl + ttl/16 }
 
-// beat is what was seen of one session.
-type beat struct {
+// observation is what was seen of one session.
+type observation struct {
 	// version was received first at first.
 	version uint64
 	first   clock.Reading
@@ -44,11 +44,11 @@ type beat struct {
 	beaten bool
 }
 
-// beats watches sessions as a contender does (R10), and ends none. It compares no
+// watcher watches sessions as a contender does (R10), and ends none. It compares no
 // clocks: silence counts from the receipt of the first reading that showed the
 // version, by the monotonic clock.
-type beats struct {
-	byID map[string]beat
+type watcher struct {
+	byID map[string]observation
 	// missing are sessions that leases name and the last listing did not show. It
 	// may have been a stale one.
 	missing map[string]bool
@@ -69,22 +69,22 @@ type session struct {
 
 // observe notes what a listing showed that was received at now, and forgets all
 // others.
-func (b *beats) observe(listed []*session, now clock.Reading) {
-	byID := make(map[string]beat, len(listed))
+func (w *watcher) observe(listed []*session, now clock.Reading) {
+	byID := make(map[string]observation, len(listed))
 	for _, s := range listed {
 		if s.Problem != "" {
 			s.State = stateWatched // it may be alive (R18)
 			continue
 		}
-		seen, known := b.byID[s.Session]
-		if s.Version > seen.version { // a stale listing shows an older one
-			seen = beat{version: s.Version, first: now, beaten: known}
+		previous, known := w.byID[s.Session]
+		if s.Version > previous.version { // a stale listing shows an older one
+			previous = observation{version: s.Version, first: now, beaten: known}
 		}
-		byID[s.Session] = seen
-		s.Silent = now.MonotonicSince(seen.first)
-		s.State = judge(s.TTL, s.Silent, seen.beaten)
+		byID[s.Session] = previous
+		s.Silent = now.MonotonicSince(previous.first)
+		s.State = judge(s.TTL, s.Silent, previous.beaten)
 	}
-	b.byID = byID
+	w.byID = byID
 }
 
 // judge says what silence means.
@@ -100,16 +100,16 @@ func judge(ttl, silent time.Duration, beaten bool) state {
 	return stateWatched
 }
 
-// absent says what it means that a session which leases name was not listed. ids are
-// all such sessions of this look. One that was missing in the look before is gone.
-func (b *beats) absent(ids map[string]bool) map[string]state {
+// absent says what it means that sessions which leases name were not listed. One that
+// was missing the time before, too, is gone.
+func (w *watcher) absent(ids map[string]bool) map[string]state {
 	states := make(map[string]state, len(ids))
 	for id := range ids {
 		states[id] = stateWatched
-		if b.missing[id] {
+		if w.missing[id] {
 			states[id] = stateGone
 		}
 	}
-	b.missing = ids
+	w.missing = ids
 	return states
 }
