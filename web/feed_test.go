@@ -144,7 +144,7 @@ func TestALookLeavesOutNothingElse(t *testing.T) {
 		f := newFleet(t)
 		m := f.member("worker", "host", time.Minute)
 		keys := []string{"once", "once.", "once0", "once\U0010ffff", "pool", "pool.", "pool0", "a", "\U0010ffff", "semaphore/s/0"}
-		for _, key := range append(keys, "once/j/s", "pool/p/x", "pool/p/\U0010ffff") {
+		for _, key := range append(keys, "once/j/s", "pool/p/x", "pool/\U0010ffff/x") {
 			m.hold(key, time.Hour)
 		}
 		s := newSite(t, f.store)
@@ -226,7 +226,11 @@ func TestOpenPagesEndWithTheClient(t *testing.T) {
 		v := s.look("/locks")
 		time.Sleep(time.Minute)
 		require.NoError(t, s.client.Close(t.Context()))
-		<-v.ended
+		select {
+		case <-v.ended:
+		case <-time.After(time.Hour):
+			t.Fatal("it goes on")
+		}
 	})
 }
 
