@@ -6,6 +6,7 @@ require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/aws/smithy-go v1.28.8
 	github.com/dynalock/dynalock v0.0.0
+	github.com/dynalock/dynalock/web v0.0.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sync v0.24.0
@@ -40,3 +41,5 @@ require (
 )
 
 replace github.com/dynalock/dynalock => ../
+
+replace github.com/dynalock/dynalock/web => ../web
