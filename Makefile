@@ -17,7 +17,7 @@ each = @status=0; for module in $(MODULES); do echo "== module $$module: $(1)"; 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: race-notice ## test every module, with the race detector; DynamoDB Local needs Java 17 and npm, PostgreSQL its server
+test: race-notice ## test every module, with the race detector; DynamoDB Local needs Java 17 and npm, PostgreSQL its server, the page chromium
 	@file=$$(mktemp) && trap 'rm -f "$$file"' EXIT && \
 	{ DYNALOCK_TEST_NOT_RUN=$$file $(MAKE) --no-print-directory test-modules; status=$$?; \
 	sort -u "$$file" | sed 's/^/NOT RUN: /'; exit $$status; }

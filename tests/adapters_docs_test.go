@@ -13,7 +13,7 @@ import (
 
 // testedPages are those whose Go is cut out of tests, between lines that say
 // "begin docs/..." and "end docs/...": it needs what the pages' module has not.
-var testedPages = []string{"docs/adapters.md", "docs/migration.md"}
+var testedPages = []string{"docs/adapters.md", "docs/migration.md", "docs/web.md"}
 
 func TestTheGoOfTheAdaptersPagesIsThatOfTests(t *testing.T) {
 	t.Parallel()
@@ -42,7 +42,7 @@ func snippets(t *testing.T, page string) (found []string) {
 	t.Helper()
 	name := regexp.QuoteMeta(page)
 	cut := regexp.MustCompile(`(?s)\n(\t+)// begin ` + name + "\n(.*?)\n\t+// end " + name)
-	places := []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go"}
+	places := []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go", "web/example_test.go"}
 	for _, pattern := range places {
 		files, err := filepath.Glob(filepath.Join(repository, pattern))
 		require.NoError(t, err)

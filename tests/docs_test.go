@@ -104,7 +104,7 @@ func TestTheProseOfThePagesWraps(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"docs/guarantees.md", "docs/choosing.md", "docs/faq.md", "docs/metrics.md", "docs/comparison.md", "docs/verification.md",
-		"docs/adapters.md", "docs/migration.md",
+		"docs/adapters.md", "docs/migration.md", "docs/web.md",
 		"examples/README.md", "examples/competing-consumers/README.md", "tests/model/README.md", "tests/mutants/README.md",
 	} {
 		requireNarrow(t, name, regexp.MustCompile(`(?m)^(\|.*|\s*\S+)$`).ReplaceAllString(pages(t)[name], ""))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/notrun"
 	"github.com/dynalock/dynalock/internal/npmpack"
+	"github.com/dynalock/dynalock/internal/proctest"
 )
 
 // playwright drives the browser.
@@ -54,10 +55,9 @@ func newBrowser(t *testing.T) *browser {
 	b := &browser{t: t}
 	b.in, err = cmd.StdinPipe()
 	require.NoError(t, err)
-	out, err := cmd.StdoutPipe()
+	out, _, err := proctest.Pipe(t, cmd, "browser")
 	require.NoError(t, err)
 	b.answers = bufio.NewReader(out)
-	cmd.Stderr = t.Output()
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = b.in.Close() // it ends itself and the browser
