@@ -23,6 +23,12 @@ const (
 	actionResume   = "resume"
 )
 
+// titles are those of the pages of actions. One that is none has another.
+var titles = map[string]string{
+	actionBreak: "Break a lock", actionStepDown: "Make a leader step down",
+	actionPause: "Pause a partition", actionResume: "Resume a partition", "": "No such action",
+}
+
 // actionTimeout is how long a request waits for what it asked for. What was begun
 // goes on by itself.
 const actionTimeout = time.Minute
@@ -164,5 +170,5 @@ func (h *handler) perform(ctx context.Context, f *form) error {
 
 // showForm answers with the form, or with how it went.
 func (h *handler) showForm(w http.ResponseWriter, r *http.Request, status int, f *form) {
-	h.show(w, r, &view{Name: "act", Title: "Act", Query: url.Values{}, Data: f, Plain: true, status: status})
+	h.show(w, r, &view{Name: "act", Title: titles[f.Name], Query: url.Values{}, Data: f, Plain: true, status: status})
 }

@@ -126,6 +126,7 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 			content, err := os.ReadFile("assets/" + asset)
 			require.NoError(t, err)
 			require.Equal(t, string(content), s.text("/assets/"+asset))
+			require.True(t, asset != "page.js" || bytes.Count(content, []byte("\n")) <= 150, "the script stays small")
 		}
 		v := s.look("/locks")
 		require.Len(t, v.take(), 1)
