@@ -98,7 +98,8 @@ func (h *handler) act(w http.ResponseWriter, r *http.Request) {
 	who, err := h.authorize(r, f.Action)
 	if err != nil {
 		h.log.WarnContext(r.Context(), "web: action refused", "action", f.Name, "key", f.Key, "who", who, "error", err)
-		h.showForm(w, r, http.StatusForbidden, &form{Back: f.Back, Problem: "refused: " + err.Error()})
+		f.Problem = "refused: " + err.Error()
+		h.showForm(w, r, http.StatusForbidden, f)
 		return
 	}
 	status, problem := h.readHolder(r.Context(), f)

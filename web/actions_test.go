@@ -105,6 +105,8 @@ func TestABreakIsConfirmedAuthorizedAndLogged(t *testing.T) {
 		w = s.post("/act", form("dir/key", l.Token()))
 		require.Equal(t, http.StatusForbidden, w.Code)
 		require.Contains(t, w.Body.String(), "you are not on call")
+		require.Contains(t, w.Body.String(), "Break a lock")
+		require.NotContains(t, w.Body.String(), "<form", "who may not need not try again")
 		require.True(t, l.Held())
 		require.Equal(t, web.Action{Name: "break", Key: "dir/key", Token: l.Token()}, asked[len(asked)-1])
 
