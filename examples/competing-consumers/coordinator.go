@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -17,6 +14,8 @@ const (
 	grace = 10 * time.Second
 	// crashAfter is how long the victim of -crash sits on its entry while the others work.
 	crashAfter = 300 * time.Millisecond
+	// redrawEvery is how often a terminal shows what has changed.
+	redrawEvery = 100 * time.Millisecond
 )
 
 // coordinator starts the workers, hears what they report and ends them. It is
@@ -27,7 +26,8 @@ type coordinator struct {
 	store    kv.Store
 	job      Job
 	tally    *tally
-	report   *report
+	viewer   *viewer
+	report   report
 
 	events  chan Event
 	members map[string]*member
@@ -38,31 +38,44 @@ type coordinator struct {
 	victim  string
 }
 
-func newCoordinator(s settings, store kv.Store, job Job, t *tally, r *report) *coordinator {
-	return &coordinator{
-		settings: s, store: store, job: job, tally: t, report: r,
+func newCoordinator(s settings, store kv.Store, job Job, t *tally, v *viewer, r report) *coordinator {
+	c := &coordinator{
+		settings: s, store: store, job: job, tally: t, viewer: v, report: r,
 		events: make(chan Event, 64), members: make(map[string]*member),
 	}
+	c.waiting = s.names()
+	if s.crash {
+		c.victim, c.waiting = c.waiting[0], c.waiting[1:]
+	}
+	return c
 }
 
 // run returns when all workers have ended. When ctx ends it stops them.
 func (c *coordinator) run(ctx context.Context) {
-	names := c.names()
 	if c.settings.crash {
-		c.victim, c.waiting = names[0], names[1:]
 		c.start(c.victim)
 	} else {
-		c.waiting = names
 		c.startWaiting()
 	}
 	stopped := ctx.Done()
-	overdue, crash := clock.System.NewTimer(grace), clock.System.NewTimer(crashAfter)
+	overdue, crash, redraw := clock.System.NewTimer(grace), clock.System.NewTimer(crashAfter), clock.System.NewTimer(redrawEvery)
 	overdue.Stop()
 	crash.Stop()
+	var views <-chan view
+	if !c.settings.json {
+		var stop func()
+		views, stop = c.viewer.watch(ctx)
+		defer stop()
+	}
 	for c.live > 0 {
 		select {
+		case v := <-views:
+			c.report.see(v)
+		case <-redraw.C():
+			c.report.tick()
+			redraw.Reset(redrawEvery)
 		case e := <-c.events:
-			c.handle(e)
+			c.handle(ctx, e)
 			if e.Event == workerPaused && e.Worker == c.victim {
 				crash.Reset(crashAfter)
 			}
@@ -79,20 +92,6 @@ func (c *coordinator) run(ctx context.Context) {
 	}
 }
 
-// names returns a name for each worker that no other process has: another may
-// have joined on the same store.
-func (c *coordinator) names() []string {
-	process := fmt.Sprint(os.Getpid())
-	if host, err := os.Hostname(); err == nil && strings.HasPrefix(c.settings.store, "dynamodb:") {
-		process = host + "-" + process
-	}
-	names := make([]string, c.settings.workers)
-	for i := range names {
-		names[i] = fmt.Sprintf("worker-%d@%s", i+1, process)
-	}
-	return names
-}
-
 // start starts one worker. If it cannot be started it counts as one that has died.
 func (c *coordinator) start(name string) {
 	job := c.job
@@ -107,7 +106,7 @@ func (c *coordinator) start(name string) {
 	}
 	m, err := startProcess(name, job, c.events)
 	if err != nil {
-		c.handle(Event{Event: workerExited, At: instant(), Worker: name, Error: err.Error()})
+		go func() { c.events <- Event{Event: workerExited, At: instant(), Worker: name, Error: err.Error()} }()
 		return
 	}
 	c.members[name] = m
@@ -127,7 +126,7 @@ func (c *coordinator) each(f func(*member)) {
 }
 
 // handle books one event and shows it.
-func (c *coordinator) handle(e Event) {
+func (c *coordinator) handle(ctx context.Context, e Event) {
 	if e.Event == workerExited {
 		c.live--
 		delete(c.members, e.Worker)
@@ -140,6 +139,11 @@ func (c *coordinator) handle(e Event) {
 	}
 	c.tally.add(e)
 	c.report.event(e)
+	if e.Event == workerKilled || e.Event == workerDied {
+		// If it cannot be found out, the story knows of fewer locks.
+		d, _ := c.viewer.died(context.WithoutCancel(ctx), e.Worker, e.Event == workerKilled)
+		c.report.died(d, e)
+	}
 	if e.Worker == c.victim && (e.Event == workerPaused || e.Event == workerExited || e.Event == workerDied) {
 		c.startWaiting()
 	}
@@ -148,17 +152,9 @@ func (c *coordinator) handle(e Event) {
 // survey reads all results that the store has of entries, and hashes their
 // files again. wrong are the results whose digest is not the file's.
 func survey(ctx context.Context, stored kv.Store, dir string, entries []string) (right, wrong map[string]Result, err error) {
-	pairs, err := stored.List(ctx, "")
+	results, err := decodeAll[Result](ctx, stored)
 	if err != nil {
 		return nil, nil, err
-	}
-	results := make(map[string]Result, len(pairs))
-	for _, pair := range pairs {
-		var result Result
-		if err := pair.Decode(&result); err != nil {
-			return nil, nil, err
-		}
-		results[pair.Key] = result
 	}
 	right, wrong = make(map[string]Result), make(map[string]Result)
 	for _, entry := range entries {

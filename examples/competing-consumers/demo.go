@@ -47,10 +47,14 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 		return nil, errors.Join(err, remove())
 	}
 	closeAll := func() error { return errors.Join(closeStore(), remove()) }
-	set := setName(dir)
+	set := setName(s.name, dir)
 	right, wrong, err := survey(ctx, resultsOf(store, set), dir, entries)
 	requests := newRequestCounts()
+	var r report = newJSONReport()
 	if err == nil {
+		if !s.json {
+			r = beginStory(s, dir, entries, right)
+		}
 		err = offer(ctx, kv.Instrument(store, requests.hook), set, entries, right)
 	}
 	if err != nil {
@@ -60,9 +64,13 @@ func prepare(ctx context.Context, s settings) (_ *demo, err error) {
 	for entry, result := range wrong {
 		job.Stale[entry] = result.Token
 	}
+	viewer, err := newViewer(store, set)
+	if err != nil {
+		return nil, errors.Join(err, closeAll())
+	}
 	tally := newTally()
 	tally.requests["offer"] = requests.snapshot()
-	return &demo{newCoordinator(s, store, job, tally, newReport(s.json, len(entries), right)), closeAll}, nil
+	return &demo{newCoordinator(s, store, job, tally, viewer, r), closeAll}, nil
 }
 
 // judge compares the results in the store with the files, and says what came of
@@ -83,6 +91,12 @@ func (d *demo) judge(ctx context.Context) (Summary, error) {
 	}
 	final := maps.Clone(right)
 	maps.Copy(final, wrong)
+	if seen, err := d.viewer.look(ctx); err == nil {
+		s.deaths = seen.deaths
+		for _, death := range s.deaths {
+			s.takenOver += death.takenOver(final)
+		}
+	}
 	s.Complete, s.Done, s.Wrong = len(right) == len(d.job.Entries), len(right), len(wrong)
 	s.Duplicates, s.Workers = d.tally.duplicates(final), d.tally.entriesByWorker(final)
 	return s, nil

@@ -15,12 +15,19 @@ import (
 	"github.com/dynalock/dynalock/kv"
 )
 
-// setName names the entries of a folder in the store: by the folder's own name,
-// wherever it is, so that runs on folders of other names do not meet, and
-// machines need not have it at one place. Of a long name the beginning counts.
-func setName(dir string) string {
-	name := url.PathEscape(filepath.Base(dir))
-	return "entries-" + name[:min(len(name), 32)]
+// setName names the entries of a folder in the store: by name, or if that is ""
+// by the folder's path, so that runs on other folders do not meet. Of a long
+// name the beginning counts.
+func setName(name, dir string) string {
+	escape := func(s string) string {
+		s = url.PathEscape(s)
+		return s[:min(len(s), 32)]
+	}
+	if name != "" {
+		return "entries-" + escape(name)
+	}
+	sum := sha256.Sum256([]byte(dir))
+	return "folder-" + escape(filepath.Base(dir)) + "-" + hex.EncodeToString(sum[:4])
 }
 
 // longestName leaves room in a key for what is put before an entry's name.

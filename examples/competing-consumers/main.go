@@ -25,9 +25,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/dynalock/dynalock/examples/internal/stores"
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
@@ -43,27 +45,27 @@ const (
 
 // settings are the flags.
 type settings struct {
-	input       string
+	input, name string
 	store       string
 	createTable bool
 	workers     int
 	ttl, work   time.Duration
 	crash, json bool
-	worker      string
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
 
 // run returns the exit status.
 func run(args []string) int {
+	if len(args) == 2 && args[0] == workerFlag {
+		return workerMain(args[1])
+	}
 	s, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return statusComplete
 	case err != nil:
 		return usage(err)
-	case s.worker != "":
-		return workerMain(s.worker)
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -87,19 +89,20 @@ func parse(args []string) (settings, error) {
 	var s settings
 	flags := flag.NewFlagSet("competing-consumers", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&s.input, "input", ".", "`folder` whose files are the entries")
-	flags.StringVar(&s.store, "store", "sqlite", "sqlite (a temporary file), sqlite:PATH, memory, postgres://USER@HOST/DATABASE or dynamodb:TABLE")
+	flags.StringVar(&s.input, "input", ".", "`folder` whose files are shared out")
+	flags.StringVar(&s.name, "name", "", "what the store calls the files, if not by the folder's path")
+	flags.StringVar(&s.store, "store", "sqlite", stores.Usage)
 	flags.BoolVar(&s.createTable, "create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flags.IntVar(&s.workers, "workers", 3, "`number` of workers")
-	flags.DurationVar(&s.ttl, "ttl", 15*time.Second, "time after which the locks of a dead worker pass on, 3s or more")
-	flags.DurationVar(&s.work, "work", 0, "extra `time` for each entry")
-	flags.BoolVar(&s.crash, "crash", false, "kill one worker in the middle of an entry")
+	flags.DurationVar(&s.ttl, "ttl", 15*time.Second, "`time` after which a dead worker's locks end, 3s or more")
+	flags.DurationVar(&s.work, "work", 0, "extra `time` for each file")
+	flags.BoolVar(&s.crash, "crash", false, "kill one worker in the middle of a file")
 	flags.BoolVar(&s.json, "json", false, "report as lines of JSON on standard output")
-	flags.StringVar(&s.worker, "worker", "", "internal: be the worker process of this `name`")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			fmt.Println("Several workers share the files of a folder. Each file is locked, hashed and\nunlocked. When a worker dies, the others do its share. Flags:")
 			flags.SetOutput(os.Stdout)
-			flags.Usage()
+			flags.PrintDefaults()
 			return s, err
 		}
 		return s, fmt.Errorf("%w: -h lists the flags", err)
@@ -125,6 +128,20 @@ func (s settings) check(rest []string) error {
 		return errors.New("-crash needs somebody to take over: give -workers 2 or more")
 	}
 	return nil
+}
+
+// names returns a name for each worker that no other process has: another may
+// have joined on the same store.
+func (s settings) names() []string {
+	process := fmt.Sprint(os.Getpid())
+	if host, err := os.Hostname(); err == nil && strings.HasPrefix(s.store, "dynamodb:") {
+		process = host + "-" + process
+	}
+	names := make([]string, s.workers)
+	for i := range names {
+		names[i] = fmt.Sprintf("worker-%d@%s", i+1, process)
+	}
+	return names
 }
 
 // demonstrate makes the store and the entries ready, and runs.

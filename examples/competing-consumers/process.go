@@ -21,6 +21,9 @@ type member struct {
 	stop, kill func()
 }
 
+// workerFlag comes before a worker's name on the command line of its process.
+const workerFlag = "-worker"
+
 // startProcess starts a worker process. Closing its standard input stops it, so
 // it stops too when the parent dies, however that does.
 func startProcess(name string, job Job, events chan<- Event) (*member, error) {
@@ -28,7 +31,7 @@ func startProcess(name string, job Job, events chan<- Event) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, "-worker", name)
+	cmd := exec.Command(self, workerFlag, name)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -3,6 +3,7 @@ package main_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -121,15 +122,101 @@ func TestAnUnreadableFileFailsTheRun(t *testing.T) {
 	require.Contains(t, p.stderr.String(), "1 of 3 entries")
 }
 
-func TestWithoutJSONATableIsShown(t *testing.T) {
+func TestOfFoldersWithOneNameEachKeepsItsEntries(t *testing.T) {
 	t.Parallel()
-	p := start(t, nil, "-input", files(t, 5), "-json=false")
-	var text strings.Builder
+	store := "sqlite:" + filepath.Join(t.TempDir(), "store.db")
+	one, other := filepath.Join(files(t, 30), "a"), filepath.Join(files(t, 10), "a") // 10 files and 3
+	first := start(t, nil, "-input", one, "-store", store, "-work", "200ms")
+	first.await(t, "done")
+	start(t, nil, "-input", other, "-store", store).complete(t, 3)
+	first.complete(t, 10)
+}
+
+func TestFoldersShareEntriesByName(t *testing.T) {
+	t.Parallel()
+	store := "sqlite:" + filepath.Join(t.TempDir(), "store.db")
+	one, other := files(t, 10), files(t, 10)
+	start(t, nil, "-input", one, "-store", store, "-name", "mails").complete(t, 10)
+	p := start(t, nil, "-input", other, "-store", store, "-name", "mails")
+	for {
+		l, ok := p.next(t)
+		require.True(t, ok)
+		require.NotEqual(t, "done", l.Event, "the results are there")
+		if l.Event == "summary" {
+			break
+		}
+	}
+	_, status := p.end(t)
+	require.Zero(t, status)
+}
+
+// story runs the program without -json to its end, and returns its lines.
+func (p *program) story(t *testing.T) (lines []string) {
+	t.Helper()
 	for p.stdout.Scan() {
-		text.WriteString(p.stdout.Text() + "\n")
+		require.NotContains(t, p.stdout.Text(), "\x1b", "no terminal, no escapes")
+		lines = append(lines, p.stdout.Text())
 	}
 	require.NoError(t, p.Wait())
-	for _, want := range []string{"5 of 5", "duplicates", "takeovers", "worker-1@", "requests: AtomicPut", "seconds"} {
-		require.Contains(t, text.String(), want)
+	require.Empty(t, p.stderr.String())
+	return lines
+}
+
+func TestPeopleAreToldAStory(t *testing.T) {
+	t.Parallel()
+	folder := files(t, 20)
+	lines := start(t, nil, "-json=false", "-input", folder, "-crash", "-ttl", "3s").story(t)
+	text := strings.Join(lines, "\n")
+	require.Equal(t, "20 files in "+filepath.Base(folder)+", 3 workers. Each file is locked, hashed and unlocked.", lines[0])
+	killed := regexp.MustCompile(`worker-1 is killed in the middle of \S.*, with (\d+) files? locked`).FindStringSubmatch(text)
+	require.NotNil(t, killed, text)
+	require.Regexp(t, `worker-[23] takes over from worker-1, first \S`, text)
+	require.Regexp(t, `(?m)^  worker-1 +1 file  killed$`, text)
+	require.Regexp(t, `^20 files hashed exactly once by [23] workers; one was killed, `+killed[1]+` of its files (was|were) taken over\.$`,
+		lines[len(lines)-2])
+}
+
+func TestTwoTerminalsAgree(t *testing.T) {
+	t.Parallel()
+	flags := []string{"-json=false", "-input", files(t, 60), "-store", "sqlite:" + filepath.Join(t.TempDir(), "store.db"), "-work", "50ms", "-ttl", "3s"}
+	first := start(t, nil, append(flags, "-crash")...)
+	for !strings.Contains(first.stdout.Text(), "is killed") {
+		require.True(t, first.stdout.Scan())
+	}
+	one, two := make(chan []string), start(t, nil, flags...)
+	go func() {
+		var lines []string
+		for first.stdout.Scan() {
+			lines = append(lines, first.stdout.Text())
+		}
+		one <- lines
+	}()
+	told := two.story(t)
+	require.Contains(t, strings.Join(told, "\n"), "of another run, has died with")
+	ending := func(lines []string) (table []string, sentence string) {
+		for _, line := range lines {
+			if strings.HasPrefix(line, "  worker-") && !strings.HasSuffix(line, " 0 files") { // who did nothing is known at home only
+				table = append(table, line)
+			}
+		}
+		return table, lines[len(lines)-2]
+	}
+	lines := <-one
+	require.NoError(t, first.Wait())
+	table, sentence := ending(lines)
+	otherTable, otherSentence := ending(told)
+	require.Equal(t, table, otherTable)
+	require.Equal(t, sentence, otherSentence)
+	require.Regexp(t, `^60 files hashed exactly once by \d workers; one was killed, \d+ of its files (was|were) taken over\.$`, sentence)
+}
+
+func TestTheHelpListsTheFlagsThatAreForPeople(t *testing.T) {
+	t.Parallel()
+	help := strings.Join(start(t, nil, "-h").story(t), "\n")
+	require.Contains(t, help, "-crash")
+	require.NotContains(t, help, "internal")
+	require.NotContains(t, help, "-worker ")
+	for _, line := range strings.Split(help, "\n") {
+		require.LessOrEqual(t, len(strings.ReplaceAll(line, "\t", "    ")), 80, line)
 	}
 }

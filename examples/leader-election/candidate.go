@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/dynalock/dynalock/election"
@@ -28,11 +29,30 @@ func campaign(ctx context.Context, store kv.Store, s settings, name string) erro
 		return err
 	}
 	fmt.Printf("%s campaigns\n", owner)
+	defer tellOfOthers(ctx, e, owner)()
 	err = e.Run(ctx, func(ctx context.Context, t *election.Term) error { return lead(ctx, owner, t) })
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		err = nil // it was stopped while it waited
 	}
 	return errors.Join(err, client.Close(context.WithoutCancel(ctx)))
+}
+
+// tellOfOthers says for whom a candidate waits, until stop is called. An
+// election needs no such thing.
+func tellOfOthers(ctx context.Context, e *election.Election, owner string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		for leader, err := range e.Observe(ctx) {
+			if err == nil && !leader.Vacant() && leader.Member.Owner != owner {
+				fmt.Printf("%s waits for %s to resign or to die\n", owner, leader.Member.Owner)
+			}
+		}
+	})
+	return func() {
+		cancel()
+		telling.Wait()
+	}
 }
 
 // lead is the leader's work: it does something now and then until ctx ends, and

@@ -30,6 +30,10 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
+// candidateFlag comes before a candidate's name on the command line of its
+// process.
+const candidateFlag = "-candidate"
+
 // Exit statuses.
 const (
 	statusWell   = 0
@@ -45,7 +49,7 @@ type settings struct {
 	candidates  int
 	ttl         time.Duration
 	crash       bool
-	candidate   string
+	candidate   string // in a process that another one has started: its name
 }
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -72,19 +76,22 @@ func run(args []string) int {
 // parse reads and checks the flags.
 func parse(args []string) (settings, error) {
 	var s settings
+	if len(args) > 1 && args[0] == candidateFlag {
+		s.candidate, args = args[1], args[2:]
+	}
 	flags := flag.NewFlagSet("leader-election", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.StringVar(&s.store, "store", "sqlite", "sqlite (a temporary file), sqlite:PATH, memory, postgres://USER@HOST/DATABASE or dynamodb:TABLE")
+	flags.StringVar(&s.store, "store", "sqlite", stores.Usage)
 	flags.BoolVar(&s.createTable, "create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flags.StringVar(&s.name, "name", "demo", "`name` of the election")
 	flags.IntVar(&s.candidates, "candidates", 3, "`number` of candidates, each a process")
-	flags.DurationVar(&s.ttl, "ttl", 5*time.Second, "time after which a dead leader is succeeded, 3s or more")
+	flags.DurationVar(&s.ttl, "ttl", 5*time.Second, "`time` after which a dead leader is succeeded, 3s or more")
 	flags.BoolVar(&s.crash, "crash", false, "kill the leader, wait for the next one and end")
-	flags.StringVar(&s.candidate, "candidate", "", "internal: be the candidate of this `name`")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			fmt.Println("Processes elect a leader. When it ends, well or by kill -9, another one leads.\nFlags:")
 			flags.SetOutput(os.Stdout)
-			flags.Usage()
+			flags.PrintDefaults()
 			return s, err
 		}
 		return s, fmt.Errorf("%w: -h lists the flags", err)

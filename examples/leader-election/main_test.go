@@ -99,7 +99,7 @@ func number(t *testing.T, text string) int {
 func TestACrashedLeaderIsSucceeded(t *testing.T) {
 	t.Parallel()
 	p := start(t, nil, "-crash", "-ttl", "3s")
-	old := number(t, p.await(t, `with token (\d+) was killed`)[0])
+	old := number(t, p.await(t, `with token (\d+) was killed: the others wait, for about 3s`)[0])
 	p.await(t, `LEADS with token \d+: the leader before had died`)
 	tokens := p.await(t, `leads \S+s after the crash, with token (\d+) after (\d+)`)
 	require.Equal(t, old, number(t, tokens[1]))
@@ -124,13 +124,24 @@ func TestOneCandidatePerTerminal(t *testing.T) {
 	first := start(t, nil, flags...)
 	first.await(t, "LEADS")
 	second := start(t, nil, flags...)
-	second.await(t, "campaigns")
+	second.await(t, `waits for .* to resign or to die$`)
 	require.NoError(t, first.Process.Signal(syscall.SIGTERM))
 	first.await(t, "stops")
 	require.Zero(t, first.end(t))
 	second.await(t, `LEADS with token \d+$`)
 	require.NoError(t, second.Process.Signal(syscall.SIGINT))
 	require.Zero(t, second.end(t))
+}
+
+func TestTheHelpListsTheFlagsThatAreForPeople(t *testing.T) {
+	t.Parallel()
+	p := start(t, nil, "-h")
+	for p.lines.Scan() {
+		require.NotContains(t, p.lines.Text(), "internal")
+		require.NotContains(t, p.lines.Text(), "-candidate ")
+		require.LessOrEqual(t, len(strings.ReplaceAll(p.lines.Text(), "\t", "    ")), 80, p.lines.Text())
+	}
+	require.Zero(t, p.end(t))
 }
 
 func TestOnDynamoDB(t *testing.T) {

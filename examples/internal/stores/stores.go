@@ -23,6 +23,9 @@ import (
 	"github.com/dynalock/dynalock/kv/sqlkv"
 )
 
+// Usage is what a -store flag says of itself.
+const Usage = "sqlite (a temporary file), sqlite:PATH, memory,\npostgres://USER@HOST/DATABASE or dynamodb:TABLE"
+
 // Open opens the store that spec names. createTable makes a table that is
 // missing, of DynamoDB or PostgreSQL; other stores need no such thing.
 //
