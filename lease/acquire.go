@@ -365,7 +365,7 @@ func (c *Client) grant(
 		l.hold = &hold{began: began, limit: r.maxHold}
 	}
 	l.minHold = r.minHold
-	l.granted, l.stint = c.beginTurn(r)
+	c.beginTurn(r, l)
 	l.ctx, l.cancel = context.WithCancelCause(s.Leases()) // already ended if Close began just now
 	c.track(record.Acq, l)
 	revoked := s.IsRevoked(func() string { return revocation(r.key, l.token) })

@@ -45,8 +45,9 @@ type Lease struct {
 	released        chan struct{}
 	outcome         error
 	// granted is when the lease was granted, stint since when this client has had
-	// the key in one go (R15). Both are by the monotonic clock.
-	granted, stint time.Duration
+	// the key in one go, and rested when it last left the key free for a minimum
+	// poll (R15). All are by the monotonic clock.
+	granted, stint, rested time.Duration
 }
 
 // hold is the bound that WithMaxHold sets.

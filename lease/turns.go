@@ -16,8 +16,9 @@ const yieldShare = 20
 // locks and unlocks in a loop leaves the key free for an instant at a time,
 // and other processes, who only look now and then, never find it so.
 type turn struct {
-	// stint is since when the client has had the key in one go.
-	stint time.Duration
+	// stint is since when the client has had the key in one go. rested is when it
+	// last left the key free for a minimum poll, stint if it has not since.
+	stint, rested time.Duration
 	// freed is when the client began to release it, or, once that is known,
 	// when the key was free.
 	freed time.Duration
@@ -38,7 +39,7 @@ const maxTurns = 256
 func (c *Client) endTurn(l *Lease) (yields bool) {
 	now := c.clock.Now().Mono
 	poll := min(max((now-l.granted)/10, c.pollMin), c.pollMax)
-	t := turn{stint: l.stint, freed: now, yield: poll + poll/2}
+	t := turn{stint: l.stint, rested: l.rested, freed: now, yield: poll + poll/2}
 	t.yields = now-t.stint >= yieldShare*t.yield
 	for key := range c.keys.turns {
 		if len(c.keys.turns) < maxTurns {
@@ -61,14 +62,21 @@ func (c *Client) turnEnded(key string) {
 }
 
 // yield waits until others have had their chance, if this client has had the
-// key for long. Who only tries does not wait longer than a minimum poll.
+// key for long. Who only tries does not wait longer than a minimum poll, and for
+// a twentieth of the time at most.
 func (c *Client) yield(ctx context.Context, r *request) error {
-	left := c.yieldLeft(r.key)
-	if left <= 0 || r.private {
+	if r.private {
 		return nil
 	}
+	c.keys.mu.Lock()
+	t := c.keys.turns[r.key]
+	c.keys.mu.Unlock()
+	left := t.left(c.clock.Now().Mono)
 	if !r.waits {
 		left = min(left, c.pollMin)
+	}
+	if left <= 0 || !r.waits && t.freed-t.rested < yieldShare*left {
+		return nil
 	}
 	return clock.Sleep(ctx, c.clock, left)
 }
@@ -78,23 +86,32 @@ func (c *Client) yield(ctx context.Context, r *request) error {
 func (c *Client) yieldLeft(key string) time.Duration {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
-	t := c.keys.turns[key]
+	return c.keys.turns[key].left(c.clock.Now().Mono)
+}
+
+// left is for how long from now on the key is left to others.
+func (t turn) left(now time.Duration) time.Duration {
 	if !t.yields {
 		return 0
 	}
-	return t.yield - (c.clock.Now().Mono - t.freed)
+	return t.yield - (now - t.freed)
 }
 
-// beginTurn returns the time of a grant, and since when this client has the
-// key in one go.
-func (c *Client) beginTurn(r *request) (granted, stint time.Duration) {
+// beginTurn tells l when it was granted, and since when this client has the key
+// in one go.
+func (c *Client) beginTurn(r *request, l *Lease) {
 	now := c.clock.Now().Mono
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	t, ok := c.keys.turns[r.key]
 	delete(c.keys.turns, r.key)
-	if !ok || r.blocked || now-t.freed >= t.yield {
-		return now, now
+	l.granted, l.stint, l.rested = now, now, now
+	free := now - t.freed
+	if !ok || r.blocked || free >= t.yield {
+		return
 	}
-	return now, t.stint
+	l.stint = t.stint
+	if free < c.pollMin {
+		l.rested = t.rested
+	}
 }

@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 	"testing"
@@ -146,18 +147,73 @@ func TestR15LoopDoesNotStarveOtherProcesses(t *testing.T) {
 	}
 }
 
+// A process that only tries, again and again, leaves the key to who waits for
+// it as one does that acquires it.
+func TestR15LoopOfTriesDoesNotStarveWhoWaits(t *testing.T) {
+	t.Parallel()
+	for _, hold := range []time.Duration{2 * time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second} {
+		t.Run(hold.String(), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, tries := w.client("a")
+				b, waits := w.client("b")
+				tries.slow(5 * time.Millisecond)
+				waits.slow(5 * time.Millisecond)
+				ctx, cancel := context.WithCancel(t.Context())
+				var loop sync.WaitGroup
+				loop.Go(func() {
+					for ctx.Err() == nil {
+						l, err := a.TryAcquire(ctx, "key")
+						if err != nil {
+							time.Sleep(time.Millisecond)
+							continue
+						}
+						time.Sleep(hold)
+						require.NoError(t, l.Release(ctx))
+					}
+				})
+				longest := time.Duration(0)
+				for range 50 {
+					time.Sleep(time.Duration(rand.Int64N(int64(5 * time.Second))))
+					asked := time.Now()
+					l, err := b.Acquire(ctx, "key")
+					require.NoError(t, err)
+					longest = max(longest, time.Since(asked))
+					require.NoError(t, l.Release(ctx))
+				}
+				cancel()
+				loop.Wait()
+				t.Logf("longest wait %v", longest)
+				stint := max(1500*time.Millisecond, 4*hold) + 200*time.Millisecond
+				require.Less(t, longest, 10*stint)
+			})
+		})
+	}
+}
+
 // Who has a key for itself loses a twentieth of its time at most, and nothing
 // if it pauses by itself or holds the key but now and then.
 func TestR15RestsTakeATwentiethOfTheTimeOfALoneLoop(t *testing.T) {
 	t.Parallel()
-	for pause, rested := range map[time.Duration]float64{0: 1 / 21.0, 80 * time.Millisecond: 0} {
+	for _, test := range []struct {
+		acquire func(*lease.Client, context.Context, string, ...lease.AcquireOption) (*lease.Lease, error)
+		pause   time.Duration
+		rested  float64
+	}{
+		{(*lease.Client).Acquire, 0, 1 / 21.0},
+		{(*lease.Client).TryAcquire, 0, 1 / 21.0},
+		{(*lease.Client).Acquire, 80 * time.Millisecond, 0},
+		{(*lease.Client).TryAcquire, 80 * time.Millisecond, 0},
+	} {
+		pause, rested := test.pause, test.rested
 		synctest.Test(t, func(t *testing.T) {
 			w := newWorld(t)
 			a, _ := w.client("a")
 			const lasts, hold = 2 * time.Minute, 10 * time.Millisecond
 			began, turns := time.Now(), 0
 			for time.Since(began) < lasts {
-				l, err := a.Acquire(t.Context(), "key")
+				l, err := test.acquire(a, t.Context(), "key")
 				require.NoError(t, err)
 				time.Sleep(hold)
 				require.NoError(t, l.Release(t.Context()))
