@@ -160,7 +160,8 @@ func TestR15LoopOfTriesDoesNotStarveWhoWaits(t *testing.T) {
 				b, waits := w.client("b")
 				tries.slow(5 * time.Millisecond)
 				waits.slow(5 * time.Millisecond)
-				ctx, cancel := context.WithCancel(t.Context())
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
+				defer cancel()
 				var loop sync.WaitGroup
 				loop.Go(func() {
 					for ctx.Err() == nil {
