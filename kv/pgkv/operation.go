@@ -157,16 +157,7 @@ func (op *operation) query(ctx context.Context, conn *sql.Conn, writes bool, que
 func (op *operation) queryRows(
 	ctx context.Context, conn *sql.Conn, writes bool, query string, args []any, take func(), into ...any,
 ) (found bool, err error) {
-	rows, err := conn.QueryContext(ctx, query, args...)
-	if err == nil {
-		for err == nil && rows.Next() {
-			found = true
-			if err = rows.Scan(into...); err == nil {
-				take()
-			}
-		}
-		err = errors.Join(err, rows.Close(), rows.Err()) // the end of the statement, with its COMMIT
-	}
+	found, err = each(ctx, conn, query, args, take, into...)
 	if err == nil {
 		return found, nil
 	}
