@@ -53,7 +53,8 @@ type form struct {
 
 // parseForm reads the action that a request is about.
 func parseForm(r *http.Request) (*form, error) {
-	f := &form{Action: Action{Name: r.FormValue("do"), Key: r.FormValue("key")}, Back: "locks", Typed: r.PostFormValue("typed")}
+	f := &form{Action: Action{Name: r.FormValue("do"), Key: r.FormValue("key")}, Back: "locks",
+		Typed: r.PostFormValue("typed")}
 	if name, ok := strings.CutPrefix(f.Key, rows.PoolKeys); ok {
 		f.Pool, f.Partition, _ = strings.Cut(name, "/")
 		f.Back = "pool?" + url.Values{"name": {f.Pool}}.Encode()
@@ -142,7 +143,8 @@ func (h *handler) do(ctx context.Context, f *form, who string) (status int) {
 	}
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		h.log.WarnContext(ctx, "web: action goes on", args...)
-		f.Done = "Asked for, and not confirmed within " + duration(actionTimeout) + ": it goes on by itself. Look again later."
+		f.Done = "Asked for, and not confirmed within " + duration(actionTimeout) +
+			": it goes on by itself. Look again later."
 		return http.StatusAccepted
 	}
 	if err != nil {

@@ -120,7 +120,8 @@ func TestABreakIsConfirmedAuthorizedAndLogged(t *testing.T) {
 		require.Contains(t, w.Body.String(), "Done after")
 		require.False(t, l.Held())
 		require.ErrorIs(t, l.Err(), lease.ErrLost)
-		for _, want := range []string{"who=alice", "action=break", "key=dir/key", "holder=holder", fmt.Sprint("token=", l.Token()), "action refused"} {
+		for _, want := range []string{"who=alice", "action=break", "key=dir/key", "holder=holder",
+			fmt.Sprint("token=", l.Token()), "action refused"} {
 			require.Contains(t, s.logged.String(), want)
 		}
 		w = s.post("/act", form("dir/key", l.Token()))
@@ -156,8 +157,10 @@ func TestALeaderStepsDown(t *testing.T) {
 		term, err := e.Campaign(t.Context(), nil)
 		require.NoError(t, err)
 		s := newSite(t, store, web.WithActions(allow))
-		require.Contains(t, s.text("/elections"), fmt.Sprintf("act?do=step-down&amp;key=election%%2fe&amp;token=%d", term.Token()))
-		require.Contains(t, plain(s.text(fmt.Sprintf("/act?do=step-down&key=election/e&token=%d", term.Token()))), "ends the term of leader")
+		require.Contains(t, s.text("/elections"),
+			fmt.Sprintf("act?do=step-down&amp;key=election%%2fe&amp;token=%d", term.Token()))
+		require.Contains(t, plain(s.text(fmt.Sprintf("/act?do=step-down&key=election/e&token=%d", term.Token()))),
+			"ends the term of leader")
 		go func() {
 			<-term.Context().Done()
 			_ = term.Resign(context.Background())
@@ -206,13 +209,16 @@ func TestActionsThatAreNoneAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, memkv.New(), web.WithActions(allow))
 		for _, form := range []string{
-			"", "do=delete&key=k&token=1", "do=break&key=&token=1", "do=break&key=k", "do=break&key=k&token=0", "do=break&key=k&token=-1",
-			"do=break&key=election/e&token=1", "do=step-down&key=k&token=1", "do=pause&key=k", "do=pause&key=pool/p", "do=resume&key=pool/p/",
+			"", "do=delete&key=k&token=1", "do=break&key=&token=1", "do=break&key=k", "do=break&key=k&token=0",
+			"do=break&key=k&token=-1",
+			"do=break&key=election/e&token=1", "do=step-down&key=k&token=1", "do=pause&key=k", "do=pause&key=pool/p",
+			"do=resume&key=pool/p/",
 		} {
 			require.Equal(t, http.StatusBadRequest, s.get("/act?"+form).Code, form)
 			require.Equal(t, http.StatusBadRequest, s.post("/act", form+"&typed=k").Code, form)
 		}
-		require.Equal(t, http.StatusBadRequest, s.post("/act", "do=break&key=k&token=1&typed="+strings.Repeat("k", 1<<20)).Code)
+		require.Equal(t, http.StatusBadRequest,
+			s.post("/act", "do=break&key=k&token=1&typed="+strings.Repeat("k", 1<<20)).Code)
 		require.Empty(t, s.requests())
 	})
 }

@@ -47,7 +47,8 @@ func TestNobodyLookingCostsNothing(t *testing.T) {
 
 func TestManyViewersCostWhatOneCosts(t *testing.T) {
 	t.Parallel()
-	for _, page := range []string{"/", "/locks", "/sessions", "/elections", "/pools", "/pool?name=mail", "/once", "/key?key=a/lock-0"} {
+	for _, page := range []string{"/", "/locks", "/sessions", "/elections", "/pools", "/pool?name=mail", "/once",
+		"/key?key=a/lock-0"} {
 		synctest.Test(t, func(t *testing.T) {
 			cost := func(viewers int) map[string]int {
 				s := newSite(t, busyFleet(t, 5, 5).store)
@@ -143,7 +144,8 @@ func TestALookLeavesOutNothingElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t)
 		m := f.member("worker", "host", time.Minute)
-		keys := []string{"once", "once.", "once0", "once\U0010ffff", "pool", "pool.", "pool0", "a", "\U0010ffff", "semaphore/s/0"}
+		keys := []string{"once", "once.", "once0", "once\U0010ffff", "pool", "pool.", "pool0", "a", "\U0010ffff",
+			"semaphore/s/0"}
 		for _, key := range append(keys, "once/j/s", "pool/p/x", "pool/\U0010ffff/x") {
 			m.hold(key, time.Hour)
 		}
@@ -242,7 +244,8 @@ func TestTheIntervalIsThatOfTheOptionOrShorter(t *testing.T) {
 		perMinute     float64
 	}{
 		{2 * time.Second, time.Minute, 30}, {time.Minute, time.Hour, 1}, {500 * time.Millisecond, time.Minute, 120},
-		{2 * time.Second, 6 * time.Second, 60}, {2 * time.Second, 3 * time.Second, 120}, {30 * time.Second, 15 * time.Second, 24},
+		{2 * time.Second, 6 * time.Second, 60}, {2 * time.Second, 3 * time.Second, 120},
+		{30 * time.Second, 15 * time.Second, 24},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFleet(t)

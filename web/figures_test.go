@@ -38,12 +38,14 @@ func town(t *testing.T) (*fleet, *member) {
 	}
 	api := f.member("api-1", "ip-10-0-2-40", 30*time.Second, "election/billing")
 	api.row.Since = f.now().Add(-50 * time.Hour)
-	workers[1].hold("election/scheduler", 26*time.Hour+11*time.Minute, func(r *rows.Lease) { r.Value = []byte("10.0.0.18:8080") })
+	workers[1].hold("election/scheduler", 26*time.Hour+11*time.Minute,
+		func(r *rows.Lease) { r.Value = []byte("10.0.0.18:8080") })
 	workers[0].hold("nightly-report/2026-11-26", 13*time.Minute)
 	workers[0].hold("invoices/acme", 42*time.Second)
 	workers[2].hold("invoices/globex", 3*time.Minute)
 	workers[2].hold("crawl/example.org", 8*time.Second)
-	workers[3].hold("reindex/products", 5*time.Hour+12*time.Minute, func(r *rows.Lease) { r.MaxHold = (6 * time.Hour).Milliseconds() })
+	workers[3].hold("reindex/products", 5*time.Hour+12*time.Minute,
+		func(r *rows.Lease) { r.MaxHold = (6 * time.Hour).Milliseconds() })
 	workers[3].hold("crawl/example.com", 71*time.Second)
 	workers[4].hold("billing/close-month", 26*time.Minute)
 	workers[4].hold("exports/eu", 2*time.Minute)

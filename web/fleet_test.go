@@ -90,7 +90,8 @@ func (m *member) hold(key string, held time.Duration, change ...func(*rows.Lease
 	for _, c := range change {
 		c(&row)
 	}
-	_, err := m.fleet.store.AtomicPut(context.Background(), rows.LeasePrefix+key, row.Options(nil, kv.WithAttemptTimeout(attempt))...)
+	_, err := m.fleet.store.AtomicPut(context.Background(), rows.LeasePrefix+key,
+		row.Options(nil, kv.WithAttemptTimeout(attempt))...)
 	require.NoError(m.fleet.t, err)
 }
 
@@ -101,7 +102,8 @@ func (f *fleet) keep(key string, value []byte, note string) {
 	if note != "" {
 		row.Note = []byte(note)
 	}
-	_, err := f.store.AtomicPut(context.Background(), rows.LeasePrefix+key, row.Options(nil, kv.WithAttemptTimeout(attempt))...)
+	_, err := f.store.AtomicPut(context.Background(), rows.LeasePrefix+key,
+		row.Options(nil, kv.WithAttemptTimeout(attempt))...)
 	require.NoError(f.t, err)
 }
 

@@ -44,16 +44,19 @@ func (k *snapshot) concerns() []concern {
 		}
 	}
 	if orphaned > 0 {
-		found = append(found, concern{string(stateGone), plural(orphaned, "lock"), "of holders that are gone: free for whoever asks",
+		found = append(found, concern{string(stateGone), plural(orphaned, "lock"),
+			"of holders that are gone: free for whoever asks",
 			"locks?state=" + string(stateGone)})
 	}
 	for _, e := range k.elections {
 		if e.Leader == nil && len(e.Candidates) > 0 {
-			found = append(found, concern{"vacant", e.Name, "nobody leads; " + plural(len(e.Candidates), "candidate"), "elections"})
+			found = append(found, concern{"vacant", e.Name, "nobody leads; " + plural(len(e.Candidates), "candidate"),
+				"elections"})
 		}
 	}
 	if k.unread > 0 {
-		found = append(found, concern{"unread", plural(k.unread, "row"), "of a format that this version cannot read: left alone",
+		found = append(found, concern{"unread", plural(k.unread, "row"),
+			"of a format that this version cannot read: left alone",
 			"locks?state=unread"})
 	}
 	order := []string{string(stateExpired), string(stateOverdue), string(stateGone)}
@@ -121,7 +124,8 @@ func (h *handler) overview(ctx context.Context, query url.Values) (*view, error)
 		"Concerns": concerns[:min(len(concerns), maxConcerns)], "More": max(0, len(concerns)-maxConcerns),
 		"Sessions": len(k.sessions), "Counts": counts, "Locks": k.held, "Free": len(k.locks) - k.held,
 		"Elections": len(k.elections), "Vacant": vacant, "Pools": len(pools),
-		"Longest": longest[:min(len(longest), maxLongest)], "Leaders": elections, "Members": pools[:min(len(pools), maxLongest)],
+		"Longest": longest[:min(len(longest), maxLongest)], "Leaders": elections,
+		"Members": pools[:min(len(pools), maxLongest)],
 	}
 	return v, nil
 }

@@ -212,10 +212,12 @@ const widest = `[...document.querySelectorAll("main *")].filter((e) => e.getBoun
 
 func phone(t *testing.T, b *browser) {
 	f, _ := town(t)
-	m := f.member("a-worker-with-a-very-long-name.of.a.very.long.domain.example.com", "a-host-with-a-very-long-name.example.com", time.Hour)
+	m := f.member("a-worker-with-a-very-long-name.of.a.very.long.domain.example.com",
+		"a-host-with-a-very-long-name.example.com", time.Hour)
 	m.hold("a/key/that/is/as/long/as/keys/may/well/be/when/people/put/a/whole/path/into/it.json", time.Hour)
 	url := serve(t, f, web.WithActions(allow))
-	for _, path := range []string{"", "locks", "sessions", "elections", "pools", "pool?name=mail", "once", "key?key=cache/warm"} {
+	for _, path := range []string{"", "locks", "sessions", "elections", "pools", "pool?name=mail", "once",
+		"key?key=cache/warm"} {
 		for _, width := range []int{320, 390, 700, 1000} {
 			b.open("p", url+path, args{"width": width, "height": 800})
 			overflow := eval[int](b, "p", `document.documentElement.scrollWidth - document.documentElement.clientWidth`)

@@ -20,7 +20,8 @@ const (
 
 // newView begins a page that shows what r has.
 func newView[T any](h *handler, name, title string, query url.Values, r reading[T]) *view {
-	v := &view{Name: name, Nav: name, Title: title, Query: query, Acts: h.authorize != nil, status: http.StatusOK, next: r.next}
+	v := &view{Name: name, Nav: name, Title: title, Query: query, Acts: h.authorize != nil, status: http.StatusOK,
+		next: r.next}
 	v.Every = r.next + h.clock.Now().MonotonicSince(r.tried)
 	if r.err != nil {
 		v.Late = r.err.Error()
@@ -146,7 +147,8 @@ func ofSession(query url.Values, session string) bool {
 
 // lockStates are what state returns, in the order in which they are shown.
 var lockStates = []string{
-	string(stateLive), string(stateWatched), string(stateOverdue), string(stateExpired), string(stateGone), "free", "unread",
+	string(stateLive), string(stateWatched), string(stateOverdue), string(stateExpired), string(stateGone), "free",
+	"unread",
 }
 
 // state says how it stands with a key: that of its holder, or "free".
@@ -195,7 +197,8 @@ func (h *handler) locks(ctx context.Context, query url.Values) (*view, error) {
 	return v, nil
 }
 
-var sessionStates = []string{string(stateLive), string(stateWatched), string(stateOverdue), string(stateExpired), "unread"}
+var sessionStates = []string{string(stateLive), string(stateWatched), string(stateOverdue), string(stateExpired),
+	"unread"}
 
 func (h *handler) sessions(ctx context.Context, query url.Values) (*view, error) {
 	v, k, err := h.snapshotView(ctx, "sessions", "Sessions", query)

@@ -47,7 +47,8 @@ func hostile(t *testing.T) *fleet {
 	m.hold(evil, time.Hour, value)
 	m.hold("election/"+evil, time.Hour, value)
 	m.hold("pool/"+evil+"/"+evil, time.Hour, checkpointed(f.now(), evil, ""))
-	f.keep("once/"+evil+"/s", fmt.Appendf(nil, `{"f":1,"state":"failed","attempt":1,"token":1,"owner":%q,"error":%q}`, evil, evil), "")
+	f.keep("once/"+evil+"/s", fmt.Appendf(nil, `{"f":1,"state":"failed","attempt":1,"token":1,"owner":%q,"error":%q}`,
+		evil, evil), "")
 	require.NoError(t, f.store.Put(context.Background(), "lease/x"+evil, kv.WithString(`{"f":"`+evil)))
 	require.NoError(t, f.store.Put(context.Background(), "session/"+evil, kv.WithString(`{"f":"`+evil)))
 	return f
@@ -99,7 +100,8 @@ func TestNothingIsInlineAndNothingComesFromElsewhere(t *testing.T) {
 			require.NotContains(t, page, "<style", path)
 			require.NotContains(t, page, "<script>", path)
 			for _, tag := range tag.FindAllString(page, -1) {
-				require.NotRegexp(t, `\s(style|on[a-z]+)=`, regexp.MustCompile(`"[^"]*"`).ReplaceAllString(tag, `""`), "%s: %s", path, tag)
+				require.NotRegexp(t, `\s(style|on[a-z]+)=`, regexp.MustCompile(`"[^"]*"`).ReplaceAllString(tag, `""`), "%s: %s",
+					path, tag)
 				require.NotRegexp(t, `(href|src|action)="(https?:|//|/)`, tag, "%s: %s", path, tag)
 			}
 		}
@@ -110,7 +112,8 @@ func TestEveryAnswerHasTheHeaders(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, hostile(t).store, web.WithActions(allow))
-		paths := append([]string{"/nothing", "/act", "/assets/page.css", "/assets/page.js", "/assets/icon.svg", "/assets/none"}, pages...)
+		paths := append([]string{"/nothing", "/act", "/assets/page.css", "/assets/page.js", "/assets/icon.svg",
+			"/assets/none"}, pages...)
 		for _, path := range paths {
 			header := s.get(path).Header()
 			require.Equal(t, "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "+
@@ -145,9 +148,11 @@ func TestValuesAreHiddenUnlessAskedFor(t *testing.T) {
 		m.hold("key", time.Hour, value)
 		m.hold("election/e", time.Hour, value)
 		m.hold("pool/p/x", time.Hour, checkpointed(f.now(), secret, ""))
-		f.keep("once/j/s", []byte(`{"f":1,"state":"failed","attempt":1,"token":1,"error":"`+secret+`","value":"c3dvcmRmaXNo"}`), "")
+		f.keep("once/j/s",
+			[]byte(`{"f":1,"state":"failed","attempt":1,"token":1,"error":"`+secret+`","value":"c3dvcmRmaXNo"}`), "")
 		paths := []string{
-			"/", "/locks", "/elections", "/pool?name=p", "/once", "/key?key=key", "/key?key=election/e", "/key?key=pool/p/x", "/key?key=once/j/s",
+			"/", "/locks", "/elections", "/pool?name=p", "/once", "/key?key=key", "/key?key=election/e", "/key?key=pool/p/x",
+			"/key?key=once/j/s",
 		}
 		hidden, open := newSite(t, f.store), newSite(t, f.store, web.WithValues())
 		shown := 0
@@ -204,7 +209,8 @@ func TestWhatThePagesSay(t *testing.T) {
 		page := plain(s.text("/pool?name=mail"))
 		for _, want := range []string{
 			"2 members", "worker-1 live 0.0 s of 1 min 1 of 7 1 ", "worker-2 live 0.0 s of 1 min 1 5 cordoned", "7 partitions",
-			"all 7 held 2 idle 1 paused 1 removed 1 done 1 unread 1", "0 held worker-1 ", "1 held worker-2 ", "2 paused 1 5 B 1 min ago",
+			"all 7 held 2 idle 1 paused 1 removed 1 done 1 unread 1", "0 held worker-1 ", "1 held worker-2 ",
+			"2 paused 1 5 B 1 min ago",
 		} {
 			require.Contains(t, page, want)
 		}

@@ -35,7 +35,8 @@ func stateOf(t *testing.T, page, text string) string {
 func TestAFrozenHolderIsOverdueBeforeOthersTakeItsLocks(t *testing.T) {
 	t.Parallel()
 	for _, ttl := range []time.Duration{lease.MinTTL, 4 * time.Second, 7 * time.Second, lease.DefaultTTL, time.Minute} {
-		for _, after := range []time.Duration{0, 130 * time.Millisecond, 410 * time.Millisecond, 770 * time.Millisecond, 1990 * time.Millisecond} {
+		for _, after := range []time.Duration{0, 130 * time.Millisecond, 410 * time.Millisecond, 770 * time.Millisecond,
+			1990 * time.Millisecond} {
 			synctest.Test(t, func(t *testing.T) {
 				store := memkv.New()
 				s := newSite(t, store)
@@ -58,7 +59,8 @@ func TestAFrozenHolderIsOverdueBeforeOthersTakeItsLocks(t *testing.T) {
 				began, overdue := time.Now(), time.Time{}
 				for overdue.IsZero() {
 					time.Sleep(10 * time.Millisecond)
-					require.Empty(t, taken, "ttl %v, after %v: the key was taken after %v, and nothing was said", ttl, after, time.Since(began))
+					require.Empty(t, taken, "ttl %v, after %v: the key was taken after %v, and nothing was said", ttl, after,
+						time.Since(began))
 					for _, p := range v.take() {
 						for _, row := range p.Rows {
 							if stateOf(t, row, "key") == "overdue" {

@@ -58,7 +58,8 @@ func (c *coordinator) run(ctx context.Context) {
 		c.startWaiting()
 	}
 	stopped := ctx.Done()
-	overdue, crash, redraw := clock.System.NewTimer(grace), clock.System.NewTimer(crashAfter), clock.System.NewTimer(redrawEvery)
+	overdue, crash, redraw := clock.System.NewTimer(grace), clock.System.NewTimer(crashAfter),
+		clock.System.NewTimer(redrawEvery)
 	overdue.Stop()
 	crash.Stop()
 	var views <-chan view
@@ -151,7 +152,8 @@ func (c *coordinator) handle(ctx context.Context, e Event) {
 
 // survey reads all results that the store has of entries, and hashes their
 // files again. wrong are the results whose digest is not the file's.
-func survey(ctx context.Context, stored kv.Store, dir string, entries []string) (right, wrong map[string]Result, err error) {
+func survey(ctx context.Context, stored kv.Store, dir string,
+	entries []string) (right, wrong map[string]Result, err error) {
 	results, err := decodeAll[Result](ctx, stored)
 	if err != nil {
 		return nil, nil, err

@@ -36,7 +36,8 @@ func TestOnDynamoDB(t *testing.T) {
 	})
 	t.Run("a killed worker", func(t *testing.T) {
 		t.Parallel()
-		p := start(t, env, "-store", "dynamodb:consumers-crash", "-create-table", "-crash", "-ttl", "3s", "-input", files(t, 20), "-work", "20ms")
+		p := start(t, env, "-store", "dynamodb:consumers-crash", "-create-table", "-crash", "-ttl", "3s", "-input",
+			files(t, 20), "-work", "20ms")
 		require.Positive(t, p.complete(t, 20).Takeovers)
 	})
 	t.Run("two processes", func(t *testing.T) {

@@ -7,7 +7,10 @@
 //
 //	go run ./examples/competing-consumers              three workers on the files under the current folder
 //	go run ./examples/competing-consumers -crash       one of them is killed in the middle of an entry
-//	go run ./examples/competing-consumers -store sqlite:/tmp/demo.db -work 200ms     in two terminals: they share the work
+//	go run ./examples/competing-consumers -store sqlite:/tmp/demo.db -work 200ms
+//
+// in two terminals: they share the work
+//
 //	go run ./examples/competing-consumers -store dynamodb:TABLE -create-table        anywhere
 //
 // The exit status is 0 only if every entry has exactly one accepted result, and
@@ -100,7 +103,8 @@ func parse(args []string) (settings, error) {
 	flags.BoolVar(&s.json, "json", false, "report as lines of JSON on standard output")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
-			fmt.Println("Several workers share the files of a folder. Each file is locked, hashed and\nunlocked. When a worker dies, the others do its share. Flags:")
+			fmt.Println("Several workers share the files of a folder. Each file is locked, hashed and\n" +
+				"unlocked. When a worker dies, the others do its share. Flags:")
 			flags.SetOutput(os.Stdout)
 			flags.PrintDefaults()
 			return s, err

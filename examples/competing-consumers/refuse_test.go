@@ -72,7 +72,8 @@ func TestASilentMetadataServiceIsNotWaitedFor(t *testing.T) {
 
 func TestASilentDynamoDBIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	env := []string{"AWS_REGION=eu-west-1", "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_ENDPOINT_URL_DYNAMODB=" + silent(t)}
+	env := []string{"AWS_REGION=eu-west-1", "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x",
+		"AWS_ENDPOINT_URL_DYNAMODB=" + silent(t)}
 	requireRefused(t, start(t, env, "-store", "dynamodb:x"), "cannot be read")
 }
 

@@ -68,7 +68,8 @@ func publish(ctx context.Context, results kv.Store, entry string, result Result)
 // publishedAfterAll answers for a write whose outcome was unknown, as unknown
 // says. If the store does not show the result it stays unknown: the caller
 // gives up and somebody does the entry again, with a greater token.
-func publishedAfterAll(ctx context.Context, results kv.Store, entry string, result Result, unknown error) (bool, error) {
+func publishedAfterAll(ctx context.Context, results kv.Store, entry string, result Result,
+	unknown error) (bool, error) {
 	current, err := findResult(ctx, results, entry)
 	if err != nil || current == nil || current.Token < result.Token {
 		return false, errors.Join(unknown, err)

@@ -167,18 +167,22 @@ func TestPeopleAreToldAStory(t *testing.T) {
 	folder := files(t, 20)
 	lines := start(t, nil, "-json=false", "-input", folder, "-crash", "-ttl", "3s").story(t)
 	text := strings.Join(lines, "\n")
-	require.Equal(t, "20 files in "+filepath.Base(folder)+", 3 workers. Each file is locked, hashed and unlocked.", lines[0])
-	killed := regexp.MustCompile(`worker-1 is killed in the middle of \S.*, with (\d+) files? locked`).FindStringSubmatch(text)
+	require.Equal(t, "20 files in "+filepath.Base(folder)+", 3 workers. Each file is locked, hashed and unlocked.",
+		lines[0])
+	words := regexp.MustCompile(`worker-1 is killed in the middle of \S.*, with (\d+) files? locked`)
+	killed := words.FindStringSubmatch(text)
 	require.NotNil(t, killed, text)
 	require.Regexp(t, `worker-[23] takes over from worker-1, first \S`, text)
 	require.Regexp(t, `(?m)^  worker-1 +1 file  killed$`, text)
-	require.Regexp(t, `^20 files hashed exactly once by [23] workers; one was killed, `+killed[1]+` of its files (was|were) taken over\.$`,
+	require.Regexp(t, `^20 files hashed exactly once by [23] workers; one was killed, `+killed[1]+
+		` of its files (was|were) taken over\.$`,
 		lines[len(lines)-2])
 }
 
 func TestTwoTerminalsAgree(t *testing.T) {
 	t.Parallel()
-	flags := []string{"-json=false", "-input", files(t, 60), "-store", "sqlite:" + filepath.Join(t.TempDir(), "store.db"), "-work", "50ms", "-ttl", "3s"}
+	flags := []string{"-json=false", "-input", files(t, 60), "-store", "sqlite:" + filepath.Join(t.TempDir(), "store.db"),
+		"-work", "50ms", "-ttl", "3s"}
 	first := start(t, nil, append(flags, "-crash")...)
 	for !strings.Contains(first.stdout.Text(), "is killed") {
 		require.True(t, first.stdout.Scan())
@@ -195,7 +199,8 @@ func TestTwoTerminalsAgree(t *testing.T) {
 	require.Contains(t, strings.Join(told, "\n"), "of another run, has died with")
 	ending := func(lines []string) (table []string, sentence string) {
 		for _, line := range lines {
-			if strings.HasPrefix(line, "  worker-") && !strings.HasSuffix(line, " 0 files") { // who did nothing is known at home only
+			// who did nothing is known at home only
+			if strings.HasPrefix(line, "  worker-") && !strings.HasSuffix(line, " 0 files") {
 				table = append(table, line)
 			}
 		}
@@ -207,7 +212,8 @@ func TestTwoTerminalsAgree(t *testing.T) {
 	otherTable, otherSentence := ending(told)
 	require.Equal(t, table, otherTable)
 	require.Equal(t, sentence, otherSentence)
-	require.Regexp(t, `^60 files hashed exactly once by \d workers; one was killed, \d+ of its files (was|were) taken over\.$`, sentence)
+	require.Regexp(t,
+		`^60 files hashed exactly once by \d workers; one was killed, \d+ of its files (was|were) taken over\.$`, sentence)
 }
 
 func TestTheHelpListsTheFlagsThatAreForPeople(t *testing.T) {

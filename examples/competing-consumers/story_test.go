@@ -48,7 +48,8 @@ func (p *teleprinter) Write(text []byte) (int, error) {
 		case r < ' ' || p.column >= 80:
 			return 0, fmt.Errorf("%q at column %d", r, p.column)
 		default:
-			p.lines[p.row] = append(p.lines[p.row][:p.column], append([]rune{r}, p.lines[p.row][min(p.column+1, len(p.lines[p.row])):]...)...)
+			p.lines[p.row] = append(p.lines[p.row][:p.column],
+				append([]rune{r}, p.lines[p.row][min(p.column+1, len(p.lines[p.row])):]...)...)
 			p.column++
 		}
 	}
@@ -197,7 +198,8 @@ func TestTheStoryFitsOnTheTerminal(t *testing.T) {
 		tale.event(Event{Event: workerStarted, Worker: name})
 		tale.event(Event{Event: entryAcquired, Worker: name, Entry: strings.Repeat("ä/", 100)})
 	}
-	tale.event(Event{Event: entryFailed, Worker: "worker-1@" + fmt.Sprint(1<<20), Entry: "x", Error: strings.Repeat("no such file ", 20)})
+	tale.event(Event{Event: entryFailed, Worker: "worker-1@" + fmt.Sprint(1<<20), Entry: "x",
+		Error: strings.Repeat("no such file ", 20)})
 	tale.tick()
 	require.Contains(t, out.String(), "and 34 more")
 	block := strings.Split(out.String(), "\n")
@@ -251,7 +253,9 @@ func TestTheSentenceAtTheEnd(t *testing.T) {
 		"9 files hashed exactly once by 2 workers; 2 died, 4 of their files were taken over.": with(func(s *Summary) {
 			s.deaths, s.takenOver = []death{{Killed: true}, {}}, 4
 		}),
-		"7 of 9 files are hashed.":                                    with(func(s *Summary) { s.Complete, s.Done = false, 7 }),
+		"7 of 9 files are hashed.": with(func(s *Summary) {
+			s.Complete, s.Done = false, 7
+		}),
 		"9 files hashed, and 1 duplicate: the locks did not exclude.": with(func(s *Summary) { s.Duplicates = 1 }),
 	} {
 		require.Equal(t, want, s.sentence(0))
@@ -266,5 +270,6 @@ func TestEntriesAreNamedByTheFoldersPath(t *testing.T) {
 	require.NotEqual(t, setName("", "/a/mails"), setName("", "/b/mails"))
 	require.NotEqual(t, setName("mails", "/a/mails"), setName("", "/a/mails"))
 	require.Equal(t, setName("mails", "/a/mails"), setName("mails", "/b/mails"))
-	require.LessOrEqual(t, len("lease/pool//")+len(setName("", "/"+strings.Repeat("ü", 100))), 64, "what longestName leaves for it")
+	require.LessOrEqual(t, len("lease/pool//")+len(setName("", "/"+strings.Repeat("ü", 100))), 64,
+		"what longestName leaves for it")
 }

@@ -35,5 +35,6 @@ func TestADeathTellsWhatTheDeadHadLocked(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, view{results: map[string]Result{"a": result}, deaths: []death{died}}, seen)
 	require.Equal(t, 1, died.takenOver(seen.results))
-	require.Zero(t, died.takenOver(map[string]Result{"c": {Worker: "one"}, "b": result}), "it did c itself, and never had b")
+	require.Zero(t, died.takenOver(map[string]Result{"c": {Worker: "one"}, "b": result}),
+		"it did c itself, and never had b")
 }

@@ -53,12 +53,15 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	var s settings
 	flags := flag.NewFlagSet("cron", flag.ContinueOnError)
-	flags.StringVar(&s.store, "store", "", "sqlite:PATH, postgres://USER@HOST/DATABASE, dynamodb:TABLE or, to try it, memory")
+	flags.StringVar(&s.store, "store", "",
+		"sqlite:PATH, postgres://USER@HOST/DATABASE, dynamodb:TABLE or, to try it, memory")
 	flags.BoolVar(&s.createTable, "create-table", false, "make the table of DynamoDB or PostgreSQL if there is none")
 	flags.StringVar(&s.job, "job", "", "`name` of the job, the same on all machines")
 	flags.DurationVar(&s.period, "period", 0, "how often the job is scheduled; periods begin as lock.Slot says")
-	flags.BoolVar(&s.takeOver, "takeover", false, "run the command again if the process that ran it died: only for what can be repeated")
-	flags.DurationVar(&s.ttl, "ttl", lease.DefaultTTL, "time after which a process that died is known to be dead, 3s or more")
+	flags.BoolVar(&s.takeOver, "takeover", false,
+		"run the command again if the process that ran it died: only for what can be repeated")
+	flags.DurationVar(&s.ttl, "ttl", lease.DefaultTTL,
+		"time after which a process that died is known to be dead, 3s or more")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return statusDone

@@ -82,7 +82,8 @@ func TestEveryMachineAsksAndOneRuns(t *testing.T) {
 
 func TestAFailureIsSaidOnEveryMachine(t *testing.T) {
 	t.Parallel()
-	args := []string{"-store", "sqlite:" + filepath.Join(t.TempDir(), "demo.db"), "-job", "report", "-period", period, "--", "false"}
+	args := []string{"-store", "sqlite:" + filepath.Join(t.TempDir(), "demo.db"), "-job", "report", "-period", period,
+		"--", "false"}
 	for range 2 {
 		said, status := cron(t, args...)
 		require.Equal(t, 1, status)
@@ -96,12 +97,14 @@ func TestWhatWasLeftByACrashIsRunAgainOnlyIfThatWasAskedFor(t *testing.T) {
 		t.Run(fmt.Sprint("takeover ", repeatable), func(t *testing.T) {
 			t.Parallel()
 			folder := t.TempDir()
-			args := []string{"-store", "sqlite:" + filepath.Join(folder, "demo.db"), "-job", "report", "-period", period, "-ttl", "3s"}
+			args := []string{"-store", "sqlite:" + filepath.Join(folder, "demo.db"), "-job", "report", "-period", period, "-ttl",
+				"3s"}
 			if repeatable {
 				args = append(args, "-takeover")
 			}
 			begun := filepath.Join(folder, "begun")
-			victim := exec.Command(binary, append(args[:len(args):len(args)], "--", "sh", "-c", "echo >"+begun+"; exec sleep 2")...)
+			victim := exec.Command(binary,
+				append(args[:len(args):len(args)], "--", "sh", "-c", "echo >"+begun+"; exec sleep 2")...)
 			proctest.Watch(t, victim, "the victim")
 			require.NoError(t, victim.Start())
 			require.Eventually(t, func() bool {
@@ -146,7 +149,8 @@ func TestWhatCannotWorkIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{}, {"-nonsense"}, {"-store", "memory", "-job", "j", "-period", "1h"},
-		{"-store", "memory", "-job", "j", "-period", "-1h", "--", "true"}, {"-store", "memory", "-job", "j", "-period", "1h", "-ttl", "1s", "--", "true"},
+		{"-store", "memory", "-job", "j", "-period", "-1h", "--", "true"},
+		{"-store", "memory", "-job", "j", "-period", "1h", "-ttl", "1s", "--", "true"},
 		{"-store", "redis:x", "-job", "j", "-period", "1h", "--", "true"},
 	} {
 		said, status := cron(t, args...)

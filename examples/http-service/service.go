@@ -79,7 +79,8 @@ func routes(e *election.Election, store kv.Store) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		_, _ = fmt.Fprintf(w, "leader %s at %s\nrounds %d\n", leader.Member.Owner, leader.Value, state.Rounds) // the client is gone if it fails
+		// the client is gone if it fails
+		_, _ = fmt.Fprintf(w, "leader %s at %s\nrounds %d\n", leader.Member.Owner, leader.Value, state.Rounds)
 	})
 	return mux
 }

@@ -20,12 +20,16 @@ import (
 // monotonic clock stands still. It may be thawed after a second, after an hour,
 // or never. So:
 //
-//   - Handle gives the lock back before it returns. What a frozen sandbox holds is lost after the TTL, and everybody waits for that.
-//   - The client, and with it the session, outlives an invocation. After a short freeze the session is still good, and an invocation
-//     costs two writes for the lock. After a long one the client knows, by the wall clock, that the session is over, and opens
-//     another: one write more. A sandbox that is never thawed leaves a session behind that holds nothing.
-//   - A sandbox is frozen in the middle of Handle too, when the function times out. Then the lock is lost, and what Handle does after
-//     a thaw is refused by its token: see save.
+//   - Handle gives the lock back before it returns. What a frozen sandbox holds
+//     is lost after the TTL, and everybody waits for that.
+//   - The client, and with it the session, outlives an invocation. After a short
+//     freeze the session is still good, and an invocation costs two writes for the
+//     lock. After a long one the client knows, by the wall clock, that the session
+//     is over, and opens another: one write more. A sandbox that is never thawed
+//     leaves a session behind that holds nothing.
+//   - A sandbox is frozen in the middle of Handle too, when the function times
+//     out. Then the lock is lost, and what Handle does after a thaw is refused by
+//     its token: see save.
 type Handler struct {
 	store  kv.Store
 	client *lease.Client
@@ -35,7 +39,8 @@ type Handler struct {
 
 // NewHandler makes a Handler. The TTL is short: nobody should wait for long for
 // a sandbox that was frozen in the middle.
-func NewHandler(store kv.Store, work func(ctx context.Context, account string) (int, error), options ...lease.Option) (*Handler, error) {
+func NewHandler(store kv.Store, work func(ctx context.Context, account string) (int, error),
+	options ...lease.Option) (*Handler, error) {
 	client, err := lease.New(store, append([]lease.Option{lease.WithTTL(6 * time.Second)}, options...)...)
 	if err != nil {
 		return nil, err

@@ -82,7 +82,8 @@ func TestAThawedSandboxWorksOn(t *testing.T) {
 		lasted time.Duration
 		writes int64
 	}{
-		"after a short freeze, under the same session":   {time.Second, 4},    // acquire, balance (a read and a write), release
+		// acquire, balance (a read and a write), release
+		"after a short freeze, under the same session":   {time.Second, 4},
 		"after a long one, under a new session":          {time.Hour, 5},      // and one for that
 		"after days, when others have ended the session": {50 * time.Hour, 5}, // likewise
 	} {

@@ -4,7 +4,10 @@
 //
 //	go run ./examples/leader-election                three candidates; kill -9 the leader and watch
 //	go run ./examples/leader-election -crash         the same by itself: it kills the leader and says how long nobody led
-//	go run ./examples/leader-election -store sqlite:/tmp/demo.db -candidates 1     in several terminals: one candidate in each
+//	go run ./examples/leader-election -store sqlite:/tmp/demo.db -candidates 1
+//
+// in several terminals: one candidate in each
+//
 //	go run ./examples/leader-election -store dynamodb:TABLE -create-table          anywhere
 //
 // ^C stops it. The exit status is 0 if it was stopped so or by SIGTERM, or if

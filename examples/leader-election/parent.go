@@ -151,7 +151,8 @@ func (p *parent) see(l *election.Leader) (over bool, err error) {
 	case before != nil: // it was killed, and has not ended yet
 		return false, nil
 	case victim == nil:
-		return false, fmt.Errorf("%s leads, which is not one of ours to kill: give -crash a store or -name of its own", l.Member.Owner)
+		return false, fmt.Errorf("%s leads, which is not one of ours to kill: give -crash a store or -name of its own",
+			l.Member.Owner)
 	}
 	return false, victim.Process.Kill()
 }

@@ -139,7 +139,8 @@ func TestTheRegistryShowsWhoLives(t *testing.T) {
 	_ = killed.cmd.Wait()
 	other.stops()
 	alone := fmt.Sprintf("registered: [%s]", watcher.address())
-	require.Eventually(t, func() bool { return strings.Contains(watcher.String()[stays:], alone) }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(watcher.String()[stays:], alone) }, patience,
+		10*time.Millisecond)
 	watcher.stops()
 }
 

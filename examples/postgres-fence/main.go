@@ -2,7 +2,9 @@
 // the same PostgreSQL database: the transaction checks the lease, so that a
 // process that has lost it cannot book, however late it wakes up.
 //
-//	go run ./examples/postgres-fence -db postgres://USER@HOST/DATABASE      in several terminals: one of them books at a time
+//	go run ./examples/postgres-fence -db postgres://USER@HOST/DATABASE
+//
+// in several terminals: one of them books at a time
 //
 // It makes three tables: dynalock, accounts and bookings.
 package main
@@ -79,7 +81,8 @@ func prepare(ctx context.Context, db *sql.DB) error {
 	}
 	for _, statement := range []string{
 		`CREATE TABLE IF NOT EXISTS accounts (name text PRIMARY KEY, balance bigint NOT NULL)`,
-		`CREATE TABLE IF NOT EXISTS bookings (id bigserial PRIMARY KEY, amount bigint NOT NULL, made timestamptz NOT NULL DEFAULT now())`,
+		`CREATE TABLE IF NOT EXISTS bookings (id bigserial PRIMARY KEY, amount bigint NOT NULL,
+			made timestamptz NOT NULL DEFAULT now())`,
 		`INSERT INTO accounts VALUES ('from', 1000), ('to', 0) ON CONFLICT DO NOTHING`,
 	} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {

@@ -23,7 +23,8 @@ func TestOnlyTheHolderBooks(t *testing.T) {
 	require.NoError(t, err)
 	defer db.Close()
 	books := func() (from, to, bookings int) {
-		err := db.QueryRowContext(t.Context(), `SELECT (SELECT balance FROM accounts WHERE name = 'from'), (SELECT balance FROM accounts WHERE name = 'to'),
+		err := db.QueryRowContext(t.Context(), `SELECT (SELECT balance FROM accounts WHERE name = 'from'),
+			(SELECT balance FROM accounts WHERE name = 'to'),
 			(SELECT count(*) FROM bookings)`).Scan(&from, &to, &bookings)
 		require.NoError(t, err)
 		return from, to, bookings

@@ -21,7 +21,8 @@ func TestJitterComesFromAClockThatOffersIt(t *testing.T) {
 	t.Parallel()
 	c := &seeded{clock.System, 0}
 	require.Equal(t, 900*time.Millisecond, clock.Spread(c, time.Second, 0.1))
-	pauses := clock.Jitter(c, backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second), backoff.WithMultiplier(2)))
+	pauses := clock.Jitter(c, backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Second),
+		backoff.WithMultiplier(2)))
 	require.Equal(t, 500*time.Millisecond, pauses.NextBackOff())
 	c.jitter = 0.5
 	require.Equal(t, 2*time.Second, pauses.NextBackOff())

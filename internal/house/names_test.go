@@ -33,7 +33,8 @@ var instead = map[string]string{
 
 func TestIdentifiersAreTheFieldsWordsWithOneMeaning(t *testing.T) {
 	t.Parallel()
-	folders := []string{"kv/*.go", "lease/*.go", "pool/*.go", "lock/*.go", "election/*.go", "metrics/*.go", "web/*.go", "internal/*.go"}
+	folders := []string{"kv/*.go", "lease/*.go", "pool/*.go", "lock/*.go", "election/*.go", "metrics/*.go", "web/*.go",
+		"internal/*.go"}
 	for _, file := range tracked(t, folders...) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue

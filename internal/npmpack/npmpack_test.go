@@ -22,7 +22,8 @@ func fakeNPM(t *testing.T, files map[string]string) (sum string) {
 	zipped := gzip.NewWriter(&tgz)
 	archive := tar.NewWriter(zipped)
 	for name, text := range files {
-		require.NoError(t, archive.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o600}))
+		require.NoError(t,
+			archive.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Size: int64(len(text)), Mode: 0o600}))
 		_, err := archive.Write([]byte(text))
 		require.NoError(t, err)
 	}

@@ -116,7 +116,8 @@ func (s *Server) initialize(ctx context.Context) error {
 	if err := s.as.give(s.dir); err != nil {
 		return fmt.Errorf("postgreslocal: %w", err)
 	}
-	return s.run(ctx, "initdb", "-D", s.data(), "-U", Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--wal-segsize=1")
+	return s.run(ctx, "initdb", "-D", s.data(), "-U", Superuser, "--auth=trust", "--encoding=UTF8", "--locale=C",
+		"--no-sync", "--wal-segsize=1")
 }
 
 // run runs one of the programs to its end.
@@ -160,7 +161,8 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) launch(ctx context.Context) error {
 	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port)}
 	for _, setting := range append([]string{
-		"listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=32MB", "log_min_messages=log",
+		"listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200", "shared_buffers=32MB",
+		"log_min_messages=log",
 		// After a crash PostgreSQL syncs its files one by one, which takes
 		// minutes where others write to the disk.
 		"recovery_init_sync_method=syncfs",
@@ -174,7 +176,8 @@ func (s *Server) launch(ctx context.Context) error {
 	defer func() { _ = log.Close() }() // the server has its own
 	cmd := exec.Command(filepath.Join(s.programs, "postgres"), args...)
 	if s.MaxFile > 0 { // in a shell's blocks of 512 bytes
-		cmd = exec.Command("sh", append([]string{"-c", `ulimit -S -f "$0" && exec "$@"`, strconv.FormatInt(s.MaxFile/512, 10), cmd.Path}, args...)...)
+		cmd = exec.Command("sh",
+			append([]string{"-c", `ulimit -S -f "$0" && exec "$@"`, strconv.FormatInt(s.MaxFile/512, 10), cmd.Path}, args...)...)
 	}
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = s.dir, log, log, s.as.attributes()
 	if s.exited, err = boundprocess.Start(cmd, syscall.SIGQUIT); err != nil {
@@ -189,7 +192,8 @@ func (s *Server) await(ctx context.Context) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if s.run(ctx, "pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-d", Database, "-U", Superuser) == nil {
+		if s.run(ctx, "pg_isready", "-q", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-d", Database, "-U",
+			Superuser) == nil {
 			return nil
 		}
 		select {
@@ -229,7 +233,8 @@ func (s *Server) DSN(role, address string, parameters ...string) string {
 		name, value, _ := strings.Cut(parameter, "=")
 		query.Set(name, value)
 	}
-	u := url.URL{Scheme: "postgres", User: url.User(role), Host: address, Path: Database, RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20")}
+	u := url.URL{Scheme: "postgres", User: url.User(role), Host: address, Path: Database,
+		RawQuery: strings.ReplaceAll(query.Encode(), "+", "%20")}
 	return u.String()
 }
 
@@ -251,7 +256,8 @@ func (s *Server) Kill() error {
 
 // processes returns those that work in the server's folder.
 func (s *Server) processes() (pids []int) {
-	folders, _ := filepath.Glob("/proc/[0-9]*/cwd") // where there is no /proc they notice themselves that the first is gone
+	// where there is no /proc they notice themselves that the first is gone
+	folders, _ := filepath.Glob("/proc/[0-9]*/cwd")
 	for _, folder := range folders {
 		if target, err := os.Readlink(folder); err != nil || target != s.data() {
 			continue

@@ -36,5 +36,6 @@ func TestTheSharedServerIsShared(t *testing.T) {
 	t.Parallel()
 	server := postgreslocal.Shared(t)
 	require.Same(t, server, postgreslocal.Shared(t))
-	require.Equal(t, "postgres://app@"+server.Address()+"/postgres?sslmode=disable&statement_timeout=10s", server.DSN("app", "", "statement_timeout=10s"))
+	require.Equal(t, "postgres://app@"+server.Address()+"/postgres?sslmode=disable&statement_timeout=10s",
+		server.DSN("app", "", "statement_timeout=10s"))
 }

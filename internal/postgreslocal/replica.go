@@ -32,7 +32,8 @@ func (s *Server) follow(ctx context.Context) (*Server, error) {
 	if err := s.as.give(replica.dir); err != nil {
 		return nil, fmt.Errorf("postgreslocal: %w", err)
 	}
-	if err := replica.run(ctx, "pg_basebackup", "-D", replica.data(), "-d", s.DSN(Superuser, ""), "--write-recovery-conf", "--no-sync", "--checkpoint=fast"); err != nil {
+	if err := replica.run(ctx, "pg_basebackup", "-D", replica.data(), "-d", s.DSN(Superuser, ""), "--write-recovery-conf",
+		"--no-sync", "--checkpoint=fast"); err != nil {
 		return nil, err
 	}
 	return replica, replica.Start(ctx)

@@ -56,7 +56,8 @@ func testPutAtItsVersion(t *testing.T, e *env) {
 
 func testPutAtAnotherVersion(t *testing.T, e *env) {
 	first := e.create(t, "k", kv.WithString("1"))
-	second, err := e.store.AtomicPut(e.ctx, e.key("k"), kv.WithPrevious(first), kv.WithString("2"), kv.WithFields(kv.Fields{"n": 2}))
+	second, err := e.store.AtomicPut(e.ctx, e.key("k"), kv.WithPrevious(first), kv.WithString("2"),
+		kv.WithFields(kv.Fields{"n": 2}))
 	require.NoError(t, err)
 	never := kv.NewPair(e.key("k"), second.Version+1000, nil, second.Expires, nil)
 	for _, previous := range []*kv.KVPair{first, never} {

@@ -130,7 +130,8 @@ func testLongestKeyFits(t *testing.T, e *env) {
 
 // oddNames are keys that some store or other gets wrong, in byte order.
 var oddNames = []string{
-	" ", "\"", "#", "$", "%", "%25", "'", "*", "..", "/", "//", ":", "A", "\\", "_x", "a", "a\x00", "a\x00b", "a/", "ab", "\x7f", "é", "\uffff", "😀",
+	" ", "\"", "#", "$", "%", "%25", "'", "*", "..", "/", "//", ":", "A", "\\", "_x", "a", "a\x00", "a\x00b", "a/", "ab",
+	"\x7f", "é", "\uffff", "😀",
 }
 
 func testOddKeys(t *testing.T, e *env) {

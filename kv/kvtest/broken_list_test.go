@@ -133,7 +133,8 @@ func (s *undeleting) Delete(_ context.Context, key string, options ...kv.DeleteO
 	return err
 }
 
-func (s *undeleting) AtomicDelete(_ context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
+func (s *undeleting) AtomicDelete(_ context.Context, key string, previous *kv.KVPair,
+	options ...kv.DeleteOption) error {
 	_, err := kv.CheckAtomicDelete(key, previous, options)
 	return err
 }

@@ -34,26 +34,38 @@ var broken = map[string]struct {
 	open func() kv.Store
 	run  string
 }{
-	"condition dropped":           {func() kv.Store { return &unconditional{sound{memkv.New()}} }, "Atomic"},
-	"delete ignores its version":  {func() kv.Store { return &unconditionalDelete{sound{memkv.New()}} }, "Atomic"},
-	"versions start anew":         {func() kv.Store { return &forgetful{sound: sound{memkv.New()}, base: map[string]uint64{}} }, "Atomic"},
-	"expiry ignored":              {func() kv.Store { return &eternal{sound{memkv.New()}} }, "TTL/AnExpiredPairIsAbsentEverywhere"},
-	"values shared":               {func() kv.Store { return &sharing{sound: sound{memkv.New()}, pairs: map[string]*kv.KVPair{}} }, "Basic"},
-	"listings not sorted":         {func() kv.Store { return &unsorted{sound{memkv.New()}} }, "List"},
-	"conflicts without the pair":  {func() kv.Store { return &terse{sound{memkv.New()}} }, "Atomic"},
-	"ends ignored":                {func() kv.Store { return &deaf{sound{memkv.New()}} }, "Misuse"},
-	"values kept":                 {func() kv.Store { return &keeping{sound: sound{memkv.New()}, values: map[string][]byte{}} }, "Basic"},
-	"prefix lists siblings":       {func() kv.Store { return &greedy{sound{memkv.New()}} }, "List"},
-	"prefix deletes siblings":     {func() kv.Store { return &greedy{sound{memkv.New()}} }, "Functions"},
-	"page loses its last pair":    {func() kv.Store { return &leaky{sound{memkv.New()}} }, "List"},
-	"first page is the last":      {func() kv.Store { return &hasty{sound{memkv.New()}} }, "List"},
-	"versions restart in a race":  {func() kv.Store { return &forgetful{sound: sound{memkv.New()}, base: map[string]uint64{}} }, "Concurrency/CreateAndDeleteAlternate"},
-	"deletes that do nothing":     {func() kv.Store { return &undeleting{sound{memkv.New()}} }, "Concurrency"},
-	"pages without end":           {func() kv.Store { return &circular{sound{memkv.New()}} }, "Functions"},
-	"open for ever":               {func() kv.Store { return &ajar{sound{memkv.New()}} }, "Misuse/CloseDuringUse"},
-	"nothing refuses a create":    {func() kv.Store { return &haunted{sound: sound{memkv.New()}} }, "Concurrency/OnlyALivePair"},
-	"a dead pair refuses one":     {func() kv.Store { return &haunted{sound: sound{memkv.New()}, shows: true} }, "Concurrency/OnlyALivePair"},
-	"a lost create is a success":  {func() kv.Store { return &forgiving{sound{memkv.New()}} }, "Concurrency/OneCreateWins"},
+	"condition dropped":          {func() kv.Store { return &unconditional{sound{memkv.New()}} }, "Atomic"},
+	"delete ignores its version": {func() kv.Store { return &unconditionalDelete{sound{memkv.New()}} }, "Atomic"},
+	"versions start anew": {func() kv.Store {
+		return &forgetful{sound: sound{memkv.New()}, base: map[string]uint64{}}
+	}, "Atomic"},
+	"expiry ignored": {func() kv.Store { return &eternal{sound{memkv.New()}} },
+		"TTL/AnExpiredPairIsAbsentEverywhere"},
+	"values shared": {func() kv.Store {
+		return &sharing{sound: sound{memkv.New()}, pairs: map[string]*kv.KVPair{}}
+	}, "Basic"},
+	"listings not sorted":        {func() kv.Store { return &unsorted{sound{memkv.New()}} }, "List"},
+	"conflicts without the pair": {func() kv.Store { return &terse{sound{memkv.New()}} }, "Atomic"},
+	"ends ignored":               {func() kv.Store { return &deaf{sound{memkv.New()}} }, "Misuse"},
+	"values kept": {func() kv.Store {
+		return &keeping{sound: sound{memkv.New()}, values: map[string][]byte{}}
+	}, "Basic"},
+	"prefix lists siblings":    {func() kv.Store { return &greedy{sound{memkv.New()}} }, "List"},
+	"prefix deletes siblings":  {func() kv.Store { return &greedy{sound{memkv.New()}} }, "Functions"},
+	"page loses its last pair": {func() kv.Store { return &leaky{sound{memkv.New()}} }, "List"},
+	"first page is the last":   {func() kv.Store { return &hasty{sound{memkv.New()}} }, "List"},
+	"versions restart in a race": {func() kv.Store {
+		return &forgetful{sound: sound{memkv.New()}, base: map[string]uint64{}}
+	}, "Concurrency/CreateAndDeleteAlternate"},
+	"deletes that do nothing": {func() kv.Store { return &undeleting{sound{memkv.New()}} }, "Concurrency"},
+	"pages without end":       {func() kv.Store { return &circular{sound{memkv.New()}} }, "Functions"},
+	"open for ever":           {func() kv.Store { return &ajar{sound{memkv.New()}} }, "Misuse/CloseDuringUse"},
+	"nothing refuses a create": {func() kv.Store { return &haunted{sound: sound{memkv.New()}} },
+		"Concurrency/OnlyALivePair"},
+	"a dead pair refuses one": {func() kv.Store { return &haunted{sound: sound{memkv.New()}, shows: true} },
+		"Concurrency/OnlyALivePair"},
+	"a lost create is a success": {func() kv.Store { return &forgiving{sound{memkv.New()}} },
+		"Concurrency/OneCreateWins"},
 	"watch repeats itself":        {watched(repeating), "Watch/PairsThenSyncedThenChanges"},
 	"watch misses writes":         {watched(deafToPuts), "Watch/TheLatestStateComes"},
 	"watch misses deletes":        {watched(deafToDeletes), "Watch/PairsThenSyncedThenChanges"},
@@ -86,7 +98,8 @@ func (s *unconditional) AtomicPut(ctx context.Context, key string, options ...kv
 // unconditionalDelete deletes whatever version there is.
 type unconditionalDelete struct{ sound }
 
-func (s *unconditionalDelete) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
+func (s *unconditionalDelete) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair,
+	options ...kv.DeleteOption) error {
 	err := s.sound.AtomicDelete(ctx, key, previous, options...)
 	if conflict, lost := errors.AsType[*kv.ConflictError](err); lost && conflict.Current != nil {
 		return s.sound.AtomicDelete(ctx, key, conflict.Current, options...)
@@ -131,7 +144,8 @@ func (s *forgetful) AtomicPut(ctx context.Context, key string, options ...kv.Wri
 	return s.shown(pair), err
 }
 
-func (s *forgetful) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
+func (s *forgetful) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair,
+	options ...kv.DeleteOption) error {
 	err := s.sound.AtomicDelete(ctx, key, s.meant(previous), options...)
 	if err == nil {
 		s.forget(key)
@@ -248,7 +262,8 @@ func TestTheSuiteFindsBrokenStores(t *testing.T) {
 			output, err := child(t, name, "^TestBrokenChild$/"+store.run)
 			_, failed := errors.AsType[*exec.ExitError](err)
 			require.True(t, failed, "the suite took it for sound: %v\n%s", err, output)
-			require.True(t, bytes.Contains(output, []byte("--- FAIL: TestBrokenChild/"+store.run)), "it ended in another way:\n%s", output)
+			require.True(t, bytes.Contains(output, []byte("--- FAIL: TestBrokenChild/"+store.run)),
+				"it ended in another way:\n%s", output)
 			require.False(t, bytes.Contains(output, []byte("panic:")), "%s", output)
 		})
 	}

@@ -15,7 +15,8 @@ type watching struct {
 	relay func() func(event kv.Event, tell func(kv.Event) bool) bool
 }
 
-func (s *watching) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
+func (s *watching) WatchPrefix(ctx context.Context, prefix string,
+	settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		relay := s.relay()
 		for event, err := range kv.WatchByListing(ctx, s.Store, prefix, settings) {
@@ -113,7 +114,8 @@ var (
 // leaving leaves a goroutine behind for each watch, until its context ends.
 type leaving struct{ sound }
 
-func (s *leaving) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
+func (s *leaving) WatchPrefix(ctx context.Context, prefix string,
+	settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		go func() { <-ctx.Done() }()
 		kv.WatchByListing(ctx, s.Store, prefix, settings)(yield)
@@ -123,7 +125,8 @@ func (s *leaving) WatchPrefix(ctx context.Context, prefix string, settings kv.Wa
 // endless goes on with its watch behind the context's error, a while.
 type endless struct{ sound }
 
-func (s *endless) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
+func (s *endless) WatchPrefix(ctx context.Context, prefix string,
+	settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		for event, err := range kv.WatchByListing(ctx, s.Store, prefix, settings) {
 			if !yield(event, err) {

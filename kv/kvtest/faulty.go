@@ -89,7 +89,8 @@ func (f *faulty) draw(call kv.Call) (fault, time.Duration) {
 	for _, candidate := range []struct {
 		fault       fault
 		probability float64
-	}{{lostRequest, f.plan.LostRequest}, {lostAnswer, f.plan.LostAnswer}, {throttled, f.plan.Throttle}, {delayed, f.plan.Delay}} {
+	}{{lostRequest, f.plan.LostRequest}, {lostAnswer, f.plan.LostAnswer}, {throttled, f.plan.Throttle},
+		{delayed, f.plan.Delay}} {
 		if p < candidate.probability {
 			return candidate.fault, late
 		}
@@ -121,7 +122,8 @@ func (f *faulty) do(ctx context.Context, op, key string, operation func() error)
 
 // sentErr reports whether err is an answer of a store, so that it can get lost.
 func sentErr(err error) bool {
-	return err == nil || errors.Is(err, kv.ErrKeyExists) || errors.Is(err, kv.ErrKeyModified) || errors.Is(err, kv.ErrKeyNotFound)
+	return err == nil || errors.Is(err, kv.ErrKeyExists) || errors.Is(err, kv.ErrKeyModified) ||
+		errors.Is(err, kv.ErrKeyNotFound)
 }
 
 // read carries out a read.
@@ -195,7 +197,8 @@ func (f *faulty) AtomicDelete(ctx context.Context, key string, previous *kv.KVPa
 	if _, err := kv.CheckAtomicDelete(key, previous, options); err != nil {
 		return err
 	}
-	return f.write(ctx, "AtomicDelete", key, new(uint64), func() error { return f.Store.AtomicDelete(ctx, key, previous, options...) })
+	return f.write(ctx, "AtomicDelete", key, new(uint64),
+		func() error { return f.Store.AtomicDelete(ctx, key, previous, options...) })
 }
 
 // Get implements kv.Store.

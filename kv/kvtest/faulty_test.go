@@ -36,7 +36,8 @@ func TestALostRequestDoesNothing(t *testing.T) {
 	store := kvtest.Faulty(inner, kvtest.Plan{LostRequest: 1})
 	_, putErr := store.AtomicPut(ctx, "k", kv.WithPrevious(before))
 	for op, err := range map[string]error{
-		"Put": store.Put(ctx, "k"), "AtomicPut": putErr, "Delete": store.Delete(ctx, "k"), "AtomicDelete": store.AtomicDelete(ctx, "k", before),
+		"Put": store.Put(ctx, "k"), "AtomicPut": putErr, "Delete": store.Delete(ctx, "k"),
+		"AtomicDelete": store.AtomicDelete(ctx, "k", before),
 	} {
 		require.ErrorIs(t, err, kv.ErrUncertain, op)
 		require.ErrorIs(t, err, kvtest.ErrInjected, op)
@@ -79,7 +80,8 @@ func TestALostAnswerLeavesTheWrite(t *testing.T) {
 func TestThrottledOperationsDoNothing(t *testing.T) {
 	t.Parallel()
 	inner := memkv.New()
-	store := kvtest.Faulty(inner, kvtest.Plan{Throttle: 1, Only: func(call kv.Call) bool { return call.Op == "Put" && call.Key == "k" }})
+	store := kvtest.Faulty(inner, kvtest.Plan{Throttle: 1,
+		Only: func(call kv.Call) bool { return call.Op == "Put" && call.Key == "k" }})
 	require.ErrorIs(t, store.Put(t.Context(), "k"), kv.ErrThrottled)
 	require.NoError(t, store.Put(t.Context(), "other"))
 	exists, err := store.Exists(t.Context(), "k")

@@ -134,7 +134,8 @@ func (c *client) next(i int) Operation {
 	if c.Conditional {
 		ops = ops[:6]
 	}
-	op := Operation{Client: c.number, Op: ops[c.random.IntN(len(ops))], Key: fmt.Sprint(c.Prefix, "k", c.random.IntN(c.Keys))}
+	op := Operation{Client: c.number, Op: ops[c.random.IntN(len(ops))],
+		Key: fmt.Sprint(c.Prefix, "k", c.random.IntN(c.Keys))}
 	previous := c.known[op.Key]
 	switch {
 	case op.Op == "AtomicDelete" && previous == nil:

@@ -53,7 +53,8 @@ func only(t *testing.T, err, want error) {
 // calls runs every method on key and returns their errors.
 func (e *env) calls(ctx context.Context, key string, previous *kv.KVPair) map[string]error {
 	errs := map[string]error{
-		"Put": e.store.Put(ctx, key), "Delete": e.store.Delete(ctx, key), "AtomicDelete": e.store.AtomicDelete(ctx, key, previous),
+		"Put": e.store.Put(ctx, key), "Delete": e.store.Delete(ctx, key),
+		"AtomicDelete": e.store.AtomicDelete(ctx, key, previous),
 	}
 	_, errs["Get"] = e.store.Get(ctx, key)
 	_, errs["Exists"] = e.store.Exists(ctx, key)
@@ -110,13 +111,15 @@ func testInvalidWriteOptions(t *testing.T, e *env) {
 
 func testInvalidReadOptions(t *testing.T, e *env) {
 	e.put(t, "k")
-	for _, option := range []kv.ReadOption{kv.WithLimit(1), kv.WithStartKey(""), kv.WithStartAfter(e.key("k")), kv.Descending(), kv.WithoutValues(), kv.WithLocalIndex("i", "f")} {
+	for _, option := range []kv.ReadOption{kv.WithLimit(1), kv.WithStartKey(""), kv.WithStartAfter(e.key("k")),
+		kv.Descending(), kv.WithoutValues(), kv.WithLocalIndex("i", "f")} {
 		_, err := e.store.Get(e.ctx, e.key("k"), option)
 		only(t, err, kv.ErrUnsupported)
 		_, err = e.store.Exists(e.ctx, e.key("k"), option)
 		only(t, err, kv.ErrUnsupported)
 	}
-	for _, option := range []kv.ReadOption{kv.WithLimit(0), kv.WithLimit(-1), kv.WithAttemptTimeout(0), kv.WithLocalIndex("", "f")} {
+	for _, option := range []kv.ReadOption{kv.WithLimit(0), kv.WithLimit(-1), kv.WithAttemptTimeout(0),
+		kv.WithLocalIndex("", "f")} {
 		_, err := e.store.List(e.ctx, e.prefix, option)
 		only(t, err, kv.ErrInvalidOption)
 		_, err = e.store.ListPage(e.ctx, e.prefix, option)
@@ -130,7 +133,8 @@ func testInvalidTokens(t *testing.T, e *env) {
 	require.NoError(t, err)
 	require.NotEmpty(t, page.Next)
 	for _, options := range [][]kv.ReadOption{
-		{kv.WithStartKey("nonsense")}, {kv.WithStartKey("!")}, {kv.WithStartKey(e.key("1"))}, {kv.WithStartKey(page.Next), kv.Descending()},
+		{kv.WithStartKey("nonsense")}, {kv.WithStartKey("!")}, {kv.WithStartKey(e.key("1"))},
+		{kv.WithStartKey(page.Next), kv.Descending()},
 	} {
 		_, err := e.store.ListPage(e.ctx, e.prefix, options...)
 		only(t, err, kv.ErrInvalidOption)

@@ -42,7 +42,8 @@ func Peer(ctx context.Context, store kv.Store, prefix string) error {
 	if !ok || conflict.Current == nil || conflict.Current.Version != pair.Version {
 		return fmt.Errorf("creating another process's pair, which is at version %d: %w", pair.Version, err)
 	}
-	if err := store.AtomicDelete(ctx, prefix+"taken", kv.NewPair(prefix+"taken", pair.Version, nil, pair.Expires, nil)); !errors.Is(err, kv.ErrKeyModified) {
+	if err := store.AtomicDelete(ctx, prefix+"taken",
+		kv.NewPair(prefix+"taken", pair.Version, nil, pair.Expires, nil)); !errors.Is(err, kv.ErrKeyModified) {
 		return fmt.Errorf("deleting another process's pair at a wrong version: %w", err)
 	}
 	if err := increment(ctx, store, prefix+"n"); err != nil {

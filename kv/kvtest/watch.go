@@ -148,7 +148,9 @@ func testWatchPrefixed(t *testing.T, e *env) {
 	require.NoError(t, e.store.Put(e.ctx, e.key("other")))
 	part := kv.Prefixed(e.store, e.prefix)
 	require.NoError(t, part.Put(e.ctx, "p/a", kv.WithString("1")))
-	hooked := kv.Instrument(part, func(ctx context.Context, _ kv.Call, next func(context.Context) error) error { return next(ctx) })
+	hooked := kv.Instrument(part, func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+		return next(ctx)
+	})
 	w := e.watch(t, hooked, "p/")
 	w.want(t, "put p/a 1", "synced")
 	e.put(t, "p/b", kv.WithString("1"))

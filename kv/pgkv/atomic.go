@@ -64,7 +64,8 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 // follow gives the operation the version after that of previous.
 func (op *operation) follow(previous *kv.KVPair) error {
 	if previous.Version >= math.MaxInt64 {
-		return fmt.Errorf("pgkv: key %q: no pair of this store has version %d: %w", op.key, previous.Version, kv.ErrInvalidOption)
+		return fmt.Errorf("pgkv: key %q: no pair of this store has version %d: %w", op.key, previous.Version,
+			kv.ErrInvalidOption)
 	}
 	op.version = previous.Version + 1
 	return nil
@@ -92,7 +93,8 @@ func (op *operation) deleteArgs() []any {
 }
 
 // create applies an AtomicPut without a previous pair.
-func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings, fields sql.NullString, expires *sql.NullTime) error {
+func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings, fields sql.NullString,
+	expires *sql.NullTime) error {
 	return op.run(ctx, func(ctx context.Context, conn *sql.Conn) (again bool, err error) {
 		op.number()
 		applied, r, err := op.apply(ctx, conn, s.statements.create, op.putArgs(w, fields), expires)
@@ -122,7 +124,8 @@ func (op *operation) number() {
 
 // compareAndSwap sends a write that replaces the live row of version previous by
 // one of version previous+1.
-func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint64, expires *sql.NullTime, query string, args func() []any) error {
+func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint64, expires *sql.NullTime, query string,
+	args func() []any) error {
 	return op.run(ctx, func(ctx context.Context, conn *sql.Conn) (again bool, err error) {
 		applied, r, err := op.apply(ctx, conn, query, args(), expires)
 		switch {
@@ -142,7 +145,8 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 
 // apply runs a conditional write, and looks at the row if it was not applied. It
 // was applied, too, if the row shows that an earlier attempt was.
-func (op *operation) apply(ctx context.Context, conn *sql.Conn, query string, args []any, expires *sql.NullTime) (applied bool, r *row, err error) {
+func (op *operation) apply(ctx context.Context, conn *sql.Conn, query string, args []any,
+	expires *sql.NullTime) (applied bool, r *row, err error) {
 	var now time.Time
 	applied, err = op.query(ctx, conn, true, query, args, expires, &now)
 	if err != nil {

@@ -118,7 +118,8 @@ func (s *Store) listQuery(prefix string, settings kv.ReadSettings, after string)
 	args = append(args, settings.Limit+1, settings.Limit, pageBytes)
 	n := len(args)
 	return fmt.Sprintf(`SELECT p.key, p.version, p.expires, p.fields, p.value, p.n < p.rows FROM (
-	SELECT r.*, row_number() OVER w AS n, count(*) OVER () AS rows, sum(octet_length(r.value)) OVER w - octet_length(r.value) AS before
+	SELECT r.*, row_number() OVER w AS n, count(*) OVER () AS rows,
+		sum(octet_length(r.value)) OVER w - octet_length(r.value) AS before
 	FROM (SELECT t.key, t.version, t.expires, %[1]s AS fields, %[2]s AS value FROM %[3]s AS t
 		WHERE %[4]s ORDER BY t.key %[5]s LIMIT $%[6]d::int) r
 	WINDOW w AS (ORDER BY r.key %[5]s)) p

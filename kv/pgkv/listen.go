@@ -86,7 +86,8 @@ func NewListening(db *sql.DB, listen Listen, options ...Option) (*ListeningStore
 
 // WatchPrefix implements kv.Watcher. It costs a listing when it begins, after
 // each notification, and once a second.
-func (s *ListeningStore) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
+func (s *ListeningStore) WatchPrefix(ctx context.Context, prefix string,
+	settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	interval := max(settings.Interval, listenInterval)
 	return func(yield func(kv.Event, error) bool) {
 		w := &watch{prefix: prefix, heard: make(chan struct{}, 1)}
@@ -151,7 +152,8 @@ func (h *hub) remove(w *watch) {
 // hear keeps listening until ctx ends.
 func (s *ListeningStore) hear(ctx context.Context) {
 	pauses := clock.Jitter(s.clock, backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second), backoff.WithMaxElapsedTime(0)))
+		backoff.WithInitialInterval(100*time.Millisecond), backoff.WithMaxInterval(30*time.Second),
+		backoff.WithMaxElapsedTime(0)))
 	for ctx.Err() == nil {
 		// What is missed while it does not listen shows when it does again.
 		_ = s.listen(ctx, s.channel, func(payload string) {

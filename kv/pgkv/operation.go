@@ -29,7 +29,8 @@ var (
 	errTooLate = errors.New("pgkv: more than a minute has passed since the operation began")
 	errMissed  = errors.New("pgkv: the key was freed meanwhile")
 	// errOutcomeUnknown is why a conflict after an unknown attempt settles nothing.
-	errOutcomeUnknown = errors.New("pgkv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
+	errOutcomeUnknown = errors.New("pgkv: an attempt's answer was lost, " +
+		"and the key's row does not tell whether it was applied")
 )
 
 // operation is one call of a Store's method: what is the same for all its
@@ -149,7 +150,8 @@ func (op *operation) attempt(ctx context.Context, do step) (again bool, err erro
 
 // query runs one statement to its end and scans the one row that it may return.
 // Only a writing statement's outcome can be unknown.
-func (op *operation) query(ctx context.Context, conn *sql.Conn, writes bool, query string, args []any, into ...any) (found bool, err error) {
+func (op *operation) query(ctx context.Context, conn *sql.Conn, writes bool, query string, args []any,
+	into ...any) (found bool, err error) {
 	return op.queryRows(ctx, conn, writes, query, args, func() {}, into...)
 }
 

@@ -17,7 +17,8 @@ import (
 // the rows of each query database/sql starts a goroutine, which makes a write
 // that the server answers in half a millisecond a fifth longer. The drivers for
 // PostgreSQL watch the context themselves.
-func each(ctx context.Context, conn *sql.Conn, query string, args []any, take func(), into ...any) (found bool, err error) {
+func each(ctx context.Context, conn *sql.Conn, query string, args []any, take func(),
+	into ...any) (found bool, err error) {
 	asked := false
 	err = conn.Raw(func(c any) error {
 		queryer, ok := c.(driver.QueryerContext)

@@ -39,7 +39,8 @@ type serverClock struct {
 func (c *serverClock) hear(serverTime time.Time, now clock.Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.serverTime.Add(now.MonotonicSince(c.heard)).Sub(serverTime); !c.serverTime.IsZero() && known > 0 && known < hearing {
+	if known := c.serverTime.Add(now.MonotonicSince(c.heard)).Sub(serverTime); !c.serverTime.IsZero() && known > 0 &&
+		known < hearing {
 		return
 	}
 	c.serverTime, c.heard = serverTime, now
@@ -75,7 +76,8 @@ func (c *serverClock) approve(now clock.Reading) {
 }
 
 // settings are what a Store depends on.
-const settings = `SELECT clock_timestamp(), pg_is_in_recovery(), current_setting('fsync'), current_setting('synchronous_commit'),
+const settings = `SELECT clock_timestamp(), pg_is_in_recovery(), current_setting('fsync'),
+	current_setting('synchronous_commit'),
 	(extract(epoch FROM current_setting('statement_timeout')::interval) * 1000)::bigint,
 	current_setting('default_transaction_isolation'), current_setting('server_encoding'),
 	to_regclass($1::text) IS NOT NULL, obj_description(to_regclass($1::text), 'pg_class'),
@@ -109,7 +111,8 @@ func (op *operation) inspect(ctx context.Context, conn *sql.Conn) error {
 	case !exists:
 		err = &tableNotFoundError{table: s.table}
 	case persistence.String != "p":
-		err = fmt.Errorf("%w: table %s is not permanent (UNLOGGED or temporary), so a crash empties it: ALTER TABLE %s SET LOGGED", ErrUnfit, s.table, s.table)
+		err = fmt.Errorf("%w: table %s is not permanent (UNLOGGED or temporary), so a crash empties it: "+
+			"ALTER TABLE %s SET LOGGED", ErrUnfit, s.table, s.table)
 	default:
 		err = checkFormat(s.table, comment.String)
 	}
@@ -135,12 +138,23 @@ func (f fitness) check() error {
 		wrong  bool
 		remedy string
 	}{
-		{f.replica, "it is a replica, which may lag behind and takes no writes: connect to the primary (target_session_attrs=read-write)"},
-		{f.fsync != "on", "fsync is " + f.fsync + ", so a crash loses acknowledged writes: set fsync = on in postgresql.conf"},
-		{f.commit == "off", "synchronous_commit is off, so a crash loses acknowledged writes: ALTER ROLE … SET synchronous_commit = on, or in the connection string"},
-		{f.timeout <= 0, "statement_timeout is not set, so a write may land at any time: ALTER ROLE … SET statement_timeout = '10s', or in the connection string"},
-		{f.timeout > maxStatement, fmt.Sprintf("statement_timeout is %v, want at most %v: ALTER ROLE … SET statement_timeout = '10s', or in the connection string", f.timeout, maxStatement)},
-		{f.isolation != "read committed", "default_transaction_isolation is " + f.isolation + ": ALTER ROLE … SET default_transaction_isolation = 'read committed'"},
+		{f.replica,
+			"it is a replica, which may lag behind and takes no writes: " +
+				"connect to the primary (target_session_attrs=read-write)"},
+		{f.fsync != "on", "fsync is " + f.fsync +
+			", so a crash loses acknowledged writes: set fsync = on in postgresql.conf"},
+		{f.commit == "off",
+			"synchronous_commit is off, so a crash loses acknowledged writes: " +
+				"ALTER ROLE … SET synchronous_commit = on, or in the connection string"},
+		{f.timeout <= 0,
+			"statement_timeout is not set, so a write may land at any time: " +
+				"ALTER ROLE … SET statement_timeout = '10s', or in the connection string"},
+		{f.timeout > maxStatement,
+			fmt.Sprintf("statement_timeout is %v, want at most %v: ALTER ROLE … SET statement_timeout = '10s', "+
+				"or in the connection string", f.timeout, maxStatement)},
+		{f.isolation != "read committed",
+			"default_transaction_isolation is " + f.isolation +
+				": ALTER ROLE … SET default_transaction_isolation = 'read committed'"},
 		{f.encoding != "UTF8", "the database's encoding is " + f.encoding + ": create one with ENCODING 'UTF8'"},
 	} {
 		if p.wrong {

@@ -78,7 +78,8 @@ func WithTable(name string) Option {
 func WithNamespace(name string) Option {
 	return func(c *config) error {
 		if err := kv.CheckKey(name); err != nil || len(name) > maxNamespace || strings.Contains(name, "\x00") {
-			return fmt.Errorf("WithNamespace(%.40q): want 1 to %d bytes of UTF-8 without U+0000: %w", name, maxNamespace, kv.ErrInvalidOption)
+			return fmt.Errorf("WithNamespace(%.40q): want 1 to %d bytes of UTF-8 without U+0000: %w", name, maxNamespace,
+				kv.ErrInvalidOption)
 		}
 		c.namespace = name
 		return nil

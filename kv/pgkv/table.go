@@ -24,7 +24,8 @@ func quoteTable(name string) (string, error) {
 	parts := strings.Split(name, ".")
 	for i, part := range parts {
 		if len(parts) > 2 || !identifier.MatchString(part) {
-			return "", fmt.Errorf("WithTable(%.140q): want name or schema.name, of letters, digits and underscores: %w", name, kv.ErrInvalidOption)
+			return "", fmt.Errorf("WithTable(%.140q): want name or schema.name, of letters, digits and underscores: %w", name,
+				kv.ErrInvalidOption)
 		}
 		parts[i] = `"` + part + `"`
 	}
@@ -85,7 +86,8 @@ func ensureTable(ctx context.Context, db *sql.DB, table string) error {
 	if exists {
 		return checkFormat(table, comment.String)
 	}
-	for _, statement := range []string{fmt.Sprintf(createTable, table), fmt.Sprintf("COMMENT ON TABLE %s IS '%s'", table, format)} {
+	for _, statement := range []string{fmt.Sprintf(createTable, table),
+		fmt.Sprintf("COMMENT ON TABLE %s IS '%s'", table, format)} {
 		if _, err := tx.ExecContext(ctx, statement); err != nil {
 			return fmt.Errorf("pgkv: creating table %s: %w", table, err)
 		}
@@ -98,7 +100,8 @@ func ensureTable(ctx context.Context, db *sql.DB, table string) error {
 
 func checkFormat(table, comment string) error {
 	if comment != format {
-		return fmt.Errorf("pgkv: table %s has the comment %q, want %q: it is no table of this version of pgkv: %w", table, comment, format, kv.ErrFormat)
+		return fmt.Errorf("pgkv: table %s has the comment %q, want %q: it is no table of this version of pgkv: %w", table,
+			comment, format, kv.ErrFormat)
 	}
 	return nil
 }

@@ -217,7 +217,8 @@ func TestEachPanelShowsSomething(t *testing.T) {
 		f.run(time.Minute)
 		for title, exprs := range readDashboard(t).exprs() {
 			for _, expr := range exprs {
-				require.NotEmpty(t, parsePromQL(t, strings.ReplaceAll(expr, "1h", "5m")).eval(&f.scrapes, time.Now()), "%s: %s", title, expr)
+				require.NotEmpty(t, parsePromQL(t, strings.ReplaceAll(expr, "1h", "5m")).eval(&f.scrapes, time.Now()), "%s: %s",
+					title, expr)
 			}
 		}
 	})

@@ -260,7 +260,8 @@ func TestPromQLEvaluatesAsPrometheusDoes(t *testing.T) {
 		"# TYPE c_total counter\nc_total{x=\"1\"} 0\n", "# TYPE c_total counter\nc_total{x=\"1\"} 4\nc_total{x=\"2\"} 3\n",
 		"# TYPE c_total counter\nc_total{x=\"1\"} 1\nc_total{x=\"2\"} 3\n", "# TYPE c_total counter\nc_total{x=\"2\"} 5\n",
 	} {
-		histogram := "# HELP h h\n# TYPE h histogram\nh_bucket{le=\"1\"} 5\nh_bucket{le=\"2\"} 9\nh_bucket{le=\"+Inf\"} 10\nh_sum 1\nh_count 10\n"
+		histogram := "# HELP h h\n# TYPE h histogram\nh_bucket{le=\"1\"} 5\n" +
+			"h_bucket{le=\"2\"} 9\nh_bucket{le=\"+Inf\"} 10\nh_sum 1\nh_count 10\n"
 		db.scrape(t, begin.Add(time.Duration(n)*time.Minute), "i", "# HELP c_total c\n"+lines+histogram)
 	}
 	at := begin.Add(3 * time.Minute)

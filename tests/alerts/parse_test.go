@@ -44,7 +44,8 @@ type (
 	}
 )
 
-var token = regexp.MustCompile(`^(?:\s+|([a-zA-Z_][a-zA-Z0-9_]*)|([0-9.]+(?:[smh])?)|("(?:[^"\\]|\\.)*")|(=~|==|!=|!~|[=<>(){}\[\],/]))`)
+var token = regexp.MustCompile(`^(?:\s+|([a-zA-Z_][a-zA-Z0-9_]*)|([0-9.]+(?:[smh])?)|` +
+	`("(?:[^"\\]|\\.)*")|(=~|==|!=|!~|[=<>(){}\[\],/]))`)
 
 // parsePromQL parses a whole expression. $__rate_interval is 5m, as $job is .*.
 func parsePromQL(t *testing.T, text string) expression {

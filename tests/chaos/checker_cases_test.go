@@ -62,11 +62,12 @@ func TestCheckerFindsEachViolation(t *testing.T) {
 			event{40, 4, acquired, "k", 110, ""}, event{50, 4, held, "k", 110, ""},
 			event{42, 3, acquired, "k", 111, ""}, event{43, 3, released, "k", 111, ""}, event{45, 2, acquired, "k", 112, ""},
 		), "and k@112 of process 2"},
-		"a holder that was stopped believes when it wakes": {func(h *history) { h.events[4].What = held }, "I3: k@101 of process 2"},
-		"held after it was not":                            {add(event{35, 2, held, "k", 101, ""}), "I7: held again at 35ns: k@101"},
-		"held after Release":                               {add(event{35, 3, held, "k", 102, ""}), "I7: held again at 35ns: k@102"},
-		"held after it was late":                           {add(event{35, 3, held, "k", 103, ""}), "I7: held again at 35ns: k@103"},
-		"a key that takes too long":                        {func(h *history) { h.events[2].At = 16 }, "I5: k took 6ns"},
+		"a holder that was stopped believes when it wakes": {func(h *history) { h.events[4].What = held },
+			"I3: k@101 of process 2"},
+		"held after it was not":     {add(event{35, 2, held, "k", 101, ""}), "I7: held again at 35ns: k@101"},
+		"held after Release":        {add(event{35, 3, held, "k", 102, ""}), "I7: held again at 35ns: k@102"},
+		"held after it was late":    {add(event{35, 3, held, "k", 103, ""}), "I7: held again at 35ns: k@103"},
+		"a key that takes too long": {func(h *history) { h.events[2].At = 16 }, "I5: k took 6ns"},
 		"a key that nobody gets again": {func(h *history) {
 			h.faults = append(h.faults, fault{killed, 4, 60, 60})
 			h.events = append(h.events, event{50, 4, acquired, "k", 110, ""})

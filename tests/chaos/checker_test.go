@@ -155,7 +155,8 @@ func (f *findings) recovery(h history, key string, grants []*grant) {
 		case next < 0:
 			f.violation("I5: %s was not granted again after process %d was killed at %v", key, kill.PID, kill.Began)
 		case grants[next].from > limit:
-			f.violation("I5: %s took %v to be granted again after process %d was killed at %v", key, grants[next].from-kill.Began, kill.PID, kill.Began)
+			f.violation("I5: %s took %v to be granted again after process %d was killed at %v", key,
+				grants[next].from-kill.Began, kill.PID, kill.Began)
 		case alone:
 			f.takeovers = append(f.takeovers, grants[next].from-kill.Began)
 		}

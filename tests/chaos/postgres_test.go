@@ -20,7 +20,8 @@ import (
 const envPostgres = "DYNALOCK_CHAOS_POSTGRES"
 
 func postgresDSN(address string) string {
-	return "postgres://" + postgreslocal.Superuser + "@" + address + "/" + postgreslocal.Database + "?sslmode=disable&statement_timeout=10s"
+	return "postgres://" + postgreslocal.Superuser + "@" + address + "/" + postgreslocal.Database +
+		"?sslmode=disable&statement_timeout=10s"
 }
 
 func openPostgres(endpoint string) (kv.Store, func() error, error) {

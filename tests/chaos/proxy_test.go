@@ -20,11 +20,12 @@ type weather string
 
 const (
 	fair           weather = "fair"
-	cut            weather = "cut"                  // connections are reset, new ones too
-	requestsVanish weather = "requests vanish"      // a black hole towards the store, from which nothing returns
-	answersVanish  weather = "answers vanish"       // requests are served, their answers go into a black hole
-	requestsLate   weather = "requests held back"   // requests land when the weather changes, long after their caller gave up
-	answersLost    weather = "half the answers cut" // instead of the answer comes the end of the connection
+	cut            weather = "cut"             // connections are reset, new ones too
+	requestsVanish weather = "requests vanish" // a black hole towards the store, from which nothing returns
+	answersVanish  weather = "answers vanish"  // requests are served, their answers go into a black hole
+	// requests land when the weather changes, long after their caller gave up
+	requestsLate weather = "requests held back"
+	answersLost  weather = "half the answers cut" // instead of the answer comes the end of the connection
 )
 
 // proxy is one client's way to the store, on TCP.

@@ -53,7 +53,8 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 func dynamoClient(ctx context.Context) (*dynamodb.Client, error) {
 	ctx, cancel := clock.System.WithTimeout(ctx, credentialsTimeout)
 	defer cancel()
-	settings, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{})) // what it warns of comes as an error too
+	// what it warns of comes as an error too
+	settings, err := config.LoadDefaultConfig(ctx, config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return nil, fmt.Errorf("AWS configuration (check AWS_PROFILE and ~/.aws/config): %w", err)
 	}
@@ -61,7 +62,8 @@ func dynamoClient(ctx context.Context) (*dynamodb.Client, error) {
 		return nil, errors.New("no AWS Region: set AWS_REGION, or region in the profile that AWS_PROFILE names")
 	}
 	if _, err := settings.Credentials.Retrieve(ctx); err != nil {
-		return nil, fmt.Errorf("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or sign in with aws sso login: %w", err)
+		return nil, fmt.Errorf("no AWS credentials: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "+
+			"AWS_SECRET_ACCESS_KEY, or sign in with aws sso login: %w", err)
 	}
 	return dynamodb.NewFromConfig(settings), nil
 }
@@ -82,9 +84,11 @@ func probe(ctx context.Context, store kv.Store, table string, patience time.Dura
 	_, err := store.Exists(ctx, "probe", kv.WithAttemptTimeout(time.Second))
 	switch {
 	case errors.Is(err, dynamokv.ErrTableNotFound):
-		return fmt.Errorf("there is no DynamoDB table %s in this Region: check the name and AWS_REGION, or add -create-table", table)
+		return fmt.Errorf("there is no DynamoDB table %s in this Region: check the name and AWS_REGION, or add -create-table",
+			table)
 	case err != nil:
-		return fmt.Errorf("DynamoDB table %s cannot be read (check Region, AWS_ENDPOINT_URL_DYNAMODB and permissions): %w", table, err)
+		return fmt.Errorf("DynamoDB table %s cannot be read (check Region, AWS_ENDPOINT_URL_DYNAMODB and permissions): %w",
+			table, err)
 	}
 	return nil
 }

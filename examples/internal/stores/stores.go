@@ -44,7 +44,8 @@ func Open(ctx context.Context, spec string, createTable bool) (kv.Store, func() 
 	case kind == "dynamodb" && name != "":
 		return openDynamoDB(ctx, name, createTable)
 	}
-	return nil, nil, fmt.Errorf("unknown store %q: give memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE", spec)
+	return nil, nil, fmt.Errorf(
+		"unknown store %q: give memory, sqlite:PATH, postgres://USER@HOST/DATABASE or dynamodb:TABLE", spec)
 }
 
 // Files returns the absolute paths of the files in which spec's store keeps its
@@ -63,7 +64,8 @@ func Files(spec string) ([]string, error) {
 
 func openSQLite(ctx context.Context, path string) (kv.Store, func() error, error) {
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
-		return nil, nil, fmt.Errorf("store sqlite:%s: there is no folder %s: make it or give another path", path, filepath.Dir(path))
+		return nil, nil, fmt.Errorf("store sqlite:%s: there is no folder %s: make it or give another path", path,
+			filepath.Dir(path))
 	}
 	db, err := sql.Open("sqlite", "file:"+url.PathEscape(path))
 	if err != nil {
@@ -71,7 +73,9 @@ func openSQLite(ctx context.Context, path string) (kv.Store, func() error, error
 	}
 	store, err := sqlkv.Open(ctx, db)
 	if err != nil {
-		return nil, nil, fmt.Errorf("store sqlite:%s cannot be opened (give a file that this program made, or a new path): %w", path, errors.Join(err, db.Close()))
+		return nil, nil, fmt.Errorf(
+			"store sqlite:%s cannot be opened (give a file that this program made, or a new path): %w",
+			path, errors.Join(err, db.Close()))
 	}
 	return store, func() error { return errors.Join(store.Close(), db.Close()) }, nil
 }

@@ -52,7 +52,8 @@ func TestOnlySQLiteHasFiles(t *testing.T) {
 
 func TestUnknownStoresAreRefused(t *testing.T) {
 	t.Parallel()
-	for _, spec := range []string{"", "memory:x", "sqlite", "sqlite:", "dynamodb:", "redis:x", "postgres", "postgres:", "postgres:x"} {
+	for _, spec := range []string{"", "memory:x", "sqlite", "sqlite:", "dynamodb:", "redis:x", "postgres", "postgres:",
+		"postgres:x"} {
 		_, _, err := stores.Open(t.Context(), spec, false)
 		require.ErrorContains(t, err, "unknown store", spec)
 	}
