@@ -3,6 +3,7 @@ package tests_test
 import (
 	"bytes"
 	"database/sql"
+	"encoding/binary"
 	"net"
 	"sync"
 	"testing"
@@ -140,6 +141,11 @@ func (p *pgProxy) requests(server, client net.Conn, fate chan<- wireFault) {
 			_ = server.(*net.TCPConn).CloseWrite() // it is served to its end all the same
 			return
 		}
+		if isCancel(buffer[:n]) {
+			resetConn(client)
+			resetConn(server)
+			return
+		}
 		switch fault := p.next(buffer[:n]); fault {
 		case cutBefore:
 			resetConn(client)
@@ -156,6 +162,14 @@ func (p *pgProxy) requests(server, client net.Conn, fate chan<- wireFault) {
 			return
 		}
 	}
+}
+
+// isCancel reports that a request asks to cancel the statement of another
+// connection, as pgx does when its context ends. On this way none arrives, or a
+// statement that is held back would be let go beside what cancels it.
+func isCancel(request []byte) bool {
+	const code = 80877102 // PostgreSQL's documentation, "Message Formats", CancelRequest
+	return len(request) == 16 && binary.BigEndian.Uint32(request[4:]) == code
 }
 
 // answers passes answers on, until one is not to arrive.
