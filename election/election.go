@@ -132,8 +132,7 @@ func (e *Election) begin(l *lease.Lease, leave func()) *Term {
 // supervisor would mend nothing. Check and the log tell of it. A store that has
 // never answered the client is not waited for: its first failure ends Run. So do
 // errors that waiting does not mend, such as lease.ErrClosed and kv.ErrFormat. A
-// nil fn is an error
-// that matches lease.ErrInvalid, before anything is sent.
+// nil fn is an error that matches lease.ErrInvalid, before anything is sent.
 func (e *Election) Run(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
 	if fn == nil {
 		return fmt.Errorf("election: Run: want a function, not nil: %w", lease.ErrInvalid)

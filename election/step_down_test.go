@@ -66,7 +66,8 @@ func TestABrokenLeaderLeavesTheNextTermToAnother(t *testing.T) {
 func TestALeaderThatIsAloneLeadsAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		_, a, b := two(t)
+		store := memkv.New()
+		a, b := newProcess(t, store, "a", 1, election.WithStepDown(time.Hour)), newProcess(t, store, "b", 1)
 		leading, stop := runs(t, a)
 		defer stop()
 		<-leading

@@ -76,6 +76,7 @@ func TestPoolRunEndsWithAnErrorThatTimeDoesNotMend(t *testing.T) {
 			b.await(t, time.Minute, 1, 1)
 			m.link.failListings(func() error { return failure })
 			began := time.Now()
+			time.AfterFunc(time.Hour, m.stop)
 			require.ErrorIs(t, <-m.ended, failure)
 			require.LessOrEqual(t, time.Since(began), interval*11/10)
 			require.Empty(t, b.load())
