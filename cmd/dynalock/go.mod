@@ -33,6 +33,7 @@ require (
 	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
 	github.com/cpuguy83/go-md2man/v2 v2.0.6 // indirect
 	github.com/dustin/go-humanize v1.0.1 // indirect
+	github.com/dynalock/dynalock/adapters/dynastore v0.0.0
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/jackc/pgpassfile v1.0.0 // indirect
@@ -53,3 +54,5 @@ require (
 )
 
 replace github.com/dynalock/dynalock => ../..
+
+replace github.com/dynalock/dynalock/adapters/dynastore => ../../adapters/dynastore

@@ -54,8 +54,9 @@ Without a store it is a file of this user's, which excludes processes of this us
 	root.SetErr(c.err)
 	c.flags(root.PersistentFlags())
 	root.AddCommand(
-		c.runCommand(), c.onceCommand(), c.checkCommand(), c.listCommand(), c.showCommand(), c.sessionsCommand(),
-		c.breakCommand(), c.doctorCommand(), c.tableCommand(), c.versionCommand(), c.manCommand(),
+		c.runCommand(), c.onceCommand(), c.leadCommand(), c.checkCommand(), c.listCommand(), c.showCommand(),
+		c.sessionsCommand(), c.whoCommand(), c.watchCommand(), c.stepDownCommand(),
+		c.breakCommand(), c.kvCommand(), c.doctorCommand(), c.tableCommand(), c.versionCommand(), c.manCommand(),
 	)
 	return root
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -38,7 +39,8 @@ whose command failed stays failed, unless --retry-failed. One that was interrupt
 abandoned, unless --take-over. The status is 0 if the slot is done, by this call or an earlier one, 75 if it runs
 elsewhere, the command's own, or 1 where the slot had failed or was abandoned before.
 
-The command's environment has what that of run has, and DYNALOCK_JOB and DYNALOCK_SLOT.`,
+The command's environment has what that of run has, and DYNALOCK_JOB, DYNALOCK_SLOT and DYNALOCK_ATTEMPT, which is 1
+when the slot runs for the first time.`,
 		Example: `  dynalock once report --every 24h -- ./report.sh
   dynalock once import --slot "$BATCH" --take-over -- ./import.sh`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -55,7 +57,7 @@ The command's environment has what that of run has, and DYNALOCK_JOB and DYNALOC
 	flags.BoolVar(&f.wait, "wait", false, "wait while the slot runs elsewhere")
 	flags.BoolVar(&f.retryFailed, "retry-failed", false, "run a slot again whose command failed")
 	flags.BoolVar(&f.takeOver, "take-over", false, "run a slot again that was interrupted")
-	cmd.AddCommand(c.onceShowCommand(), c.onceForgetCommand())
+	cmd.AddCommand(c.onceListCommand(), c.onceShowCommand(), c.onceForgetCommand())
 	return cmd
 }
 
@@ -102,11 +104,15 @@ func (c *cli) once(ctx context.Context, f *onceFlags, job string, command []stri
 	defer stop()
 	status, began := 0, false
 	options := f.options([]lock.OnceOption{lock.WithRetention(f.retention)})
-	_, err = lock.NewOnce(client.Client, job, options...).Do(ctx, slot, func(ctx context.Context, l *lease.Lease) error {
+	once := lock.NewOnce(client.Client, job, options...)
+	_, err = once.Do(ctx, slot, func(ctx context.Context, l *lease.Lease) error {
 		began = true
 		h, _ := one(l, nil)
 		environment := append(os.Environ(), h.environment(client)...)
 		environment = append(environment, "DYNALOCK_JOB="+job, "DYNALOCK_SLOT="+slot)
+		if found, err := once.Outcome(ctx, slot); err == nil {
+			environment = append(environment, "DYNALOCK_ATTEMPT="+strconv.Itoa(found.Attempt))
+		}
 		var err error
 		status, err = c.supervise(l.Context(), &run, append([]string{path}, command...), environment, passed)
 		if err == nil && status != 0 {
@@ -158,6 +164,53 @@ func interrupting(signals <-chan os.Signal, interrupt func(status int)) (passed 
 		}
 	}()
 	return out, sync.OnceFunc(func() { close(stopped) })
+}
+
+func (c *cli) onceListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "ls [JOB]", Short: "List the slots of a job, or of all", Args: onePrefix("once ls"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error {
+				l := c.list(column{name: "JOB"}, column{name: "SLOT"}, column{name: "STATE"}, column{name: "OWNER"},
+					column{name: "ATTEMPT"}, column{name: "STARTED"}, column{name: "ENDED"}, column{name: "ERROR", wide: true})
+				for found, err := range lock.Slots(ctx, s.Client) {
+					if found == nil {
+						return err
+					}
+					if len(args) == 1 && found.Job != args[0] {
+						continue
+					}
+					if err := l.add(found.Job+"/"+found.Slot, slotCells(found, err), slotRow{found.Job, found.Slot, found.Session, found.Outcome}); err != nil {
+						return err
+					}
+				}
+				return l.end()
+			})
+		},
+	}
+}
+
+// slotRow is a slot for JSON.
+type slotRow struct {
+	Job     string `json:"job"`
+	Slot    string `json:"slot"`
+	Session string `json:"session,omitempty"`
+	lock.Outcome
+}
+
+// slotCells are those of a slot. err is why its row cannot be read.
+func slotCells(found *lock.FoundSlot, err error) map[string]string {
+	cells := map[string]string{"JOB": found.Job, "SLOT": found.Slot, "STATE": "unreadable"}
+	if err != nil {
+		cells["ERROR"] = err.Error()
+		return cells
+	}
+	o := found.Outcome
+	maps.Copy(cells, map[string]string{
+		"STATE": string(o.State), "OWNER": o.Owner, "ATTEMPT": strconv.Itoa(o.Attempt),
+		"STARTED": stamp(o.Started), "ENDED": stamp(o.Ended), "ERROR": o.Error,
+	})
+	return cells
 }
 
 func (c *cli) onceShowCommand() *cobra.Command {

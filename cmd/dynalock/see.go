@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,13 +18,14 @@ import (
 // lockRow is a lock for -o json.
 type lockRow struct {
 	Key      string            `json:"key"`
-	State    string            `json:"state"` // live, dead, kept, unreadable
+	State    string            `json:"state"` // live, dead, kept, unreadable; watched: overdue, expired
 	Owner    string            `json:"owner,omitempty"`
 	Token    uint64            `json:"token,omitempty"`
 	Session  string            `json:"session,omitempty"`
 	Acquired *time.Time        `json:"acquired,omitempty"`
 	LastBeat *time.Time        `json:"last_beat,omitempty"`
 	TTL      string            `json:"ttl,omitempty"`
+	Silent   string            `json:"silent,omitempty"` // watched: no heartbeat was seen for so long
 	Host     string            `json:"host,omitempty"`
 	PID      int               `json:"pid,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
@@ -60,39 +61,55 @@ func (c *cli) during(ctx context.Context, do func(ctx context.Context, s *opened
 }
 
 func (c *cli) listCommand() *cobra.Command {
-	return &cobra.Command{
+	var every time.Duration
+	cmd := &cobra.Command{
 		Use: "ls [PREFIX]", Short: "List the locks that are held, and what keys keep",
 		Long: `ls lists the locks whose keys begin with PREFIX.
 
 STATE is live if the holder has a session, dead if it has none any more: then the next who asks gets the lock.
 kept is a key that nobody holds and that keeps a value. BEAT is the age of the holder's last heartbeat by the
-holder's own clock, which may be wrong. Whether a silent holder is dead only watching it for its TTL tells.`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usage(errors.New("ls: want one prefix at most"))
-			}
-			return nil
-		},
+holder's own clock, which may be wrong. Whether a silent holder is dead only watching it for its TTL tells.
+
+--watch lists again every 2 seconds, or as often as it says, and watches the holders. Then STATE may be overdue, if no
+heartbeat was seen for two thirds of the TTL, and expired after the TTL and a sixteenth, when others take the lock.
+SILENT is for how long none was seen.`,
+		Args: onePrefix("ls"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			prefix := strings.Join(args, "")
-			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error { return c.ls(ctx, s, prefix) })
+			if cmd.Flags().Changed(watchFlag) {
+				return c.listAgain(cmd.Context(), prefix, every)
+			}
+			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error { return c.ls(ctx, s, prefix, nil) })
 		},
 	}
+	cmd.Flags().DurationVar(&every, watchFlag, 0, "list again, every 2s or as often as this says, until interrupted")
+	cmd.Flags().Lookup(watchFlag).NoOptDefVal = "2s"
+	return cmd
 }
 
-func (c *cli) ls(ctx context.Context, s *opened, prefix string) error {
+const watchFlag = "watch"
+
+// ls lists once. w judges the holders, nil: nobody watches.
+func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) error {
 	members := map[string]*lease.Member{}
+	silent := map[string]time.Duration{}
 	for m, err := range s.Members(ctx) {
 		if err != nil && !errors.Is(err, kv.ErrFormat) {
 			return err
 		}
 		if err == nil {
 			members[m.Session] = m
+			if w != nil {
+				silent[m.Session] = w.note(m, time.Now())
+			}
 		}
 	}
-	l := c.list(column{name: "KEY"}, column{name: "STATE"}, column{name: "OWNER"}, column{name: "TOKEN"},
-		column{name: "HELD FOR"}, column{name: "BEAT"}, column{name: "HOST", wide: true}, column{name: "PID", wide: true},
-		column{name: "SESSION", wide: true})
+	columns := []column{{name: "KEY"}, {name: "STATE"}, {name: "OWNER"}, {name: "TOKEN"}, {name: "HELD FOR"}, {name: "BEAT"},
+		{name: "HOST", wide: true}, {name: "PID", wide: true}, {name: "SESSION", wide: true}}
+	if w != nil {
+		columns = slices.Insert(columns, 6, column{name: "SILENT"})
+	}
+	l := c.list(columns...)
 	for h, err := range s.Keys(ctx, prefix) {
 		if err != nil && !errors.Is(err, kv.ErrFormat) {
 			return err
@@ -101,6 +118,9 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string) error {
 		switch {
 		case err == nil:
 			row = describe(h, members[h.Session])
+			if watched, ok := silent[h.Session]; ok && row.State == "live" {
+				row.State, row.Silent = judge(watched, members[h.Session].TTL), watched.Round(time.Millisecond).String()
+			}
 		case h != nil:
 			row.Key, row.Error = h.Key, err.Error()
 		}
@@ -113,7 +133,7 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string) error {
 
 func (r lockRow) cells() map[string]string {
 	cells := map[string]string{
-		"KEY": r.Key, "STATE": r.State, "OWNER": r.Owner, "HOST": r.Host, "SESSION": r.Session,
+		"KEY": r.Key, "STATE": r.State, "OWNER": r.Owner, "HOST": r.Host, "SESSION": r.Session, "SILENT": r.Silent,
 	}
 	if r.Token != 0 {
 		cells["TOKEN"] = strconv.FormatUint(r.Token, 10)
@@ -149,12 +169,7 @@ func (c *cli) show(h *lease.Holder) error {
 	row := describe(h, h.Member)
 	switch {
 	case c.output == "json" || c.output == "jsonl":
-		encoder := json.NewEncoder(c.out)
-		encoder.SetEscapeHTML(false)
-		if c.output == "json" {
-			encoder.SetIndent("", "  ")
-		}
-		return encoder.Encode(row)
+		return c.encode(row)
 	case h.Version == 0:
 		_, _ = fmt.Fprintf(c.out, "%s is free\n", printable(h.Key))
 		return nil

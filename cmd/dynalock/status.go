@@ -55,7 +55,7 @@ func statusOf(err error) int {
 		return statusUnavailable
 	case is(lease.ErrHeld), is(context.DeadlineExceeded):
 		return statusNotAcquired
-	case is(lease.ErrInvalid), is(kv.ErrInvalidKey), is(kv.ErrInvalidOption):
+	case is(lease.ErrInvalid), is(kv.ErrInvalidKey), is(kv.ErrInvalidOption), is(kv.ErrReservedField), is(kv.ErrTooLarge):
 		return statusUsage
 	}
 	return statusFailed

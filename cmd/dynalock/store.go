@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -84,12 +83,8 @@ func (c *cli) open(ctx context.Context, options ...lease.Option) (*opened, error
 	if err != nil {
 		return nil, err
 	}
-	log := slog.DiscardHandler
-	if c.verbose {
-		log = slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelDebug})
-	}
 	all := append([]lease.Option{
-		lease.WithTTL(c.ttl), lease.WithLogger(slog.New(log)), lease.WithMetadata(c.metadata),
+		lease.WithTTL(c.ttl), lease.WithLogger(c.logger()), lease.WithMetadata(c.metadata),
 	}, options...)
 	if c.owner != "" {
 		all = append(all, lease.WithOwner(c.owner))

@@ -1,0 +1,128 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/dynalock/dynalock/internal/dynamolocal"
+)
+
+// patience is for what takes seconds on a machine that does nothing else.
+const patience = 2 * time.Minute
+
+// states runs ls --watch, and returns the states of key as they change.
+func states(t *testing.T, store, key string) <-chan string {
+	t.Helper()
+	cmd := command(t, store, "ls", "--watch=100ms", "-o", "jsonl")
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	changes := make(chan string, 100)
+	go func() {
+		defer close(changes)
+		last := ""
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var row lockRow
+			if json.Unmarshal(lines.Bytes(), &row) == nil && row.Key == key && row.State != last {
+				last = row.State
+				changes <- last
+			}
+		}
+	}()
+	return changes
+}
+
+func next(t *testing.T, changes <-chan string) string {
+	t.Helper()
+	select {
+	case state := <-changes:
+		return state
+	case <-time.After(patience):
+		require.Fail(t, "no change")
+	}
+	return ""
+}
+
+// A holder that is frozen is overdue on ls --watch before anybody else has its lock.
+func TestAFrozenHolderIsOverdueBeforeOthersTakeItsLock(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	store := "sqlite:" + filepath.Join(t.TempDir(), "locks.db")
+	holder := command(t, store, "-q", "--ttl", "6s", "--owner", "holder", "run", "demo", "--", "sleep", "600")
+	require.NoError(t, holder.Start())
+	defer func() {
+		_ = holder.Process.Signal(syscall.SIGCONT)
+		_ = holder.Process.Signal(syscall.SIGTERM)
+		_ = holder.Wait()
+	}()
+	changes := states(t, store, "demo")
+	require.Equal(t, "live", next(t, changes))
+	contender := command(t, store, "-q", "run", "demo", "--", "true")
+	require.NoError(t, contender.Start())
+	taken := make(chan time.Time, 1)
+	go func() {
+		if contender.Wait() == nil {
+			taken <- time.Now()
+		}
+	}()
+	require.NoError(t, holder.Process.Signal(syscall.SIGSTOP))
+	require.Equal(t, "overdue", next(t, changes))
+	overdue := time.Now()
+	select {
+	case at := <-taken:
+		t.Logf("taken %v after it was shown as overdue", at.Sub(overdue))
+		require.True(t, at.After(overdue))
+	case <-time.After(patience):
+		require.Fail(t, "nobody has taken the lock")
+	}
+}
+
+func TestATableOfDynastoreIsImported(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	store := localStore(t, dynamolocal.Endpoint(t)) + "&partition=" + newPartition()
+	from, old := strings.TrimPrefix(localStore(t, dynamolocal.Endpoint(t)), "dynamodb:"), newPartition()
+	client, table, _, err := dynamoDB(context.Background(), from)
+	require.NoError(t, err)
+	for key, value := range map[string]string{"color": "blue", "size": "17"} {
+		_, err := client.PutItem(t.Context(), &dynamodb.PutItemInput{
+			TableName: aws.String(table), Item: map[string]types.AttributeValue{
+				"id": &types.AttributeValueMemberS{Value: old}, "name": &types.AttributeValueMemberS{Value: key},
+				"version": &types.AttributeValueMemberN{Value: "3"}, "payload": &types.AttributeValueMemberS{Value: value},
+			},
+		})
+		require.NoError(t, err)
+	}
+	table, query, _ := strings.Cut(from, "?")
+	source := "dynastore:" + table + "/" + old + "?" + query
+	output, err := command(t, store, "kv", "import", source, "--text").CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.Contains(t, string(output), "2 copied, 0 were there")
+	output, err = command(t, store, "kv", "get", "color").CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.Equal(t, "blue", string(output))
+	output, err = command(t, store, "kv", "import", source, "--text").CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	require.Contains(t, string(output), "0 copied, 2 were there")
+}
