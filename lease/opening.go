@@ -74,12 +74,12 @@ func (c *Client) beginOpening() *opening {
 }
 
 // reopen is the body of an attempt. A session that is open when Close has
-// begun is ended again.
-func (c *Client) reopen(ctx context.Context) (*session.Session, error) {
+// begun is ended again, for as long as that takes: Close waits for it.
+func (c *Client) reopen(background context.Context) (*session.Session, error) {
 	if s := c.trusted(); s != nil {
 		return s, nil // an attempt that has just ended has opened it
 	}
-	ctx, cancel := c.clock.WithTimeout(ctx, c.sessionTimeout())
+	ctx, cancel := c.clock.WithTimeout(background, c.sessionTimeout())
 	defer cancel()
 	s, err := c.openSession(ctx)
 	if err != nil {
@@ -95,9 +95,12 @@ func (c *Client) reopen(ctx context.Context) (*session.Session, error) {
 		return s, nil
 	}
 	s.Lose(string(ReasonClosed), false)
-	ctx, cancel = c.clock.WithTimeout(context.WithoutCancel(ctx), c.cleanupTimeout())
-	defer cancel()
-	_ = s.End(ctx) // else its leases, of which there are none, pass on after the TTL
+	if background.Err() != nil { // Close has given up waiting, but for the end of this goroutine
+		var cancel context.CancelFunc
+		background, cancel = c.clock.WithTimeout(context.WithoutCancel(background), c.cleanupTimeout())
+		defer cancel()
+	}
+	_ = s.End(background) // else Close has said that the row may remain
 	return nil, ErrClosed
 }
 

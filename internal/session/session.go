@@ -113,9 +113,11 @@ func Open(ctx context.Context, c Config) (s *Session, unlanded *Unlanded, err er
 	pair, err := c.Store.AtomicPut(ctx, rows.SessionPrefix+s.id, s.record.Options(nil, c.Attempts)...)
 	switch {
 	case errors.Is(err, kv.ErrUncertain):
-		return nil, &Unlanded{
+		unlanded = &Unlanded{
 			config: c, key: rows.SessionPrefix + s.id, record: s.record, ending: make(chan struct{}, 1),
-		}, err
+		}
+		unlanded.note(err)
+		return nil, unlanded, err
 	case err != nil:
 		return nil, nil, err
 	}

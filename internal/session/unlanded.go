@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 
 	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/rows"
@@ -14,11 +15,18 @@ type Unlanded struct {
 	config Config
 	key    string
 	record rows.Session
+	// version is the greatest that a create of unknown outcome may give the row. It
+	// cannot land any more where the row has had that one.
+	version uint64
 	// ending is held while it is created and deleted: what another one creates
 	// meanwhile would land after that. ended: it is known to be over.
 	ending chan struct{}
 	ended  bool
 }
+
+// errLandsYet says that the row was created and deleted at a version below that
+// of an older create, since the clock was set back in between.
+var errLandsYet = errors.New("lease: a create of the same row has a greater version, and may land yet")
 
 // End makes sure that the row is not there and cannot land any more: it creates
 // the same row again and deletes it, so that the older create finds a version that
@@ -50,9 +58,24 @@ func (u *Unlanded) try(ctx context.Context) error {
 	case conflict && current != nil:
 		pair = current // it has landed, or our own attempt before
 	default:
+		u.note(err)
 		return err
 	}
-	return u.delete(ctx, pair)
+	if err := u.delete(ctx, pair); err != nil {
+		return err
+	}
+	if pair.Version < u.version {
+		return errLandsYet
+	}
+	return nil
+}
+
+// note takes the version of a create that failed with err, and may land yet. 0:
+// a wrapper has hidden it.
+func (u *Unlanded) note(err error) {
+	uncertain := &kv.UncertainError{}
+	errors.As(err, &uncertain)
+	u.version = max(u.version, uncertain.Version)
 }
 
 func (u *Unlanded) delete(ctx context.Context, pair *kv.KVPair) error {

@@ -95,6 +95,9 @@ func (s *Store) create(ctx context.Context, op *operation, w *kv.WriteSettings) 
 		put := s.newRow(op, w, op.version) // with a new write id: no attempt of the last one is unknown
 		e := newExpression()
 		ok, r, err := s.conditional(ctx, op, writerOf(put), s.putItem(put, e, e.creatable(s.idName, op.version, op.wall())))
+		if op.unknown { // what is created later is above what may land yet, though the clock is set back
+			s.observeVersion(op.version, op.wall())
+		}
 		switch {
 		case err != nil:
 			return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/dynamomem"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
@@ -258,5 +259,28 @@ func TestACreateOverADeadRowOfTheGreatestVersion(t *testing.T) {
 		s, _ := offlineStore(t, always(dead))
 		_, err := s.AtomicPut(t.Context(), "key")
 		requireOnly(t, err, kv.ErrFormat)
+	})
+}
+
+// The clock is set back after a create of unknown outcome. Whoever creates and
+// deletes the key again, to keep the first one from landing, is above it.
+func TestACreateIsAboveAnEarlierOneOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		skewed := clock.NewSkewed(clock.System, 1, 0)
+		s, client := memStore(t, newMem(), dynamokv.WithClock(skewed))
+		client.Inject(dynamomem.Late(clock.System, time.Minute, errors.New("answer lost")))
+		_, err := s.AtomicPut(t.Context(), "key", kv.WithString("thrown away"))
+		uncertain := &kv.UncertainError{}
+		require.ErrorAs(t, err, &uncertain)
+		client.Inject(nil)
+		skewed.Step(-10 * time.Minute)
+		p, err := s.AtomicPut(t.Context(), "key")
+		require.NoError(t, err)
+		require.Greater(t, p.Version, uncertain.Version)
+		require.NoError(t, s.AtomicDelete(t.Context(), "key", p))
+		time.Sleep(time.Hour)
+		_, err = s.Get(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrKeyNotFound)
 	})
 }

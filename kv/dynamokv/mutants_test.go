@@ -38,6 +38,11 @@ var mutants = []struct {
 		"TestAPairExpiresToTheMillisecond",
 	},
 	{
+		"a create that may land yet is forgotten", "atomic.go",
+		"if op.unknown { // what is created", "if op == nil { // what is created",
+		"TestACreateIsAboveAnEarlierOneOfUnknownOutcome",
+	},
+	{
 		"our own write id taken for a conflict", "atomic.go",
 		"return r != nil && r.writer == writer, r, nil", "return false, r, nil",
 		"TestTheWireMatrix$/all_well/cut_after",
