@@ -140,6 +140,7 @@ func init() {
 				}
 				return ctx, use.End, nil
 			},
+			Go: c.life.Go,
 			Emit: func(event any) {
 				e := event.(Event)
 				e.quiet = true

@@ -142,14 +142,14 @@ func (m *Multi) acquire(
 			continue
 		}
 		lost := all.Err()
-		all.releaseUnused(ctx)
+		m.releaseUnused(ctx, all)
 		if lost != nil && ctx.Err() == nil {
 			return nil, fmt.Errorf("%w: %w", errGone, lost)
 		}
 		return nil, err
 	}
 	if lost := all.Err(); lost != nil {
-		all.releaseUnused(ctx)
+		m.releaseUnused(ctx, all)
 		return nil, fmt.Errorf("%w: %w", errGone, lost)
 	}
 	return all, nil
@@ -267,11 +267,13 @@ func (l *MultiLease) each(do func(one *lease.Lease) error) error {
 	return errors.Join(errs...)
 }
 
-// releaseUnused releases what was locked, where not all could be. Nobody has had it.
-func (l *MultiLease) releaseUnused(ctx context.Context) {
-	_ = l.each(func(one *lease.Lease) error {
-		seam.ReleaseUnused(ctx, one) // what fails goes on in the background
-		return nil
+// releaseUnused gives back what was locked, where not all could be.
+func (m *Multi) releaseUnused(ctx context.Context, l *MultiLease) {
+	releaseUnused(ctx, m.client, seam.Of(m.client).AttemptTimeout, func(ctx context.Context) {
+		_ = l.each(func(one *lease.Lease) error {
+			seam.ReleaseUnused(ctx, one) // what fails goes on
+			return nil
+		})
 	})
 }
 

@@ -131,6 +131,30 @@ func (m *RWMutex) try(ctx context.Context, attempt func(ctx context.Context) err
 	return fmt.Errorf("lock: trying %q: no answer within %v: %w", m.name, tryTimeout, kv.ErrUnavailable)
 }
 
+// releaseUnused calls release, which gives back what a call has that came to nothing. It
+// waits for that until ctx has ended, and for longest then. A store that is silent
+// does not hold the call up: release goes on in the background.
+func releaseUnused(ctx context.Context, client *lease.Client, longest time.Duration, release func(ctx context.Context)) {
+	parts := seam.Of(client)
+	ended := parts.Go(release)
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
+	t := parts.Clock.NewTimer(longest)
+	defer t.Stop()
+	select {
+	case <-ended:
+	case <-t.C():
+	}
+}
+
+// releaseUnused gives the row of a call back.
+func (m *RWMutex) releaseUnused(ctx context.Context, longest time.Duration, row *lease.Lease) {
+	releaseUnused(ctx, m.client, longest, func(ctx context.Context) { seam.ReleaseUnused(ctx, row) })
+}
+
 // Holders returns who has the lock, in the order of their keys' bytes: readers,
 // and a writer, who may still be waiting for them. Holders that have died may
 // be among them. It costs one listing.

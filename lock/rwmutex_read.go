@@ -89,7 +89,7 @@ func (m *RWMutex) RLock(ctx context.Context) (*ReadLease, error) {
 	defer end()
 	w := m.newWait(client, m.writerKey())
 	for ctx.Err() == nil {
-		l, writer, err := m.read(ctx)
+		l, writer, err := m.read(ctx, client.AttemptTimeout)
 		switch {
 		case err == nil && writer == nil:
 			return l, nil
@@ -122,7 +122,7 @@ func (m *RWMutex) TryRLock(ctx context.Context) (l *ReadLease, err error) {
 	err = m.try(ctx, func(ctx context.Context) error {
 		writer, _, err := m.readWriter(ctx)
 		if err == nil && writer == nil {
-			l, writer, err = m.read(ctx)
+			l, writer, err = m.read(ctx, 0)
 		}
 		if err == nil && writer != nil {
 			return &lease.HeldError{Holder: *writer}
@@ -168,8 +168,9 @@ func (l *ReadLease) holding(ctx context.Context, fn func(context.Context, *ReadL
 
 // read is one attempt of a reader. It writes its row, and then looks at the
 // writers': so of a reader and a writer at least one sees the other. Where a
-// writer has the lock, read returns who.
-func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder, err error) {
+// writer has the lock, read returns who. When ctx has ended, it waits for longest
+// at most.
+func (m *RWMutex) read(ctx context.Context, longest time.Duration) (l *ReadLease, writer *lease.Holder, err error) {
 	row, number, err := m.acquireRow(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -180,7 +181,7 @@ func (m *RWMutex) read(ctx context.Context) (l *ReadLease, writer *lease.Holder,
 			return &ReadLease{mutex: m, row: row, number: number, epoch: epoch}, nil, nil
 		}
 	}
-	seam.ReleaseUnused(ctx, row) // what fails goes on in the background
+	m.releaseUnused(ctx, longest, row)
 	m.gaveBack(number, row)
 	return nil, writer, err
 }

@@ -47,7 +47,7 @@ func (m *RWMutex) Lock(ctx context.Context) (*lease.Lease, error) {
 		if err == nil {
 			return l, nil
 		}
-		seam.ReleaseUnused(ctx, l) // what fails goes on in the background
+		m.releaseUnused(ctx, client.AttemptTimeout, l)
 		switch {
 		case ctx.Err() != nil:
 			return nil, w.ended(ctx, caller)
@@ -83,7 +83,7 @@ func (m *RWMutex) TryLock(ctx context.Context) (l *lease.Lease, err error) {
 			err = row.Err() // the listing took time
 		}
 		if err != nil {
-			seam.ReleaseUnused(ctx, row) // what fails goes on in the background
+			m.releaseUnused(ctx, 0, row)
 			return err
 		}
 		l = row

@@ -110,21 +110,34 @@ func (l *Lifecycle) leaveLocked() {
 // Start runs task in the background, until Close is done.
 func (l *Lifecycle) Start(task func(ctx context.Context)) { l.start(&l.tasks, task) }
 
+// Go is Start that tells when task has ended. Where Close is done, no task begins.
+func (l *Lifecycle) Go(task func(ctx context.Context)) (ended <-chan struct{}) {
+	end := make(chan struct{})
+	if !l.start(&l.tasks, func(ctx context.Context) {
+		defer close(end)
+		task(ctx)
+	}) {
+		close(end)
+	}
+	return end
+}
+
 // StartForeign is Start for a task that calls code of the program, which may not
 // return.
 func (l *Lifecycle) StartForeign(task func(ctx context.Context)) { l.start(&l.foreign, task) }
 
-func (l *Lifecycle) start(group *sync.WaitGroup, task func(ctx context.Context)) {
+func (l *Lifecycle) start(group *sync.WaitGroup, task func(ctx context.Context)) (started bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.background.Err() != nil {
-		return
+		return false
 	}
 	group.Add(1)
 	go func() {
 		defer group.Done()
 		task(l.background)
 	}()
+	return true
 }
 
 // IsClosed reports whether Close has begun.

@@ -28,6 +28,9 @@ type Client struct {
 	// ctx, or when Close begins. The caller calls end. The error is
 	// lease.ErrClosed.
 	Begin func(ctx context.Context) (running context.Context, end func(), err error)
+	// Go runs a task in the background, for which Close waits, and tells when it has
+	// ended.
+	Go func(task func(ctx context.Context)) (ended <-chan struct{})
 	// Emit tells its observer of an event, which is a lease.Event, and not its
 	// log.
 	Emit func(event any)
