@@ -88,6 +88,9 @@ func (c *Client) acquireKey(ctx context.Context, key string, options []AcquireOp
 	}
 	if err != nil {
 		c.emitFailure(r.key, r.call, r.began, err, ctx.Err() != nil)
+		if wait {
+			err = endOfWait(ctx, err)
+		}
 		err = c.life.Explain(err)
 		if wait && caller.Err() != nil && !errors.Is(err, ErrClosed) {
 			err = c.waitEnded(r, err)

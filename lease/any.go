@@ -141,6 +141,9 @@ func (c *Client) acquireAny(ctx context.Context, keys []string, options []Acquir
 	}
 	if err != nil {
 		c.emitFailure(r.keys[0], r.call, r.began, err, ctx.Err() != nil)
+		if waits {
+			err = endOfWait(ctx, err)
+		}
 		err = c.life.Explain(err)
 		if waits && caller.Err() != nil && !errors.Is(err, ErrClosed) {
 			err = r.waitEnded(c, err)

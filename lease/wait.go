@@ -171,6 +171,16 @@ func (w *waiter) noteFree() {
 	w.keyState.known, w.keyState.trouble = nil, nil
 }
 
+// endOfWait is err with the end of ctx, if a call that waits would have gone on
+// after err: the store failed just then.
+func endOfWait(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	if cause == nil || permanent(err) || errors.Is(err, cause) {
+		return err
+	}
+	return fmt.Errorf("%w, and before that: %w", cause, err)
+}
+
 // waitEnded says of a wait that ended with its caller's context what there was to
 // wait for. err is the context's end.
 func (c *Client) waitEnded(r *request, err error) error {

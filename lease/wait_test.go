@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"sync/atomic"
 	"testing"
@@ -227,4 +228,63 @@ func TestAcquireWaitsOutWhatTimeMendsAndReportsAnyOtherFailure(t *testing.T) {
 			require.Equal(t, began, time.Now())
 		}
 	})
+}
+
+// A store that fails just when the call ends does not hide why it ends.
+func TestAWaitThatEndsWhileTheStoreFailsSaysSo(t *testing.T) {
+	t.Parallel()
+	calls := map[string]func(ctx context.Context, c *lease.Client) error{
+		"Acquire": func(ctx context.Context, c *lease.Client) error {
+			_, err := c.Acquire(ctx, "key")
+			return err
+		},
+		"AcquireAny": func(ctx context.Context, c *lease.Client) error {
+			_, err := c.AcquireAny(ctx, []string{"key", "other"})
+			return err
+		},
+		"AcquireAny, listed": func(ctx context.Context, c *lease.Client) error {
+			_, err := c.AcquireAny(ctx, []string{"key"}, lease.WithListing("k", nil))
+			return err
+		},
+	}
+	for name, call := range calls {
+		for end, want := range map[string]error{"ctx": context.Canceled, "Close": lease.ErrClosed} {
+			for _, polls := range []bool{false, true} {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					a, _ := w.client("a")
+					b, link := w.client("b")
+					for _, key := range []string{"key", "other"} {
+						w.acquire(a, key)
+					}
+					require.NoError(t, w.acquire(b, "warm").Release(t.Context()))
+					ctx, cancel := context.WithCancel(t.Context())
+					defer cancel()
+					got := make(chan error, 1)
+					if polls {
+						go func() { got <- call(ctx, b) }()
+						time.Sleep(time.Second)
+					}
+					link.SetIntercept(func(ctx context.Context, _ kv.Call, _ func(context.Context) error) error {
+						<-ctx.Done()
+						return kv.ErrThrottled
+					})
+					if !polls {
+						go func() { got <- call(ctx, b) }()
+					}
+					time.Sleep(2 * time.Second)
+					if end == "ctx" {
+						cancel()
+					} else {
+						go func() { _ = b.Close(context.Background()) }()
+					}
+					err := <-got
+					link.SetIntercept(nil)
+					require.ErrorIs(t, err, want, "%s ended by %s, polls: %t", name, end, polls)
+					var ended *lease.WaitError
+					require.Equal(t, end == "ctx", errors.As(err, &ended))
+				})
+			}
+		}
+	}
 }
