@@ -83,12 +83,13 @@ func (c *Client) awaitReleases(ctx context.Context, began clock.Reading) error {
 	for {
 		open, next := c.unreleased(began)
 		waited := c.clock.Now().MonotonicSince(began)
-		if users, _ := c.life.Count(); users <= open.lost {
+		users, _ := c.life.Count()
+		if users <= open.lost {
 			return nil
 		}
 		if waited >= soon && !logged {
 			logged = true
-			c.log.Warn("lease: Close waits for leases to be released", "keys", open.names())
+			c.logWaiting(open, users)
 		}
 		if !logged {
 			next = min(next, soon-waited)
@@ -110,11 +111,20 @@ func (c *Client) awaitReleases(ctx context.Context, began clock.Reading) error {
 	}
 }
 
+// logWaiting tells for what Close waits.
+func (c *Client) logWaiting(open openLeases, users int) {
+	if len(open.keys) > 0 {
+		c.log.Warn("lease: Close waits for leases to be released", "keys", open.names())
+		return
+	}
+	c.log.Warn("lease: Close waits for calls and releases under way", "number", users-open.lost)
+}
+
 // longestMinHold is how long Close has to wait for leases that may not be given
 // back before (WithMinHold).
 func (c *Client) longestMinHold() (left time.Duration) {
 	for _, l := range c.leases() {
-		left = max(left, l.untilGivenBack())
+		left = max(left, l.keptFromOthers())
 	}
 	return left
 }
@@ -138,10 +148,17 @@ func (c *Client) notReleased(ctx context.Context, began clock.Reading) error {
 	if users <= open.lost {
 		return nil
 	}
-	text := fmt.Sprintf("%d leases not released (%s)", len(open.keys), open.names())
-	if calls > 0 {
-		text += fmt.Sprintf(" and %d calls under way", calls)
+	var parts []string
+	if len(open.keys) > 0 {
+		parts = append(parts, fmt.Sprintf("%d leases not released (%s)", len(open.keys), open.names()))
 	}
+	if calls > 0 {
+		parts = append(parts, fmt.Sprintf("%d calls under way", calls))
+	}
+	if n := users - calls - len(open.keys) - open.lost; n > 0 {
+		parts = append(parts, fmt.Sprintf("%d releases under way", n))
+	}
+	text := strings.Join(parts, " and ")
 	if c.clock.Now().MonotonicSince(began) < c.margin {
 		text += fmt.Sprintf("; others get the keys %v after the last heartbeat", c.ttl)
 	}
@@ -179,7 +196,7 @@ func (c *Client) unreleased(began clock.Reading) (open openLeases, next time.Dur
 	for _, l := range c.leases() {
 		lost := l.lost()
 		if l.isReleasing() {
-			if l.untilGivenBack() > 0 {
+			if l.keptFromOthers() > 0 {
 				open.keys = append(open.keys, l.key)
 			}
 			continue // its end is under way

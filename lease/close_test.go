@@ -177,3 +177,47 @@ func patientFor(t *testing.T, d time.Duration) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
+
+// A min-hold ends with its session: Close does not wait for it.
+func TestR16CloseDoesNotWaitForTheMinHoldOfALostLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		lost, err := a.TryAcquire(patient(t), "lost", lease.WithMinHold(24*time.Hour))
+		require.NoError(t, err)
+		link.SetCut(true)
+		requireLost(t, lost)
+		link.SetCut(false)
+		w.acquire(a, "forgotten")
+		began := time.Now()
+		require.ErrorContains(t, a.Close(t.Context()), `1 leases not released ("forgotten")`)
+		require.Equal(t, margin+10*time.Second, time.Since(began))
+	})
+}
+
+// Where only calls are under way no lease is named.
+func TestR16CloseThatWaitsForACallNamesNoLease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var log bytes.Buffer
+		a, link := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))))
+		require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == "lease/key" {
+				time.Sleep(20 * time.Second) // whatever its context says
+			}
+			return next(ctx)
+		})
+		got := waitFor(t.Context(), a, "key")
+		time.Sleep(time.Second)
+		err := a.Close(t.Context())
+		require.ErrorContains(t, err, "lease: closed with 1 calls under way")
+		require.NotContains(t, err.Error(), "leases not released")
+		require.NotContains(t, log.String(), "leases to be released")
+		require.Contains(t, log.String(), "Close waits for calls")
+		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
+		time.Sleep(time.Minute)
+	})
+}

@@ -53,15 +53,18 @@ func (l *Lease) minHoldLeft(reason Reason) time.Duration {
 	if reason != ReasonReleased && reason != ReasonClosed || l.session.Reason() != "" {
 		return 0
 	}
-	return l.untilGivenBack()
-}
-
-// untilGivenBack is for how long a lease may not be given back, whatever its
-// holder does.
-func (l *Lease) untilGivenBack() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.minHold - (l.client.clock.Now().Mono - l.granted)
+}
+
+// keptFromOthers is for how long a lease that Close has found, or finds, is not
+// given back yet, whatever its holder does.
+func (l *Lease) keptFromOthers() time.Duration {
+	if lost := l.lost(); lost != nil {
+		return l.minHoldLeft(lost.Reason)
+	}
+	return l.minHoldLeft(ReasonClosed)
 }
 
 // releaseLater gives a lease back that has ended when its min-hold is over or its
