@@ -234,12 +234,16 @@ func (l *Lease) Update(ctx context.Context, value []byte) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	caller := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(l.Err()) })()
 	err := l.update(ctx, bytes.Clone(value))
-	if lost := l.lost(); lost != nil && errors.Is(err, kv.ErrUncertain) {
+	switch lost := l.lost(); {
+	case lost != nil && errors.Is(err, kv.ErrUncertain):
 		return errors.Join(lost, err)
+	case lost != nil && caller.Err() == nil && errors.Is(err, context.Canceled):
+		return lost // that was canceled here
 	}
 	return err
 }

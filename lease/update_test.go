@@ -284,3 +284,29 @@ func TestR12LongDeadSessionIsKilledAtOnce(t *testing.T) {
 		require.NoError(t, err)
 	})
 }
+
+// The end of the lease interrupts the request, which the caller has not asked for.
+func TestUpdateThatTheEndOfItsLeaseInterruptsSaysSo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key != "lease/key" {
+				return next(ctx)
+			}
+			<-ctx.Done()
+			return ctx.Err() // it was not sent
+		})
+		go func() { _ = a.Close(context.Background()) }()
+		err := l.Update(t.Context(), []byte("value"))
+		require.Equal(t, lease.ReasonClosed, reason(t, err))
+		require.NotErrorIs(t, err, context.Canceled)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Error(t, l.Update(ctx, nil))
+		link.SetIntercept(nil)
+		_ = l.Release(t.Context())
+	})
+}

@@ -143,16 +143,25 @@ func (m *Multi) acquire(
 		}
 		lost := all.Err()
 		m.releaseUnused(ctx, all)
-		if lost != nil && ctx.Err() == nil {
+		if lost != nil && ctx.Err() == nil && m.client.Context().Err() == nil {
 			return nil, fmt.Errorf("%w: %w", errGone, lost)
 		}
-		return nil, err
+		return nil, m.orClosed(err)
 	}
 	if lost := all.Err(); lost != nil {
 		m.releaseUnused(ctx, all)
-		return nil, fmt.Errorf("%w: %w", errGone, lost)
+		return nil, m.orClosed(fmt.Errorf("%w: %w", errGone, lost))
 	}
 	return all, nil
+}
+
+// orClosed is err, with lease.ErrClosed if Close has begun: what was lost by that is
+// not worth another try.
+func (m *Multi) orClosed(err error) error {
+	if m.client.Context().Err() == nil || errors.Is(err, lease.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", lease.ErrClosed, err)
 }
 
 // MultiLease is one acquisition of all the names of a Multi. It is held until

@@ -106,9 +106,11 @@ func (m *RWMutex) check(method string) error {
 const tryTimeout = 3 * time.Second
 
 // try calls attempt with a context that ends with tryTimeout, if ctx has no
-// deadline, and when Close begins, which waits for the call.
-func (m *RWMutex) try(ctx context.Context, attempt func(ctx context.Context) error) error {
-	client := seam.Of(m.client)
+// deadline, and when Close begins, which waits for the call. name is for the error.
+func try(
+	ctx context.Context, c *lease.Client, name string, attempt func(ctx context.Context) error,
+) error {
+	client := seam.Of(c)
 	ctx, end, err := client.Begin(ctx)
 	if err != nil {
 		return err
@@ -128,7 +130,7 @@ func (m *RWMutex) try(ctx context.Context, attempt func(ctx context.Context) err
 	case retry.IsClassified(err) || errors.Is(err, lease.ErrHeld):
 		return err
 	}
-	return fmt.Errorf("lock: trying %q: no answer within %v: %w", m.name, tryTimeout, kv.ErrUnavailable)
+	return fmt.Errorf("lock: trying %q: no answer within %v: %w", name, tryTimeout, kv.ErrUnavailable)
 }
 
 // releaseUnused calls release, which gives back what a call has that came to nothing. It

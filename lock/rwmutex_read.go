@@ -119,7 +119,7 @@ func (m *RWMutex) TryRLock(ctx context.Context) (l *ReadLease, err error) {
 	if err := m.check("TryRLock"); err != nil {
 		return nil, err
 	}
-	err = m.try(ctx, func(ctx context.Context) error {
+	err = try(ctx, m.client, m.name, func(ctx context.Context) error {
 		writer, _, err := m.readWriter(ctx)
 		if err == nil && writer == nil {
 			l, writer, err = m.read(ctx, 0)

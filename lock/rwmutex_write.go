@@ -71,7 +71,7 @@ func (m *RWMutex) TryLock(ctx context.Context) (l *lease.Lease, err error) {
 	if err := m.check("TryLock"); err != nil {
 		return nil, err
 	}
-	err = m.try(ctx, func(ctx context.Context) error {
+	err = try(ctx, m.client, m.name, func(ctx context.Context) error {
 		if err := m.refuseBesideReaders(ctx); err != nil {
 			return err
 		}

@@ -156,15 +156,26 @@ func (s *Semaphore) current(ctx context.Context) (int, error) {
 // It costs what lease.Client.AcquireAny costs, and one read when the number of
 // permits was not read for 15 s. The first time ever it costs one write more.
 func (s *Semaphore) Acquire(ctx context.Context) (*lease.Lease, error) {
-	return s.acquire(ctx, "Acquire", s.await, (*lease.Client).AcquireAny)
+	if err := s.check("Acquire"); err != nil {
+		return nil, err
+	}
+	return s.acquire(ctx, s.await, (*lease.Client).AcquireAny)
 }
 
 // TryAcquire takes a permit if there is one. Otherwise it returns a
 // *lease.HeldError with all Holders. On any error the caller holds nothing. It
 // costs what Acquire costs. If all permits are taken, it is one write, one listing,
-// and a read of each holder's session that was not seen lately.
-func (s *Semaphore) TryAcquire(ctx context.Context) (*lease.Lease, error) {
-	return s.acquire(ctx, "TryAcquire", s.current, (*lease.Client).TryAcquireAny)
+// and a read of each holder's session that was not seen lately. It takes at most
+// 3 s, whatever the store does, unless ctx has a deadline.
+func (s *Semaphore) TryAcquire(ctx context.Context) (l *lease.Lease, err error) {
+	if err := s.check("TryAcquire"); err != nil {
+		return nil, err
+	}
+	err = try(ctx, s.client, s.name, func(ctx context.Context) error {
+		l, err = s.acquire(ctx, s.current, (*lease.Client).TryAcquireAny)
+		return err
+	})
+	return l, err
 }
 
 // await is current that waits out what waiting mends, as lease.Client.Acquire does,
@@ -176,8 +187,11 @@ func (s *Semaphore) await(ctx context.Context) (size int, err error) {
 	pauses := retry.PausesBetween(clock.System, shortestPause, longestPause)
 	for began := clock.System.Now(); ; {
 		size, err = s.current(ctx)
-		if err == nil || retry.IsPermanent(err, lease.ErrInvalid) || !client.Met() {
+		switch {
+		case err == nil, retry.IsPermanent(err, lease.ErrInvalid):
 			return size, err
+		case ctx.Err() == nil && !client.Met():
+			return 0, err
 		}
 		if errors.Is(err, kv.ErrRefused) && clock.System.Now().MonotonicSince(began) >= client.RefusedLimit {
 			return 0, err
@@ -191,12 +205,9 @@ func (s *Semaphore) await(ctx context.Context) (size int, err error) {
 // acquire gets a permit with AcquireAny or TryAcquireAny. known says how many there
 // are, and each listing does.
 func (s *Semaphore) acquire(
-	ctx context.Context, method string, known func(context.Context) (int, error),
+	ctx context.Context, known func(context.Context) (int, error),
 	acquireAny func(*lease.Client, context.Context, []string, ...lease.AcquireOption) (*lease.Lease, error),
 ) (*lease.Lease, error) {
-	if err := s.check(method); err != nil {
-		return nil, err
-	}
 	size, err := known(ctx)
 	if err != nil {
 		return nil, err
