@@ -24,15 +24,26 @@ func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
 	}
 	for {
 		l, err := c.queueUp(ctx, r, failed)
-		if err != nil || l.lost() == nil {
+		if err != nil || l.isGrantable(ctx, r.minRemaining) {
 			return l, err
 		}
-		c.releaseSoon(l) // lost before the waiter looked: a grant is checked when it is returned (R9.4)
+		c.releaseSoon(l) // lost before the waiter looked
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		failed = nil
 	}
+}
+
+// isGrantable checks a grant when it is returned (R9.4): a lease that was handed over
+// may have waited for its waiter, which was at a request. If less trust is left than
+// was asked for, a heartbeat is sent first.
+func (l *Lease) isGrantable(ctx context.Context, minRemaining time.Duration) bool {
+	enough := func() bool { return l.session.Remaining() >= minRemaining }
+	if !enough() {
+		_ = l.session.Refresh(ctx, enough) // what it says is seen below
+	}
+	return l.lost() == nil && enough()
 }
 
 // queueUp is one turn in the key's queue.
