@@ -173,15 +173,16 @@ func (e *Election) stayOut(ctx context.Context, t *Term) {
 
 // StepDown ends this process's leadership, as an operator's Break does. The context
 // of Run's fn ends, fn has the client's margin to stop, and Run leaves the next
-// term to another candidate, if there is one: see WithStepDown. nil where this
-// process does not lead. It costs what lease.Client.Break costs.
+// term to another candidate, if there is one: see WithStepDown. nil: this process
+// does not lead. fn may call it with its own context. On an error it leads still.
+// It costs what lease.Client.Break costs.
 func (e *Election) StepDown(ctx context.Context) error {
 	for _, t := range e.open() {
 		if !t.Held() {
 			continue
 		}
 		h := &lease.Holder{Key: e.key(), Session: e.client.Session(), Token: t.Token()}
-		if err := e.client.Break(ctx, h); err != nil {
+		if err := e.client.Break(ctx, h); err != nil && t.Held() { // else fn's context, which is ctx, has ended
 			return fmt.Errorf("election: stepping down from %q: %w", e.name, err)
 		}
 	}

@@ -80,3 +80,47 @@ func TestALeaderThatIsAloneLeadsAgainAtOnce(t *testing.T) {
 		require.Less(t, time.Since(stepped), margin+2*poll)
 	})
 }
+
+// The context of Run's fn ends with the leadership, while StepDown waits for the
+// confirmation of that.
+func TestALeaderStepsDownWithItsOwnContext(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a, b := newProcess(t, store, "a", 1), newProcess(t, store, "b", 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		led := make(chan error, 2)
+		ended := make(chan error, 2)
+		var first bool
+		go func() {
+			ended <- a.Run(ctx, func(ctx context.Context, term *election.Term) error {
+				if !first {
+					first = true
+					err := a.StepDown(ctx)
+					led <- err
+					if term.Held() {
+						t.Error("it leads")
+					}
+					return err
+				}
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		time.Sleep(time.Millisecond)
+		next := make(chan struct{}, 2)
+		go func() {
+			ended <- b.Run(ctx, func(ctx context.Context, _ *election.Term) error {
+				next <- struct{}{}
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		require.NoError(t, <-led)
+		<-next
+		cancel()
+		<-ended
+		<-ended
+	})
+}
