@@ -43,6 +43,7 @@ var workloads = []workload{
 	{"clone", 1, cloneSession},
 	{"any", 2, takeAny},
 	{"share", 3, share},
+	{"bounded", 2, holdBounded},
 }
 
 // work goes on until the node's time is over, or its client is closed.

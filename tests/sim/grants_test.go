@@ -77,6 +77,7 @@ func (w *world) granted(n *node, key string, l holding) *grant {
 		w.failLocked("I2", "%s is granted %s with token %d after %d", n.name, key, g.token, w.greatest[key])
 	}
 	w.greatest[key] = max(w.greatest[key], g.token)
+	w.checkKeptLocked(g)
 	if row == nil || row.version < g.token {
 		w.failLocked("I2", "%s is granted %s with token %d, which no write gave", n.name, key, g.token)
 	}

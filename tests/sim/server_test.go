@@ -56,6 +56,8 @@ type row struct {
 	// handed are the versions that one acquisition of a session gave the row after another.
 	handed map[uint64]bool
 	sent   map[string]time.Duration
+	// acquired is when each of its acquisitions was written.
+	acquired map[uint64]time.Duration
 }
 
 // record is what the observer reads of the value of a row.
@@ -72,7 +74,7 @@ type record struct {
 func (w *world) rowLocked(name string) *row {
 	r, ok := w.rows[name]
 	if !ok {
-		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}, handed: map[uint64]bool{}}
+		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}, handed: map[uint64]bool{}, acquired: map[uint64]time.Duration{}}
 		w.rows[name] = r
 	}
 	return r
@@ -247,6 +249,7 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 	w.unbelieved(n, r, key, version)
 	w.keeps(n, row, r, rec, old)
 	row.session, row.acq, row.token, row.sessions[version] = rec.Session, rec.Acq, version, rec.Session
+	row.acquired[version] = w.elapsed()
 	row.orphaned, row.late = w.elapsed(), w.elapsed()-row.sent[text(r.put["writer"])]
 }
 

@@ -35,6 +35,7 @@ type world struct {
 	worked   map[string]time.Duration // when a handler was last called, by partition
 	grants   map[string][]*grant      // by key
 	greatest map[string]uint64        // token granted, by key
+	kept     map[string]*keptKey      // that were released before their min-hold was over
 	lasted   time.Duration
 	fences   map[string]uint64 // greatest token that the resource of a key has accepted
 	shared   []*shared         // grants of the lock of readers and writers
@@ -74,7 +75,7 @@ func newWorld(seed uint64) *world {
 	w := &world{
 		seed: seed, began: time.Now(), server: dynamomem.New(),
 		instants: map[int64]struct{}{}, rows: map[string]*row{}, slots: map[string]*slot{}, worked: map[string]time.Duration{}, grants: map[string][]*grant{}, greatest: map[string]uint64{},
-		fences: map[string]uint64{}, waiting: map[string]int{}, names: map[string]string{}, tally: map[string]int{},
+		fences: map[string]uint64{}, kept: map[string]*keptKey{}, waiting: map[string]int{}, names: map[string]string{}, tally: map[string]int{},
 	}
 	w.server.CreateTable("table", "id", "name")
 	rng := w.rng("world")
