@@ -347,7 +347,7 @@ func (c *Client) write(
 	}
 	c.untrack(record.Acq)
 	if errors.Is(err, kv.ErrUncertain) {
-		c.resolve(s, r.key, record.Acq, err)
+		c.resolve(s, r.key, record, err)
 	}
 	current, conflict := rows.CurrentPair(err)
 	if conflict || current != nil {

@@ -217,7 +217,7 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 		c.untrack(record.Acq)
 		if errors.Is(err, kv.ErrUncertain) {
 			r.unknown = true
-			c.resolve(s, l.key, record.Acq, err)
+			c.resolve(s, l.key, record, err)
 		}
 		return nil, false
 	}

@@ -2,12 +2,14 @@ package lease_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -177,4 +179,45 @@ func TestWithLockDelayRefusesWhatIsOutOfBounds(t *testing.T) {
 		}
 		require.Empty(t, link.Take())
 	})
+}
+
+// What nobody has had, or its holder has given back, is not waited for.
+func TestCloseLeavesNoLockDelayForWritesOfUnknownOutcome(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(t *testing.T, w *world, a *lease.Client, link *link){
+		"an acquire": func(t *testing.T, _ *world, a *lease.Client, link *link) {
+			link.LoseAnswer("AtomicPut", "lease/")
+			_, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Hour))
+			require.ErrorIs(t, err, kv.ErrUncertain)
+		},
+		"a release": func(t *testing.T, _ *world, a *lease.Client, link *link) {
+			l, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Hour))
+			require.NoError(t, err)
+			healed := time.Now().Add(time.Minute)
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				if strings.HasPrefix(call.Key, "lease/") && time.Now().Before(healed) {
+					return &kv.UncertainError{Key: call.Key, Err: errLost}
+				}
+				return next(ctx)
+			})
+			require.ErrorIs(t, l.Release(t.Context()), kv.ErrUncertain)
+			time.Sleep(time.Until(healed))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, link := w.client("a")
+				b, _ := w.client("b")
+				require.NoError(t, w.acquire(a, "warm").Release(t.Context()))
+				leave(t, w, a, link)
+				require.NoError(t, a.Close(t.Context()))
+				require.Empty(t, w.rows("lease/"))
+				l, err := b.TryAcquire(t.Context(), "key")
+				require.NoError(t, err, "at once")
+				require.NoError(t, l.Release(t.Context()))
+			})
+		})
+	}
 }

@@ -227,13 +227,18 @@ func (c *Client) freeOrGoOn(ctx context.Context, s *session.Session, r *row) (fo
 	c.life.Start(func(ctx context.Context) {
 		defer c.wake(r.key)
 		defer c.untrack(r.acq)
-		_ = c.untilKnown(ctx, func() error {
-			if r.leave == nil && s.IsDeleted() { // a value is left only by a write
+		err := c.untilKnown(ctx, func() error {
+			if r.leave == nil && r.record.Delay == 0 && s.IsDeleted() { // a value is left only by a write
 				return nil
 			}
 			_, err := c.free(ctx, r)
 			return err
 		})
+		if err != nil && r.record.Delay > 0 { // Close is done, and others would wait
+			ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.attemptTimeout())
+			defer cancel()
+			_, _ = c.free(ctx, r)
+		}
 	})
 	return false, err
 }

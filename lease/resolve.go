@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
@@ -23,6 +24,8 @@ type pending struct {
 	// version is what the write would give the row, 0 if that is not known.
 	version uint64
 	began   clock.Reading
+	// delays: others would wait for its lock-delay, though nobody has had the lease.
+	delays bool
 }
 
 // resolver looks after the acquiring writes of one key whose outcome is unknown: one
@@ -36,11 +39,11 @@ type resolver struct {
 // is unknown (R14). Until it cannot land any more, a row that carries its
 // acquisition id is given back. Else the row would be held for as long as the
 // session lives.
-func (c *Client) resolve(s *session.Session, key, acq string, err error) {
+func (c *Client) resolve(s *session.Session, key string, record rows.Lease, err error) {
 	uncertain := &kv.UncertainError{}
 	errors.As(err, &uncertain) // a wrapper may have hidden it: then the version is not known
 	version, known := uncertain.Version, uncertain.Current
-	if version != 0 && known != nil && known.Version >= version && !rows.Carries(known, acq) {
+	if version != 0 && known != nil && known.Version >= version && !rows.Carries(known, record.Acq) {
 		return // it cannot land any more
 	}
 	c.keys.mu.Lock()
@@ -49,7 +52,9 @@ func (c *Client) resolve(s *session.Session, key, acq string, err error) {
 		r = &resolver{more: make(chan struct{}, 1)}
 		c.keys.unresolved[key] = r
 	}
-	r.writes = append(r.writes, pending{session: s, acq: acq, version: version, began: c.clock.Now()})
+	r.writes = append(r.writes, pending{
+		session: s, acq: record.Acq, version: version, began: c.clock.Now(), delays: record.Delay > 0,
+	})
 	c.keys.mu.Unlock()
 	if running {
 		select {
@@ -71,7 +76,9 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 		c.keys.mu.Unlock()
 		tried := c.clock.Now() // before the read: a landing between the two is not seen
 		see := c.checkWrites(ctx, key)
-		if c.dropResolved(key, r, writes, func(p pending) bool { return p.session.IsDeleted() || see(p, tried) }) {
+		if c.dropResolved(key, r, writes, func(p pending) bool {
+			return !p.delays && p.session.IsDeleted() || see(p, tried)
+		}) {
 			return
 		}
 		t := c.clock.NewTimer(pauses.NextBackOff())
@@ -83,8 +90,26 @@ func (c *Client) runResolver(ctx context.Context, key string, r *resolver) {
 		}
 		t.Stop()
 		if ctx.Err() != nil {
+			c.checkLast(ctx, key, r)
 			return
 		}
+	}
+}
+
+// checkLast looks once more when Close has ended the session, where others would
+// wait for a lock-delay.
+func (c *Client) checkLast(ctx context.Context, key string, r *resolver) {
+	c.keys.mu.Lock()
+	writes := slices.DeleteFunc(slices.Clone(r.writes), func(p pending) bool { return !p.delays })
+	c.keys.mu.Unlock()
+	if len(writes) == 0 {
+		return
+	}
+	ctx, cancel := c.clock.WithTimeout(context.WithoutCancel(ctx), c.attemptTimeout())
+	defer cancel()
+	see := c.checkWrites(ctx, key)
+	for _, p := range writes {
+		see(p, c.clock.Now())
 	}
 }
 
