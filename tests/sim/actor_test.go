@@ -44,6 +44,7 @@ var workloads = []workload{
 	{"any", 2, takeAny},
 	{"share", 3, share},
 	{"bounded", 2, holdBounded},
+	{"sweep", 1, sweepLeftovers},
 }
 
 // work goes on until the node's time is over, or its client is closed.

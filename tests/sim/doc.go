@@ -15,10 +15,12 @@
 // of their work, and start anew.
 //
 // A run begins with a storm, in which the nodes do what the run has drawn for
-// them: hold a mutex, try, give up, keep a key from others for a while (WithMinHold,
-// WithLockDelay, WithMaxHold), take any of several keys, use a fenced resource, read
-// or write one with two bars, keep a value, break, run slots once, campaign and observe, work in a pool and mark its partitions,
-// clone a session. Half of the runs do few of these, so that they meet each
+// them: hold a mutex, try, give up, keep a key from others for a while
+// (WithMinHold, WithLockDelay, WithMaxHold), take any of several keys, use a
+// fenced resource, read or write one with two bars, keep a value, break, run slots
+// once, campaign and observe, work in a pool and mark its partitions, clone a
+// session, sweep what crashes have left. Half of the runs do few of these, so that
+// they meet each
 // other. Then comes a calm in which nobody wants anything, so that what is left
 // over must be cleared away by the library itself and not by the next who asks;
 // every node asks for every key; observers follow an election; answers are
