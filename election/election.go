@@ -36,6 +36,8 @@ type Election struct {
 	running chan struct{}
 	// met reports whether the client's store has ever answered.
 	met func() bool
+	// ttl is that of the client's sessions.
+	ttl time.Duration
 
 	mu sync.Mutex
 	// terms are those won and not resigned, lost ones among them.
@@ -64,7 +66,7 @@ func New(client *lease.Client, name string, options ...Option) (*Election, error
 	}
 	e := &Election{
 		settings: s, client: client, name: name, running: make(chan struct{}, 1), terms: map[*Term]struct{}{},
-		met: parts.Met,
+		met: parts.Met, ttl: parts.TTL,
 	}
 	if _, ok := kv.As[kv.Watcher](client.Store()); ok {
 		e.watched = client.Store()
@@ -84,7 +86,9 @@ func (e *Election) key() string { return rows.ElectionKeys + e.name }
 //
 // A store that fails at the first attempt is an error. An outage that comes later is
 // waited out. Campaign costs one write to become a candidate, unless the client opens
-// its session for it, and what lease.Client.Acquire costs.
+// its session for it, and what lease.Client.Acquire costs, then a read per TTL of
+// the client: a leader whose row somebody has deleted finds out (see
+// lease.WithRowCheck).
 func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if err := checkValue("Campaign", value); err != nil {
 		return nil, err
@@ -93,7 +97,7 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)
 	}
-	l, err := e.client.Acquire(ctx, e.key(), lease.WithValue(value))
+	l, err := e.client.Acquire(ctx, e.key(), lease.WithValue(value), lease.WithRowCheck(e.ttl))
 	if err != nil {
 		leave()
 		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)

@@ -386,6 +386,9 @@ func (c *Client) grant(
 		c.keys.held[r.key] = l
 	}
 	c.keys.mu.Unlock()
+	if r.rowCheck > 0 {
+		c.life.Start(func(context.Context) { l.checkRow(r.rowCheck) })
+	}
 	c.emit(Event{
 		Type: EventAcquired, Key: r.key, Token: l.token, Session: s.ID(), Owner: c.owner, Call: r.call,
 		TakenOver: record.Taken, Waited: c.clock.Now().MonotonicSince(r.began),

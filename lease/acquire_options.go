@@ -23,6 +23,7 @@ type acquireSettings struct {
 	maxHold      time.Duration
 	minHold      time.Duration
 	lockDelay    time.Duration
+	rowCheck     time.Duration
 	private      bool        // no other client wants the key: it is not left to any
 	listing      *listing    // nil: none
 	from         *rows.Found // nil: whatever the row says, or none

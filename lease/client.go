@@ -130,7 +130,7 @@ func init() {
 	seam.Of = func(client any) seam.Client {
 		c := client.(*Client)
 		return seam.Client{
-			Clock: c.clock, Log: c.log, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
+			Clock: c.clock, Log: c.log, TTL: c.ttl, Heartbeat: c.heartbeat, AttemptTimeout: c.attemptTimeout(),
 			PollMin: c.pollMin, PollMax: c.pollMax, RefusedLimit: c.refusedLimit, Met: c.contact.Met,
 			ID: c.id,
 			Begin: func(ctx context.Context) (context.Context, func(), error) {

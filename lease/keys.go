@@ -27,13 +27,15 @@ type keyTable struct {
 	held map[string]*Lease
 	// unresolved looks after writes of unknown outcome, by key (R14).
 	unresolved map[string]*resolver
+	// checking is held for a moment before each read of WithRowCheck.
+	checking chan struct{}
 }
 
 // init makes an empty table.
 func (t *keyTable) init() {
 	t.states, t.turns = map[string]*keyState{}, map[string]turn{}
 	t.tracked, t.held = map[string]*Lease{}, map[string]*Lease{}
-	t.unresolved = map[string]*resolver{}
+	t.unresolved, t.checking = map[string]*resolver{}, make(chan struct{}, 1)
 }
 
 // keyState is where the acquires of one key by this client meet.

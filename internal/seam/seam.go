@@ -14,10 +14,11 @@ import (
 type Client struct {
 	Clock clock.Clock
 	Log   *slog.Logger
-	// Heartbeat is the interval of its heartbeats, AttemptTimeout the bound of
-	// each of its attempts. PollMin and PollMax bound the pauses of who waits.
-	Heartbeat, AttemptTimeout time.Duration
-	PollMin, PollMax          time.Duration
+	// TTL is that of its sessions, Heartbeat the interval of its heartbeats,
+	// AttemptTimeout the bound of each of its attempts. PollMin and PollMax bound
+	// the pauses of who waits.
+	TTL, Heartbeat, AttemptTimeout time.Duration
+	PollMin, PollMax               time.Duration
 	// RefusedLimit is for how long who waits goes on while the store refuses.
 	RefusedLimit time.Duration
 	// ID is the same 64 random bits, in hex, at each call.
