@@ -24,7 +24,8 @@ const rowCheckPause = 10 * time.Millisecond
 // every is a second to 24 hours. Default: no checks. A read that fails, and a row
 // that cannot be read, end nothing. It costs one strong read per interval, up to a
 // fifth of it early, and none before the first interval. One client makes at most
-// a hundred of these reads a second, however many leases it has.
+// a hundred of these reads a second, however many leases it has. A lease that is
+// checked has a goroutine.
 func WithRowCheck(every time.Duration) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.rowCheck = every
