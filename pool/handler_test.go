@@ -109,6 +109,31 @@ func TestPoolPartitionIsDoneAlsoAfterALostAnswer(t *testing.T) {
 	})
 }
 
+// A checkpoint whose answer was lost is followed by one that is known: that is the
+// last.
+func TestPoolPartitionIsDoneWithItsLastCheckpoint(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(1)
+		c, link := w.client("0")
+		m := w.run(&member{client: c, link: link}, func(ctx context.Context, l *pool.Work) error {
+			link.LoseAnswer("AtomicPut", "lease/")
+			if err := l.Save(ctx, []byte("middle")); !errors.Is(err, kv.ErrUncertain) {
+				return err
+			}
+			if err := l.Save(ctx, []byte("end")); err != nil {
+				return err
+			}
+			return pool.ErrDone
+		})
+		require.NoError(t, <-m.ended)
+		p := m.status(t, "00000")
+		require.True(t, p.Done)
+		require.Equal(t, "end", string(p.Checkpoint))
+	})
+}
+
 func TestPoolHandlerThatFailsIsCalledAgainWithTheSameLeaseAfterAPause(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -316,3 +316,44 @@ func TestPoolSyncAddsANameThatStandsTwiceOnce(t *testing.T) {
 	require.NoError(t, p.Sync(t.Context(), "x", "y", "x", "x"))
 	require.Equal(t, map[string]int{"ListPage": 1, "AtomicPut": 2}, link.Take())
 }
+
+// A checkpoint that is empty is one, as its time tells.
+func TestPoolEmptyCheckpointIsNotNone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(1)
+		var before, after []byte
+		var saved error
+		m := w.member("0", func(ctx context.Context, work *pool.Work) error {
+			before = work.Checkpoint()
+			saved = work.Save(ctx, nil)
+			after = work.Checkpoint()
+			return pool.ErrDone
+		})
+		require.NoError(t, <-m.ended)
+		p := m.status(t, "00000")
+		require.NoError(t, saved)
+		require.Nil(t, before)
+		require.Equal(t, []byte{}, after)
+		require.Equal(t, []byte{}, p.Checkpoint)
+		require.False(t, p.CheckpointAt.IsZero())
+	})
+}
+
+// The weight that a partition has anyhow is nothing to say of it.
+func TestPoolWeightOfOneLeavesNoNote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(1)
+		p, link := w.tool()
+		link.Take()
+		require.NoError(t, p.SetWeight(t.Context(), 1, "00000"))
+		require.Equal(t, map[string]int{"Get": 1}, link.Take(), "it weighs that already")
+		require.NoError(t, p.SetWeight(t.Context(), 7, "00000"))
+		require.NoError(t, p.SetWeight(t.Context(), 1, "00000"))
+		c, _ := w.client("inspector")
+		require.Empty(t, inspect(t, c, "pool/p/00000").Note)
+	})
+}

@@ -213,6 +213,35 @@ func TestPoolMemberDoesNotAskForWhatItHasJustFinished(t *testing.T) {
 	})
 }
 
+// A listing shows what was there when it began, however long it took: what a
+// member has finished meanwhile it does not ask for.
+func TestPoolListingIsAsOldAsItsBeginning(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(10)
+		c, link := w.client("0", lease.WithTTL(lease.DefaultTTL))
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if call.Op == "ListPage" && call.Key == "lease/pool/p/" {
+				time.Sleep(4 * time.Second)
+			}
+			return err
+		})
+		m := w.run(&member{client: c, link: link}, func(context.Context, *pool.Work) error {
+			time.Sleep(2 * time.Second) // while the next listing is on its way
+			return pool.ErrDone
+		}, pool.WithPlanInterval(time.Second), pool.WithMaxMoves(10), pool.WithoutEnd())
+		time.Sleep(12 * time.Second)
+		for i := range 10 {
+			require.True(t, w.isDone(fmt.Sprintf("%05d", i)))
+		}
+		puts := link.Take()["AtomicPut"]
+		require.LessOrEqual(t, puts, 1+2*10+3, "joining, a claim and a release for each, heartbeats")
+		m.leave(t)
+	})
+}
+
 // Listings come from several replicas: an older one after a newer does not make
 // a dead member young again.
 func TestPoolMemberThatCrashedIsFoundAlsoByListingsThatGoBack(t *testing.T) {
