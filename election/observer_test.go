@@ -214,3 +214,32 @@ func TestObserveOfAClosedStoreTellsThatOnce(t *testing.T) {
 		require.Equal(t, 1, told)
 	})
 }
+
+// A session may end between the look that shows its leader and the beginning of
+// the watch over it.
+func TestAnObserverSeesASessionThatEndedBeforeItWasWatched(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := two(t)
+		observer := newProcess(t, store, "observer", 1)
+		go func() {
+			term := a.campaign(t)
+			time.Sleep(time.Minute)
+			_ = term.Resign(t.Context())
+			time.Sleep(time.Minute) // the change to come is the only one
+			_ = b.campaign(t)
+		}()
+		var deleted time.Time
+		for l, err := range observer.Observe(t.Context()) {
+			require.NoError(t, err)
+			switch {
+			case !l.Vacant() && l.Member.Owner == "b":
+				require.NoError(t, store.Delete(t.Context(), "session/"+l.Member.Session))
+				deleted = time.Now()
+			case l.Vacant() && !deleted.IsZero():
+				require.Less(t, time.Since(deleted), poll)
+				return
+			}
+		}
+	})
+}

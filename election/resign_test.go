@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/election"
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -177,4 +180,45 @@ func TestATermThatWasResignedIsForgotten(t *testing.T) {
 			})
 		})
 	}
+}
+
+// counted counts the AfterFuncs that have neither fired nor been stopped.
+type counted struct {
+	clock.Clock
+	pending atomic.Int64
+}
+
+func (c *counted) AfterFunc(d time.Duration, f func()) clock.Timer {
+	c.pending.Add(1)
+	return &countedTimer{c.Clock.AfterFunc(d, func() { c.pending.Add(-1); f() }), c}
+}
+
+type countedTimer struct {
+	clock.Timer
+	clock *counted
+}
+
+func (t *countedTimer) Stop() bool {
+	stopped := t.Timer.Stop()
+	if stopped {
+		t.clock.pending.Add(-1)
+	}
+	return stopped
+}
+
+// Who has resigned after a loss is not looked at again when its grace is over.
+func TestI10ATermThatWasLostAndResignedLeavesNoTimer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := &counted{Clock: clock.System}
+		a := newProcess(t, memkv.New(), "a", 1, election.WithClock(c), election.WithGrace(time.Hour))
+		term := a.campaign(t)
+		a.link.inject(cut)
+		<-term.Context().Done()
+		synctest.Wait()
+		require.EqualValues(t, 1, c.pending.Load(), "the end of the grace")
+		a.link.inject(nil)
+		_ = term.Resign(t.Context()) // a loss is an error
+		require.Zero(t, c.pending.Load())
+	})
 }

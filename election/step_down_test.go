@@ -124,3 +124,50 @@ func TestALeaderStepsDownWithItsOwnContext(t *testing.T) {
 		<-ended
 	})
 }
+
+// An operator deletes the key's row, and the leader learns of it by a write of its
+// own.
+func TestALeaderWhoseRowWasDeletedLeavesTheNextTermToAnother(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a := newProcess(t, store, "a", 1, election.WithStepDown(time.Hour))
+		terms := make(chan *election.Term, 10)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.Run(ctx, func(ctx context.Context, term *election.Term) error {
+				terms <- term
+				<-ctx.Done()
+				return nil
+			})
+		}()
+		term := <-terms
+		c := newProcess(t, store, "c", 1)
+		leave, err := c.client.Join(t.Context(), "election/scheduler")
+		require.NoError(t, err)
+		require.NoError(t, store.Delete(t.Context(), "lease/election/scheduler"))
+		require.Error(t, term.Proclaim(t.Context(), []byte("x")))
+		time.Sleep(10 * time.Minute)
+		require.Empty(t, terms, "another candidate is known")
+		leave()
+		cancel()
+		<-ended
+	})
+}
+
+// A leader that has lost its term and has not resigned does not lead.
+func TestStepDownOfALostTermSendsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, a, _ := two(t)
+		term := a.campaign(t)
+		require.NoError(t, store.Delete(t.Context(), "session/"+a.client.Session()))
+		<-term.Context().Done()
+		time.Sleep(time.Minute)
+		a.link.take()
+		require.NoError(t, a.StepDown(t.Context()))
+		require.Empty(t, a.link.take())
+		require.Error(t, term.Resign(t.Context()))
+	})
+}
