@@ -126,3 +126,33 @@ func TestAPostgresPageEndsEarlyWhereItIsLarge(t *testing.T) {
 		require.Empty(t, page.Next)
 	}
 }
+
+// A row that expires is swept an hour after that, whatever wrote it and however
+// early its hint allows the sweep.
+func TestPostgresRowsAreSweptLongAfterTheyHaveExpired(t *testing.T) {
+	t.Parallel()
+	dsn := sharedPostgres(t)
+	namespace := "sweep-" + crand.Text()
+	store, db := openPg(t, dsn, namespace), openPostgres(t, dsn)
+	expires := []kv.WriteOption{kv.WithTTL(48 * time.Hour), kv.WithSweepAfter(time.Hour)}
+	requireKept := func(what string) {
+		t.Helper()
+		var kept bool
+		require.NoError(t, db.QueryRowContext(t.Context(),
+			"SELECT sweep >= expires + interval '1 hour' FROM dynalock WHERE ns = $1 AND key = 'k'", namespace).Scan(&kept), what)
+		require.True(t, kept, what)
+	}
+	pair, err := store.AtomicPut(t.Context(), "k", expires...)
+	require.NoError(t, err)
+	requireKept("create")
+	pair, err = store.AtomicPut(t.Context(), "k", append(expires, kv.WithPrevious(pair))...)
+	require.NoError(t, err)
+	requireKept("swap")
+	_, err = store.AtomicPut(t.Context(), "k", kv.WithKeepTTL(), kv.WithPrevious(pair))
+	require.NoError(t, err)
+	requireKept("swap that keeps the expiry")
+	require.NoError(t, store.Put(t.Context(), "k", expires...))
+	requireKept("put")
+	require.NoError(t, store.Put(t.Context(), "k", kv.WithKeepTTL()))
+	requireKept("put that keeps the expiry")
+}

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -120,6 +121,7 @@ func TestACommitThatFailsAfterItWasAppliedIsUncertain(t *testing.T) {
 			var uncertain *kv.UncertainError
 			require.ErrorAs(t, err, &uncertain, name)
 			require.Equal(t, "k", uncertain.Key)
+			require.Equal(t, strings.HasPrefix(name, "atomic"), uncertain.Version > 0, "%s: no version tells a blind write", name)
 			current, err := store.Get(t.Context(), "k")
 			if err == nil { // the error shows what the write left, and that it was this one
 				require.Equal(t, "new", value(t, store), name)

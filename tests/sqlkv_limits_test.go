@@ -1,6 +1,7 @@
 package tests_test
 
 import (
+	"context"
 	"database/sql"
 	"fmt"
 	"path/filepath"
@@ -75,6 +76,63 @@ func TestExpiredRowsAreSwept(t *testing.T) {
 	var rows int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM kv").Scan(&rows))
 	require.Equal(t, 20+64, rows)
+}
+
+// Readers see the version of an expired row for a minute, so that is how long it
+// stays.
+func TestExpiredRowsStayForAMinute(t *testing.T) {
+	t.Parallel()
+	c := &leaping{Clock: clock.System}
+	store := openOn(t, c)
+	require.NoError(t, store.Put(t.Context(), "k", kv.WithTTL(time.Second)))
+	pair, err := store.Get(t.Context(), "k")
+	require.NoError(t, err)
+	sweep := func() {
+		for i := range 64 {
+			require.NoError(t, store.Put(t.Context(), fmt.Sprint("plain/", i)))
+		}
+	}
+	absent := func() *kv.NotFoundError {
+		_, err := store.Get(t.Context(), "k")
+		var absent *kv.NotFoundError
+		require.ErrorAs(t, err, &absent)
+		return absent
+	}
+	c.passed.Add(int64(2 * time.Second))
+	sweep()
+	require.Equal(t, pair.Version, absent().Version)
+	c.passed.Add(int64(2 * time.Minute))
+	sweep()
+	require.Zero(t, absent().Version)
+}
+
+// ending is a clock that calls end when it is read for the n-th time from now.
+type ending struct {
+	clock.Clock
+	left atomic.Int64
+	end  func()
+}
+
+func (e *ending) Now() clock.Reading {
+	if e.left.Add(-1) == 0 {
+		e.end()
+	}
+	return e.Clock.Now()
+}
+
+// A context that ends while its write is under way leaves nothing written.
+func TestAWriteWhoseContextEndsBeforeItsCommitIsNotCommitted(t *testing.T) {
+	t.Parallel()
+	c := &ending{Clock: clock.System}
+	store := openOn(t, c)
+	require.NoError(t, store.Put(t.Context(), "warm"))
+	ctx, end := context.WithCancel(t.Context())
+	c.end = end
+	c.left.Store(2) // the beginning of the operation, and that of the transaction
+	require.ErrorIs(t, store.Put(ctx, "k"), context.Canceled)
+	exists, err := store.Exists(t.Context(), "k")
+	require.NoError(t, err)
+	require.False(t, exists)
 }
 
 func TestAPageOfLargeValuesEndsEarly(t *testing.T) {
