@@ -318,3 +318,48 @@ func TestPoolDoneInItsRowIsNotWorkedOnAgain(t *testing.T) {
 		require.JSONEq(t, done, pair.String())
 	})
 }
+
+// A cordoned member gives a partition up, and old listings show for a while that
+// it still has it. It does not ask for it again.
+func TestPoolMemberDoesNotCountWhatItHasGivenUpAsItsOwn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w, b := newWorld(t), newLedger()
+		w.partitions(2)
+		s := w.stale(5 * time.Second)
+		s.fresh = "session/"
+		giveUp := make(chan struct{})
+		m := w.joinStale(s, "0", func(ctx context.Context, work *pool.Work) error {
+			b.begin("0", work)
+			defer b.end("0", work)
+			mayGiveUp := giveUp
+			if work.Name() != "00000" {
+				mayGiveUp = nil
+			}
+			select {
+			case <-mayGiveUp:
+			case <-work.Draining():
+			case <-ctx.Done():
+			}
+			return nil
+		}, pool.WithPlanInterval(500*time.Millisecond), pool.WithMinResidency(time.Hour))
+		b.await(t, time.Minute, 2, 1)
+		n := w.member("1", b.handler("1"))
+		time.Sleep(interval)
+		require.NoError(t, m.Cordon(t.Context()))
+		var writes atomic.Int32
+		m.link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" && call.Key == "lease/pool/p/00000" {
+				writes.Add(1)
+			}
+			return next(ctx)
+		})
+		close(giveUp)
+		b.await(t, 2*interval, 2, 2)
+		time.Sleep(interval)
+		require.EqualValues(t, 1, writes.Load(), "its release")
+		b.requireNoOverlap(t)
+		m.leave(t)
+		n.leave(t)
+	})
+}
