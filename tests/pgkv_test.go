@@ -156,3 +156,25 @@ func TestPostgresRowsAreSweptLongAfterTheyHaveExpired(t *testing.T) {
 	require.NoError(t, store.Put(t.Context(), "k", kv.WithKeepTTL()))
 	requireKept("put that keeps the expiry")
 }
+
+// The sweep goes round: what dies behind it is found by the next round.
+func TestPostgresSweepGoesRound(t *testing.T) {
+	t.Parallel()
+	dsn := sharedPostgres(t)
+	namespace := "round-" + crand.Text()
+	store, db := openPg(t, dsn, namespace), openPostgres(t, dsn)
+	write := func(n int) {
+		for range n {
+			require.NoError(t, store.Put(t.Context(), "m"))
+		}
+	}
+	write(130) // it has been at the end
+	require.NoError(t, store.Put(t.Context(), "a"))
+	require.NoError(t, store.Delete(t.Context(), "a"))
+	_, err := db.ExecContext(t.Context(), "UPDATE dynalock SET sweep = now() - interval '1 hour' WHERE ns = $1 AND key = 'a'", namespace)
+	require.NoError(t, err)
+	write(200)
+	var rows int
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM dynalock WHERE ns = $1", namespace).Scan(&rows))
+	require.Equal(t, 1, rows)
+}

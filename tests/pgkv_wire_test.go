@@ -264,3 +264,25 @@ func lands(t *testing.T, name string, late time.Duration) bool {
 	}
 	return w.version(t) != before
 }
+
+// This machine's clock stood still for three minutes, so that the deadline of a
+// write has passed by the server's before it is sent. The next attempt asks for the
+// time, and has another one.
+func TestAPostgresWriteOutlivesAClockThatStoodStill(t *testing.T) {
+	t.Parallel()
+	for name, write := range wireWrites {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := &turnedBack{patientClock: patientClock{clock.System}}
+			w := openWired(t, pgkv.WithClock(c))
+			require.NoError(t, w.store.Put(t.Context(), "warm"))
+			previous := w.prepare(t, name)
+			before := w.version(t)
+			c.by = 3 * time.Minute
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			require.NoError(t, write(ctx, w.store, previous))
+			require.Greater(t, w.version(t), before)
+		})
+	}
+}

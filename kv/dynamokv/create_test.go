@@ -284,3 +284,44 @@ func TestACreateIsAboveAnEarlierOneOfUnknownOutcome(t *testing.T) {
 		require.ErrorIs(t, err, kv.ErrKeyNotFound)
 	})
 }
+
+// A create fails on a row that the endpoint does not return, and that is gone when
+// it is read. The next round's version is no lower for that.
+func TestACreateThatFailsOnNothingKeepsItsVersion(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newMemRig(t)
+		began := time.Now()
+		r.wire.inject(func(n int, request *http.Request, send next) (*http.Response, error) {
+			if n == 1 {
+				return awsError(request, 400, "ConditionalCheckFailedException", "The conditional request failed"), nil
+			}
+			return send(request)
+		})
+		pair, err := r.AtomicPut(t.Context(), "key")
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, pair.Version, uint64(began.UnixMicro()), "S3")
+		require.Equal(t, 3, r.wire.requests(), "a create, a read, a create")
+	})
+}
+
+// A version that was seen is not used again, also when it is that of this very
+// microsecond.
+func TestACreateBeginsAboveTheVersionOfItsMicrosecond(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newMemRig(t)
+		other := r.another(t)
+		pair := create(t, other)
+		require.NoError(t, other.AtomicDelete(t.Context(), pair.Key, pair))
+		_, err := r.Get(t.Context(), pair.Key)
+		var absent *kv.NotFoundError
+		require.ErrorAs(t, err, &absent)
+		time.Sleep(time.UnixMicro(int64(absent.Version)).Sub(time.Now()))
+		require.EqualValues(t, absent.Version, time.Now().UnixMicro())
+		r.wire.inject(nil)
+		_, err = r.AtomicPut(t.Context(), pair.Key)
+		require.NoError(t, err)
+		require.Equal(t, 1, r.wire.requests(), "W7")
+	})
+}

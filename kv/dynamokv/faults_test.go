@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -229,4 +230,68 @@ func TestALostAnswerOnATombstoneOfAClockAheadIsUncertain(t *testing.T) {
 	})
 	_, err = s.AtomicPut(t.Context(), "key")
 	require.ErrorIs(t, err, kv.ErrUncertain)
+}
+
+// That time was up during the last attempt is not all that there is to say.
+func TestAnOperationThatIsOutOfTimeTellsWhatItWasRefusedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newMemRig(t)
+		r.wire.inject(func(n int, request *http.Request, _ next) (*http.Response, error) {
+			if n == 1 {
+				return throttle(request), nil
+			}
+			return hang(request)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := r.Get(ctx, "key")
+		require.ErrorIs(t, err, kv.ErrThrottled)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+	})
+}
+
+// A create whose answer was lost meets a condition that failed, and the row that
+// failed it cannot be read: nothing is known of the first attempt.
+func TestAnUnknownAttemptIsNotSettledByAReadThatFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newMemRig(t)
+		r.wire.inject(func(n int, request *http.Request, send next) (*http.Response, error) {
+			switch n {
+			case 1:
+				return cutAnswer(request, send)
+			case 2:
+				return awsError(request, 400, "ConditionalCheckFailedException", "The conditional request failed"), nil
+			}
+			return awsError(request, 400, "AccessDeniedException", "no GetItem"), nil
+		})
+		_, err := r.AtomicPut(t.Context(), "key")
+		requireOnly(t, err, kv.ErrUncertain)
+		require.Equal(t, 3, r.wire.requests())
+	})
+}
+
+// A Put that finds no row writes one. Its answer is lost, and the next attempt knows
+// the row again.
+func TestAPutOverNothingKnowsItsOwnRow(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newMemRig(t)
+		began := time.Now()
+		puts := 0
+		r.wire.inject(func(_ int, request *http.Request, send next) (*http.Response, error) {
+			if request.Header.Get("X-Amz-Target") == "DynamoDB_20120810.PutItem" {
+				if puts++; puts == 1 {
+					return cutAnswer(request, send)
+				}
+			}
+			return send(request)
+		})
+		require.NoError(t, r.Put(t.Context(), "key", kv.WithKeepTTL()))
+		require.Equal(t, 2, puts)
+		pair, err := r.Get(t.Context(), "key")
+		require.NoError(t, err)
+		require.EqualValues(t, began.UnixMicro()+1, pair.Version, "written once")
+	})
 }
