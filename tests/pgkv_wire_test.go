@@ -279,7 +279,7 @@ func TestAPostgresWriteOutlivesAClockThatStoodStill(t *testing.T) {
 			previous := w.prepare(t, name)
 			before := w.version(t)
 			c.by = 3 * time.Minute
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			require.NoError(t, write(ctx, w.store, previous))
 			require.Greater(t, w.version(t), before)
