@@ -157,8 +157,9 @@ func TestPoolSendsAQuickStoreManyRequestsAtOnce(t *testing.T) {
 		w.partitions(n)
 		c, link := w.client("0")
 		most := link.onTheWire()
-		m := w.run(&member{client: c, link: link}, b.handler("0"), pool.WithMaxMoves(n))
-		time.Sleep(25 * time.Millisecond) // two listings, the session, and not yet two rounds
+		m := w.run(&member{client: c, link: link}, b.handler("0"), pool.WithMaxMoves(n),
+			pool.WithPlanInterval(time.Hour)) // it is not planning when it is stopped
+		time.Sleep(24 * time.Millisecond) // two listings, the session, and not yet two rounds
 		require.Positive(t, most())
 		require.LessOrEqual(t, most(), 3)
 		b.await(t, time.Second, n, 1)
