@@ -3,6 +3,8 @@ package session_test
 import (
 	"context"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +139,60 @@ func TestR17TheMarginOfARevocationCountsFromWhenItsHoldersWereTold(t *testing.T)
 		}
 		time.Sleep(interval)
 		require.Empty(t, revoked(), "the receipt")
+	})
+}
+
+// leaping is a clock that leaps forward when it is read for the second time from
+// now, as if the process had been suspended before that.
+type leaping struct {
+	clock.Clock
+	mu     sync.Mutex
+	reads  int
+	leap   time.Duration
+	passed time.Duration
+}
+
+func (l *leaping) arm(leap time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reads, l.leap = 2, leap
+}
+
+func (l *leaping) Now() clock.Reading {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reads--; l.reads == 0 {
+		l.passed += l.leap
+	}
+	now := l.Clock.Now()
+	return clock.Reading{Mono: now.Mono + l.passed, Boot: now.Boot + l.passed, Wall: now.Wall.Add(l.passed)}
+}
+
+// H21: the trust ends between the look at it and the note that a heartbeat was
+// acknowledged. That does not bring it back.
+func TestR3AHeartbeatThatIsNotedTooLateRenewsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		c, l := config(t, store), &leaping{Clock: clock.System}
+		c.Clock = l
+		var beats atomic.Int32
+		c.Heartbeats = kv.Instrument(store, func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if beats.Add(1) == 1 {
+				l.arm(ttl - interval + margin) // beyond the old trust, within the new one
+			}
+			return err
+		})
+		s, _, err := session.Open(t.Context(), c)
+		require.NoError(t, err)
+		defer func() {
+			s.Lose(session.Killed, false)
+			require.NoError(t, s.End(t.Context()))
+		}()
+		time.Sleep(interval * 3 / 2)
+		require.EqualValues(t, 1, beats.Load())
+		require.Equal(t, session.Expired, s.Reason())
 	})
 }
 
