@@ -223,11 +223,14 @@ func TestAnObserverSeesASessionThatEndedBeforeItWasWatched(t *testing.T) {
 		store, a, b := two(t)
 		observer := newProcess(t, store, "observer", 1)
 		go func() {
-			term := a.campaign(t)
+			term, err := a.Campaign(t.Context(), nil)
+			if err != nil {
+				return
+			}
 			time.Sleep(time.Minute)
 			_ = term.Resign(t.Context())
 			time.Sleep(time.Minute) // the change to come is the only one
-			_ = b.campaign(t)
+			_, _ = b.Campaign(t.Context(), nil)
 		}()
 		var deleted time.Time
 		for l, err := range observer.Observe(t.Context()) {

@@ -175,9 +175,10 @@ func TestSemaphoreWaiterDoesNotTakeAnotherNumbersPermits(t *testing.T) {
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
+		waiter := lock.NewSemaphore(newClient(t, store), "s", 1)
 		waited := make(chan error, 1)
 		go func() {
-			_, err := lock.NewSemaphore(newClient(t, store), "s", 1).Acquire(ctx)
+			_, err := waiter.Acquire(ctx)
 			waited <- err
 		}()
 		time.Sleep(time.Second)

@@ -317,7 +317,7 @@ func TestACreateBeginsAboveTheVersionOfItsMicrosecond(t *testing.T) {
 		_, err := r.Get(t.Context(), pair.Key)
 		var absent *kv.NotFoundError
 		require.ErrorAs(t, err, &absent)
-		time.Sleep(time.UnixMicro(int64(absent.Version)).Sub(time.Now()))
+		time.Sleep(time.Until(time.UnixMicro(int64(absent.Version))))
 		require.EqualValues(t, absent.Version, time.Now().UnixMicro())
 		r.wire.inject(nil)
 		_, err = r.AtomicPut(t.Context(), pair.Key)
