@@ -70,8 +70,8 @@ func (c *Client) watchListed(ctx context.Context, s *listedSession) time.Duratio
 // Dead reports whether a session is proven dead: its row is gone, or this client
 // has not seen it change for its TTL and a sixteenth, and ends it then (R10).
 // False says that it is alive, or was not watched for long enough: ask again. It
-// costs one strong read, unless one that is less than a third of the session's
-// TTL old showed it alive, and a write to end it.
+// costs one strong read, unless one showed it alive and no heartbeat was due
+// since, and a write to end it.
 func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
 	dead, _, err := c.others.IsDead(ctx, session)
 	return dead, err

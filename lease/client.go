@@ -80,7 +80,7 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	}
 	c.keys.init()
 	c.others = liveness.New(liveness.Config{
-		Store: c.store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin,
+		Store: c.store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin, Late: c.pollMax,
 		Killed: func(session, owner string) {
 			c.emit(Event{Type: EventSessionKilled, Session: session, Owner: owner})
 		},

@@ -37,6 +37,9 @@ type Config struct {
 	// Soon is the shortest time after which a session that has just been found
 	// alive is worth another look.
 	Soon time.Duration
+	// Late is how much later than a third of its TTL after a look a session is
+	// looked at, at most, where its heartbeat is expected later.
+	Late time.Duration
 	// Killed is told of each session that the Detector has ended.
 	Killed func(session, owner string)
 }
@@ -60,8 +63,10 @@ type observation struct {
 	// does not repeat it in turn.
 	failure error
 	failed  clock.Reading
-	// ttl and deadAfter are those of the row.
-	ttl, deadAfter time.Duration
+	// deadAfter is that of the row. next is how long after last it is worth another
+	// look, by its rhythm.
+	deadAfter, next time.Duration
+	rhythm          rhythm
 }
 
 // of returns the observation of a session, forgetting another one if there are
@@ -92,8 +97,7 @@ func (d *Detector) Len() int {
 
 // IsDead decides whether a session that a row just read names is dead (R10). If it
 // is not, next is when it is worth asking again. It costs a strong read, unless
-// one less than a third of the session's TTL old showed it alive, and a write to
-// kill it.
+// one showed it alive and no heartbeat was due since, and a write to kill it.
 func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.Duration, err error) {
 	observed, asked := d.of(id), d.Clock.Now()
 	select {
@@ -127,7 +131,7 @@ func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.
 	if err != nil {
 		return false, 0, err
 	}
-	observed.note(pair, record, now)
+	d.note(observed, pair, record, now)
 	if now.MonotonicSince(observed.first) < observed.deadAfter && !d.longDead(record, now) {
 		return false, observed.recheckIn(now), nil
 	}
@@ -169,21 +173,23 @@ func (d *Detector) longDead(record *rows.Session, now clock.Reading) bool {
 
 // note notes a pair that was received at now. The time until death counts from
 // the receipt of the first read that showed its version.
-func (s *observation) note(pair *kv.KVPair, record *rows.Session, now clock.Reading) {
+func (d *Detector) note(s *observation, pair *kv.KVPair, record *rows.Session, now clock.Reading) {
 	if pair.Version != s.version {
 		s.version, s.first = pair.Version, now
 	}
-	s.last = now
-	s.ttl, s.deadAfter = record.Lifetime(), record.DeadAfter()
+	s.last, s.deadAfter = now, record.DeadAfter()
+	deadIn := s.deadAfter - now.MonotonicSince(s.first)
+	next := s.rhythm.next(pair.Version, record, now.Wall.Sub(record.RenewedAt), deadIn)
+	s.next = min(max(next, d.Soon), record.Lifetime()/3+d.Late)
 }
 
-// recheckIn is how long the session need not be looked at: a third of its TTL
-// after the last look, but not longer than until it may be dead.
+// recheckIn is how long the session need not be looked at, but not longer than
+// until it may be dead.
 func (s *observation) recheckIn(now clock.Reading) time.Duration {
 	if s.last.IsZero() {
 		return 0
 	}
-	return min(s.ttl/3-now.MonotonicSince(s.last), s.deadAfter-now.MonotonicSince(s.first))
+	return min(s.next-now.MonotonicSince(s.last), s.deadAfter-now.MonotonicSince(s.first))
 }
 
 // kill deletes a session whose version did not change for TTL + d (R10).
@@ -205,7 +211,7 @@ func (d *Detector) kill(
 		if err != nil {
 			return err
 		}
-		observed.note(current, alive, d.Clock.Now())
+		d.note(observed, current, alive, d.Clock.Now())
 	default:
 		return err
 	}
@@ -227,7 +233,7 @@ func (d *Detector) Note(id string, pair *kv.KVPair, record *rows.Session) time.D
 	now := d.Clock.Now()
 	if pair.Version > observed.version {
 		observed.version, observed.first = pair.Version, now
-		observed.ttl, observed.deadAfter = record.Lifetime(), record.DeadAfter()
+		observed.deadAfter = record.DeadAfter()
 	}
 	if d.longDead(record, now) {
 		return 0

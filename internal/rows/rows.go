@@ -51,7 +51,8 @@ type Session struct {
 	Host      string            `json:"host,omitempty"`
 	PID       int               `json:"pid,omitempty"`
 	Since     time.Time         `json:"since"`
-	RenewedAt time.Time         `json:"renewed_at"` // wall clock, for people only
+	RenewedAt time.Time         `json:"renewed_at"`        // wall clock, for people and as a hint (R10)
+	Next      int64             `json:"next_ms,omitempty"` // how long after RenewedAt the next heartbeat is due
 	Metadata  map[string]string `json:"meta,omitempty"`
 	Nonce     string            `json:"nonce"` // 64 random bits of the latest heartbeat
 	// Joined are the groups that the client takes part in.
@@ -62,6 +63,10 @@ type Session struct {
 
 // Lifetime is the TTL.
 func (r *Session) Lifetime() time.Duration { return time.Duration(r.TTL) * time.Millisecond }
+
+// NextBeat is how long after RenewedAt the holder means to heartbeat again, 0 if
+// it does not say.
+func (r *Session) NextBeat() time.Duration { return time.Duration(r.Next) * time.Millisecond }
 
 // DriftMargin is d of R10, what a contender adds to the row's TTL. It covers clock
 // rates that differ by 3 %.

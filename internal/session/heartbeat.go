@@ -16,7 +16,7 @@ import (
 func (s *Session) heartbeatLoop() {
 	defer close(s.beating)
 	interval := s.Interval
-	pause := clock.Spread(s.Clock, interval, 0.1) - s.age()
+	pause := s.untilNext()
 	failing := false
 	for s.waitBeat(pause) {
 		began := s.Clock.Now()
@@ -37,18 +37,24 @@ func (s *Session) heartbeatLoop() {
 		default:
 			failing = false
 			s.Beaten(s, s.Remaining(), took, nil, false)
-			pause = clock.Spread(s.Clock, interval, 0.1) - s.age()
+			pause = s.untilNext()
 		}
 	}
 }
 
-// age is the time since the session was last renewed. The next heartbeat is
-// due an interval after that, however long the answer took: the trust does not
-// last longer for it.
-func (s *Session) age() time.Duration {
+// untilNext is when the next heartbeat is due: as long after the last one was
+// sent as its row says, however long the answer took. The trust does not last
+// longer for it.
+func (s *Session) untilNext() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.Clock.Now().MonotonicSince(s.renewed)
+	return s.record.NextBeat() - s.Clock.Now().MonotonicSince(s.renewed)
+}
+
+// nextBeat draws how long after a heartbeat the next one is due. The row says it,
+// so that whoever waits looks when it is there (R10).
+func (c *Config) nextBeat() int64 {
+	return clock.Spread(c.Clock, c.Interval, 0.1).Milliseconds()
 }
 
 // waitBeat waits until the next heartbeat is due, or asked for. It reports whether
@@ -121,7 +127,8 @@ func (s *Session) renew() (again bool, err error) {
 	joined, joinings := s.Groups.names()
 	s.mu.Lock()
 	t0 := s.Clock.Now() // before the first attempt is on the wire (R3)
-	s.record.Nonce, s.record.RenewedAt, s.record.Joined = nonce, t0.Wall, joined
+	s.record.Nonce, s.record.Joined = nonce, joined
+	s.record.RenewedAt, s.record.Next = t0.Wall, s.nextBeat()
 	record, previous := s.record, s.pair
 	record.Revoked = s.unreceiptedLocked(t0)
 	s.unresolved = append(s.unresolved, nonce)

@@ -108,7 +108,7 @@ func Open(ctx context.Context, c Config) (s *Session, unlanded *Unlanded, err er
 	}
 	s.record = rows.Session{
 		Owner: c.Owner, TTL: c.TTL.Milliseconds(), Host: host, PID: os.Getpid(),
-		Since: now.Wall, RenewedAt: now.Wall, Metadata: c.Metadata, Nonce: s.acked, Joined: joined,
+		Since: now.Wall, RenewedAt: now.Wall, Next: c.nextBeat(), Metadata: c.Metadata, Nonce: s.acked, Joined: joined,
 	}
 	pair, err := c.Store.AtomicPut(ctx, rows.SessionPrefix+s.id, s.record.Options(nil, c.Attempts)...)
 	switch {
