@@ -54,3 +54,33 @@ func BenchmarkSQLiteAtomicPut(b *testing.B) {
 		}
 	}
 }
+
+// The read that Get sends, prepared once, without the store.
+func BenchmarkSQLiteGetBySQL(b *testing.B) {
+	db, err := sql.Open("sqlite", filepath.Join(b.TempDir(), "kv.db"))
+	require.NoError(b, err)
+	store, err := sqlkv.Open(b.Context(), db)
+	require.NoError(b, err)
+	require.NoError(b, store.Put(b.Context(), "k", kv.WithString("value")))
+	require.NoError(b, store.Close())
+	conn, err := db.Conn(b.Context())
+	require.NoError(b, err)
+	statement, err := conn.PrepareContext(b.Context(), "SELECT key, version, expires, fields, value FROM kv WHERE key = ?")
+	require.NoError(b, err)
+	b.Cleanup(func() {
+		require.NoError(b, statement.Close())
+		require.NoError(b, conn.Close())
+		require.NoError(b, db.Close())
+	})
+	key := []byte("k")
+	for b.Loop() {
+		var found, value []byte
+		var version int64
+		var expires sql.NullInt64
+		var fields sql.NullString
+		err := statement.QueryRowContext(b.Context(), key).Scan(&found, &version, &expires, &fields, &value)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

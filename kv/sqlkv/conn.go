@@ -3,6 +3,7 @@ package sqlkv
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -33,12 +34,50 @@ var schema = []string{
 	`INSERT OR IGNORE INTO kv_meta (name, value) VALUES ('version', 0)`,
 }
 
+// conn is a connection of the pool. A reader prepares the statements that read a
+// row once, since to parse one takes as long as to run it. The writer prepares
+// none: if its connection broke, SQLite would keep its transaction for their sake.
+type conn struct {
+	*sql.Conn
+	prepared map[string]*sql.Stmt
+}
+
+// prepare returns the statement of a query, which is one of few.
+func (c *conn) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	if statement := c.prepared[query]; statement != nil {
+		return statement, nil
+	}
+	statement, err := c.PrepareContext(ctx, query)
+	if err == nil {
+		c.prepared[query] = statement
+	}
+	return statement, err
+}
+
+// forget closes the statements, unless the driver's connection is closed already:
+// then they have ended with it.
+func (c *conn) forget() error {
+	if err := c.Raw(func(any) error { return nil }); err != nil {
+		return err
+	}
+	var errs []error
+	for _, statement := range c.prepared {
+		errs = append(errs, statement.Close())
+	}
+	clear(c.prepared)
+	return errors.Join(errs...)
+}
+
+// Close gives the connection back to the pool, without its statements.
+func (c *conn) Close() error { return errors.Join(c.forget(), c.Conn.Close()) }
+
 // connect takes a connection out of the pool and sets it up.
-func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
-	conn, err := s.db.Conn(ctx)
+func (s *Store) connect(ctx context.Context) (*conn, error) {
+	pooled, err := s.db.Conn(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("sqlkv: connecting: %w", err)
 	}
+	conn := &conn{Conn: pooled, prepared: map[string]*sql.Stmt{}}
 	for _, p := range []struct{ name, set, want, problem string }{
 		{"busy_timeout", fmt.Sprint(busyTimeout.Milliseconds()), fmt.Sprint(busyTimeout.Milliseconds()), "is this SQLite?"},
 		{"journal_mode", "WAL", "wal", "several connections need a database in a file on a local disk"},
@@ -54,7 +93,7 @@ func (s *Store) connect(ctx context.Context) (*sql.Conn, error) {
 }
 
 // setPragma sets and reads back.
-func setPragma(ctx context.Context, conn *sql.Conn, name, value, want, problem string) error {
+func setPragma(ctx context.Context, conn *conn, name, value, want, problem string) error {
 	ctx = context.WithoutCancel(ctx)
 	if _, err := conn.ExecContext(ctx, "PRAGMA "+name+"="+value); err != nil {
 		return fmt.Errorf("sqlkv: setting %s to %s: %w", name, value, err)

@@ -2,7 +2,6 @@ package sqlkv
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -30,7 +29,7 @@ type file struct {
 }
 
 // openFile finds out which file conn has open.
-func openFile(ctx context.Context, conn *sql.Conn) (*file, error) {
+func openFile(ctx context.Context, conn *conn) (*file, error) {
 	var seq int
 	var name, path string
 	row := conn.QueryRowContext(ctx, "SELECT seq, name, file FROM pragma_database_list WHERE name = 'main'")

@@ -2,7 +2,6 @@ package sqlkv
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -39,8 +38,12 @@ func (s *Store) get(ctx context.Context, key, columns string, options []kv.ReadO
 		return nil, err
 	}
 	var row *kv.KVPair
-	err := s.read(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
-		row, err = queryRow(ctx, conn, key, columns)
+	err := s.read(ctx, func(ctx context.Context, conn *conn) error {
+		statement, err := conn.prepare(ctx, selectRow(columns))
+		if err != nil {
+			return fmt.Errorf("sqlkv: preparing a read: %w", err)
+		}
+		row, err = rowOf(statement.QueryRowContext(ctx, []byte(key)))
 		return err
 	})
 	if err != nil {
@@ -58,7 +61,7 @@ func (s *Store) get(ctx context.Context, key, columns string, options []kv.ReadO
 
 // read runs fn with a connection and a context that does not end: an interrupted
 // statement costs more than it saves.
-func (s *Store) read(ctx context.Context, fn func(context.Context, *sql.Conn) error) error {
+func (s *Store) read(ctx context.Context, fn func(context.Context, *conn) error) error {
 	start := s.clock.Now()
 	conn, err := s.take(ctx, s.readers)
 	if err != nil {
@@ -132,7 +135,7 @@ func (s *Store) page(ctx context.Context, prefix string, settings kv.ReadSetting
 		cursor.Key = ""
 	}
 	var page *kv.Page
-	err = s.read(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+	err = s.read(ctx, func(ctx context.Context, conn *conn) (err error) {
 		query, args := listQuery(prefix, settings, cursor.Key, s.clock.Now().Wall.UnixMilli())
 		page, err = queryPage(ctx, conn, prefix, settings, query, args)
 		return err
@@ -178,7 +181,7 @@ func successor(prefix string) []byte {
 
 // queryPage runs the query of listQuery.
 func queryPage(
-	ctx context.Context, conn *sql.Conn, prefix string, settings kv.ReadSettings, query string, args []any,
+	ctx context.Context, conn *conn, prefix string, settings kv.ReadSettings, query string, args []any,
 ) (*kv.Page, error) {
 	rows, err := conn.QueryContext(ctx, query, args...)
 	if err != nil {

@@ -1,7 +1,6 @@
 package sqlkv
 
 import (
-	"context"
 	"database/sql"
 	"encoding/base64"
 	"encoding/json"
@@ -18,9 +17,12 @@ const (
 	columnsWithoutValues = "key, version, expires, NULL, x''"
 )
 
-// queryRow returns the pair of key, live or expired, nil if there is none.
-func queryRow(ctx context.Context, conn *sql.Conn, key, columns string) (*kv.KVPair, error) {
-	pair, err := scanPair(conn.QueryRowContext(ctx, "SELECT "+columns+" FROM kv WHERE key = ?", []byte(key)))
+// selectRow is the query of a row by its key.
+func selectRow(columns string) string { return "SELECT " + columns + " FROM kv WHERE key = ?" }
+
+// rowOf returns the pair that row shows, live or expired, nil if there is none.
+func rowOf(row *sql.Row) (*kv.KVPair, error) {
+	pair, err := scanPair(row)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

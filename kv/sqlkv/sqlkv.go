@@ -58,8 +58,8 @@ type Store struct {
 	// writer and readers hold the idle connections. Whoever takes one out owns it until
 	// it is put back. A nil stands for a connection that broke: whoever takes it out
 	// opens another.
-	writer  chan *sql.Conn
-	readers chan *sql.Conn
+	writer  chan *conn
+	readers chan *conn
 
 	closed    chan struct{}
 	closeOnce sync.Once
@@ -92,7 +92,7 @@ func WithClock(c clock.Clock) Option {
 func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	s := &Store{
 		db: db, clock: clock.System,
-		writer: make(chan *sql.Conn, 1), readers: make(chan *sql.Conn, readConns),
+		writer: make(chan *conn, 1), readers: make(chan *conn, readConns),
 		closed: make(chan struct{}),
 	}
 	for _, option := range options {
@@ -106,7 +106,7 @@ func Open(ctx context.Context, db *sql.DB, options ...Option) (*Store, error) {
 	for range readConns {
 		s.readers <- nil
 	}
-	for _, slots := range []chan *sql.Conn{s.writer, s.readers} {
+	for _, slots := range []chan *conn{s.writer, s.readers} {
 		for range cap(slots) {
 			conn, err := s.take(ctx, slots) // the channel is a queue: this replaces each nil by a connection
 			if err != nil {
@@ -137,7 +137,7 @@ func (s *Store) MaxWriteDelay() time.Duration { return 0 }
 func (s *Store) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
-		for _, slots := range []chan *sql.Conn{s.writer, s.readers} {
+		for _, slots := range []chan *conn{s.writer, s.readers} {
 			s.closeErr = errors.Join(s.closeErr, drain(slots))
 		}
 	})
@@ -145,7 +145,7 @@ func (s *Store) Close() error {
 }
 
 // drain closes the connections of slots as operations put them back.
-func drain(slots chan *sql.Conn) error {
+func drain(slots chan *conn) error {
 	var errs []error
 	for range cap(slots) {
 		if conn := <-slots; conn != nil {
@@ -164,8 +164,8 @@ func ignoreDone(err error) error {
 }
 
 // take waits for a connection of slots. On success the caller must give it back.
-func (s *Store) take(ctx context.Context, slots chan *sql.Conn) (*sql.Conn, error) {
-	var conn *sql.Conn
+func (s *Store) take(ctx context.Context, slots chan *conn) (*conn, error) {
+	var conn *conn
 	select {
 	case conn = <-slots:
 	case <-s.closed:
@@ -190,7 +190,7 @@ func (s *Store) take(ctx context.Context, slots chan *sql.Conn) (*sql.Conn, erro
 }
 
 // give puts conn back, or a nil in its place if err says that it is of no more use.
-func (s *Store) give(slots chan *sql.Conn, conn *sql.Conn, err error) {
+func (s *Store) give(slots chan *conn, conn *conn, err error) {
 	if errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
 		discard(conn)
 		conn = nil
@@ -200,7 +200,8 @@ func (s *Store) give(slots chan *sql.Conn, conn *sql.Conn, err error) {
 
 // discard closes the driver's connection, so that the pool does not hand it out again with
 // a transaction open.
-func discard(conn *sql.Conn) {
+func discard(conn *conn) {
+	_ = conn.forget()
 	_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 	_ = conn.Close()
 }

@@ -2,7 +2,6 @@ package sqlkv
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"iter"
 	"time"
@@ -23,7 +22,7 @@ func (s *Store) WatchPrefix(ctx context.Context, prefix string, settings kv.Watc
 		interval = watchInterval
 	}
 	return func(yield func(kv.Event, error) bool) {
-		w := &watch{store: s, prefix: prefix, interval: interval, versions: make(map[*sql.Conn]int64)}
+		w := &watch{store: s, prefix: prefix, interval: interval, versions: make(map[*conn]int64)}
 		kv.WatchListings(ctx, w.list, w.wait)(yield)
 	}
 }
@@ -37,7 +36,7 @@ type watch struct {
 	// different connections do not compare. A change makes the next look through every
 	// connection differ from the look before. The first look through a connection counts
 	// as a difference. Readers do not write, so all writes are others'.
-	versions map[*sql.Conn]int64
+	versions map[*conn]int64
 	// listed: the last listing succeeded. expires is when the first of its pairs goes,
 	// zero: never.
 	listed  bool
@@ -77,7 +76,7 @@ func (w *watch) wait(ctx context.Context) error {
 // changed reports whether the file may have changed since it was last called.
 func (w *watch) changed(ctx context.Context) (bool, error) {
 	changed := false
-	err := w.store.read(ctx, func(ctx context.Context, conn *sql.Conn) error {
+	err := w.store.read(ctx, func(ctx context.Context, conn *conn) error {
 		var version int64
 		if err := conn.QueryRowContext(ctx, "PRAGMA data_version").Scan(&version); err != nil {
 			return fmt.Errorf("sqlkv: watching %q: %w", w.prefix, err)

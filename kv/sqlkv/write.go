@@ -26,7 +26,7 @@ type transaction struct {
 	// ctx never ends. A statement that is interrupted leaves a doubt, one that is not is
 	// over in no time.
 	ctx  context.Context
-	conn *sql.Conn
+	conn *conn
 	// start is when the operation began, now when it had the database for itself.
 	start clock.Reading
 	now   time.Time
@@ -174,7 +174,7 @@ func (s *Store) try(ctx context.Context, t *transaction, fn func(*transaction) e
 // It counts a version, for the write's sake. The log may end with all of t: unseen by
 // readers, but found by recovery once all processes have crashed. The next commit goes
 // over it.
-func (s *Store) resolve(key string, t *transaction, conn *sql.Conn, cause error) (err, broken error) {
+func (s *Store) resolve(key string, t *transaction, conn *conn, cause error) (err, broken error) {
 	uncertain := &kv.UncertainError{Key: key, Version: t.version, Err: cause}
 	var row *kv.KVPair
 	var counted uint64
@@ -211,7 +211,7 @@ func (t *transaction) rollback() error {
 
 // row returns the pair of key, live or expired, nil if there is none.
 func (t *transaction) row(key string) (*kv.KVPair, error) {
-	return queryRow(t.ctx, t.conn, key, columns)
+	return rowOf(t.conn.QueryRowContext(t.ctx, selectRow(columns), []byte(key)))
 }
 
 // check returns the live pair of key, or the conflict of a write that depends on previous.
