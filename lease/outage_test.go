@@ -46,7 +46,11 @@ func TestR1OutageOverTheDynamoDBDriverLastsOneBudgetForAllCalls(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := newCloud(t)
+				first, _, _ := c.node("first")
+				require.NoError(t, try(t, first, "other").Release(t.Context()))
 				a, wire, _ := c.node("a")
+				_, err := a.Inspect(t.Context(), "other") // its store has read the layout of the partition
+				require.NoError(t, err)
 				wire.Inject(dynamomem.Hang)
 				errs, took := all(20, func(i int) error {
 					_, err := a.TryAcquire(patient(t), fmt.Sprint("key", i%keys))

@@ -50,6 +50,7 @@ type operation struct {
 	start   clock.Reading
 	timeout time.Duration // of one attempt
 	unknown bool          // an attempt has been made that may have been applied, or may be
+	layout  bool          // it is the look at the layout
 	expired bool          // an attempt has been made with expired credentials
 	region  string        // of the last attempt
 	pauses  *clock.Pauses // between rounds, nil before the second: see again
@@ -84,6 +85,9 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	}
 	budget, cancel := op.budget(ctx)
 	defer cancel()
+	if err := op.store.agree(ctx, budget, op); err != nil {
+		return err
+	}
 	pause := op.newBackoff()
 	var last error
 	for !op.late() {

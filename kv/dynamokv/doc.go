@@ -20,6 +20,10 @@
 //	               collection, never logic
 //	deleted   BOOL present (and true) in a tombstone
 //
+// [WithShards] spreads the pairs over several values of the partition key. The row U+0000
+// "layout" of the partition says over how many ("shards", N). It is a tombstone that is
+// never swept.
+//
 // Any other attribute is one of the pair's fields. A row is dead if it is a tombstone or
 // past its deadline. Deleting leaves a tombstone for the retention, so that versions grow
 // across it. [WithRetention] can do without.

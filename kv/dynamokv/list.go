@@ -19,13 +19,13 @@ const minScan = 100
 
 // List implements kv.Store.
 func (s *Store) List(ctx context.Context, prefix string, options ...kv.ReadOption) ([]*kv.KVPair, error) {
-	l, err := s.newListing(prefix, options)
+	m, err := s.newMerge(prefix, options)
 	if err != nil {
 		return nil, err
 	}
 	pairs := []*kv.KVPair{}
-	for !l.done && (l.settings.Limit == 0 || len(pairs) < l.settings.Limit) {
-		more, err := l.next(ctx, l.settings.Limit-len(pairs))
+	for !m.done() && (m.limit == 0 || len(pairs) < m.limit) {
+		more, err := m.next(ctx, m.limit-len(pairs))
 		if err != nil {
 			return nil, err
 		}
@@ -34,49 +34,35 @@ func (s *Store) List(ctx context.Context, prefix string, options ...kv.ReadOptio
 	return pairs, nil
 }
 
-// ListPage implements kv.Store. Without WithLimit a page is DynamoDB's, of at most 1 MB.
+// ListPage implements kv.Store. Without WithLimit a page is DynamoDB's, of at most 1 MB, and
+// on several shards what is in order of one such page of each.
 func (s *Store) ListPage(ctx context.Context, prefix string, options ...kv.ReadOption) (*kv.Page, error) {
-	l, err := s.newListing(prefix, options)
+	m, err := s.newMerge(prefix, options)
 	if err != nil {
 		return nil, err
 	}
 	page := &kv.Page{Pairs: []*kv.KVPair{}}
-	for !l.done && (len(page.Pairs) == 0 || len(page.Pairs) < l.settings.Limit) {
-		more, err := l.next(ctx, l.settings.Limit-len(page.Pairs))
+	for !m.done() && (len(page.Pairs) == 0 || len(page.Pairs) < m.limit) {
+		more, err := m.next(ctx, m.limit-len(page.Pairs))
 		if err != nil {
 			return nil, err
 		}
 		page.Pairs = append(page.Pairs, more...)
 	}
-	if !l.done {
-		page.Next = l.token()
+	if !m.done() {
+		page.Next = m.token()
 	}
 	return page, nil
 }
 
-// listing is a List or ListPage under way.
+// listing is a List or ListPage of one shard under way.
 type listing struct {
 	store    *Store
+	shard    string // its partition key; any shard's rows in a global index
 	prefix   string
 	settings kv.ReadSettings
 	start    item // the key of the last row looked at, nil at the beginning
 	done     bool // there is no row behind start
-}
-
-func (s *Store) newListing(prefix string, options []kv.ReadOption) (*listing, error) {
-	settings, err := kv.ListSettings(prefix, options)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkIndex(prefix, settings); err != nil {
-		return nil, err
-	}
-	l := &listing{store: s, prefix: prefix, settings: settings}
-	cursor, ok, err := kv.ParseCursor(prefix, settings)
-	if err != nil || !ok {
-		return l, err
-	}
-	return l, l.resume(cursor)
 }
 
 func checkIndex(prefix string, settings kv.ReadSettings) error {
@@ -94,8 +80,8 @@ func checkIndex(prefix string, settings kv.ReadSettings) error {
 	return nil
 }
 
-// next makes one query and returns its live pairs, at most limit if that is not 0.
-func (l *listing) next(ctx context.Context, limit int) ([]*kv.KVPair, error) {
+// next makes one query and returns its live rows, at most limit if that is not 0.
+func (l *listing) next(ctx context.Context, limit int) ([]listed, error) {
 	op := l.store.begin(l.prefix, false, l.settings.AttemptTimeout, answerSize)
 	in := l.query(op, limit)
 	var out *dynamodb.QueryOutput
@@ -106,7 +92,7 @@ func (l *listing) next(ctx context.Context, limit int) ([]*kv.KVPair, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pairs []*kv.KVPair
+	var rows []listed
 	now := l.store.clock.Now().Wall
 	for i, it := range out.Items {
 		r, err := l.row(it)
@@ -117,13 +103,14 @@ func (l *listing) next(ctx context.Context, limit int) ([]*kv.KVPair, error) {
 			continue
 		}
 		l.store.observeVersion(r.version, now)
-		if pairs = append(pairs, r.pair); len(pairs) == limit && (i < len(out.Items)-1 || len(out.LastEvaluatedKey) > 0) {
+		rows = append(rows, listed{pair: r.pair, sort: l.sortOf(it)})
+		if len(rows) == limit && (i < len(out.Items)-1 || len(out.LastEvaluatedKey) > 0) {
 			l.start = l.position(it)
-			return pairs, nil
+			return rows, nil
 		}
 	}
 	l.start, l.done = out.LastEvaluatedKey, len(out.LastEvaluatedKey) == 0
-	return pairs, nil
+	return rows, nil
 }
 
 // row decodes a row of a query, nil if a global index returned one of another Store.
@@ -133,7 +120,7 @@ func (l *listing) row(it item) (*row, error) {
 	if !ok {
 		return nil, &kv.FormatError{Key: l.prefix, Problem: fmt.Sprintf("a row of the listing has no string %q", s.nameName)}
 	}
-	if id, ok := it[s.idName].(*types.AttributeValueMemberS); !ok || id.Value != s.partition {
+	if id, ok := it[s.idName].(*types.AttributeValueMemberS); !ok || !s.hasShard(id.Value) {
 		return nil, nil
 	}
 	r, err := s.decode(key.Value, it, !l.settings.WithoutValues)
@@ -152,7 +139,7 @@ func (l *listing) query(op *operation, limit int) *dynamodb.QueryInput {
 		ScanIndexForward:  aws.Bool(!l.settings.Descending),
 		ExclusiveStartKey: l.start,
 	}
-	partition, partitionValue, sort := s.idName, stringAttr(s.partition), s.nameName
+	partition, partitionValue, sort := s.idName, stringAttr(l.shard), s.nameName
 	if index != nil {
 		in.IndexName, sort = aws.String(index.Name), index.SortField
 		if index.PartitionField != "" {
@@ -201,6 +188,18 @@ func (l *listing) position(it item) item {
 	return start
 }
 
+// sortOf is the value that an index orders it by, "" without one.
+func (l *listing) sortOf(it item) string {
+	if l.settings.Index == nil {
+		return ""
+	}
+	v, _ := it[l.settings.Index.SortField].(*types.AttributeValueMemberS)
+	if v == nil {
+		return ""
+	}
+	return v.Value
+}
+
 // token says where l stopped.
 func (l *listing) token() string {
 	text := func(name string) string {
@@ -224,7 +223,7 @@ func (l *listing) token() string {
 func (l *listing) resume(c kv.Cursor) error {
 	s, index := l.store, l.settings.Index
 	bad := fmt.Errorf("dynamokv: WithStartKey: not a position of this listing: %w", kv.ErrInvalidOption)
-	l.start = s.keyOf(c.Key)
+	l.start = item{s.idName: stringAttr(l.shard), s.nameName: stringAttr(c.Key)}
 	if index == nil {
 		if !strings.HasPrefix(c.Key, l.prefix) {
 			return bad
@@ -232,11 +231,11 @@ func (l *listing) resume(c kv.Cursor) error {
 		return nil
 	}
 	id, ok := c.Position["id"].(string)
-	if !ok || id == "" || (index.PartitionField == "" && id != s.partition) {
+	if !ok || id == "" || (index.PartitionField == "" && !s.hasShard(id)) {
 		return bad
 	}
-	l.start[s.idName] = stringAttr(id)
 	if index.PartitionField != "" {
+		l.start[s.idName] = stringAttr(id)
 		l.start[index.PartitionField] = encodeField(index.PartitionValue)
 	}
 	if index.SortField != "" {

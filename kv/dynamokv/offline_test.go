@@ -279,6 +279,7 @@ func TestAClientThatIgnoresOptionsIsUncertainAboutEverything(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, err := dynamokv.New(deafClient{}, "table")
 		require.NoError(t, err)
+		dynamokv.SkipLayout(s)
 		requireOnly(t, s.Put(t.Context(), "key"), kv.ErrUncertain)
 	})
 }

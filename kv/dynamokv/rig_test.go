@@ -168,6 +168,7 @@ func (r *rig) open(t *testing.T, options []dynamokv.Option) *rig {
 	var err error
 	r.Store, err = dynamokv.New(newClient(r.endpoint, r.wire), r.table, append(options, dynamokv.WithPartition(r.partition))...)
 	require.NoError(t, err)
+	dynamokv.SkipLayout(r.Store) // its tests count requests
 	return r
 }
 
@@ -203,6 +204,7 @@ func offlineStore(t *testing.T, f func(n int, r *http.Request) (*http.Response, 
 	w := &wire{fault: func(n int, r *http.Request, _ next) (*http.Response, error) { return f(n, r) }}
 	s, err := dynamokv.New(newClient("http://dynamodb.invalid", w), "table", options...)
 	require.NoError(t, err)
+	dynamokv.SkipLayout(s)
 	return s, w
 }
 
@@ -214,5 +216,6 @@ func openOn(t *testing.T, client dynamokv.Client) *dynamokv.Store {
 	t.Helper()
 	s, err := dynamokv.New(client, "table")
 	require.NoError(t, err)
+	dynamokv.SkipLayout(s)
 	return s
 }

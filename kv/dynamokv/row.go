@@ -211,5 +211,5 @@ func encodePayload(w *kv.WriteSettings) types.AttributeValue {
 
 // keyOf is the primary key of the row of key.
 func (s *Store) keyOf(key string) item {
-	return item{s.idName: stringAttr(s.partition), s.nameName: stringAttr(key)}
+	return item{s.idName: stringAttr(s.shard(s.shardOf(key))), s.nameName: stringAttr(key)}
 }

@@ -45,6 +45,10 @@ type Store struct {
 	highest      atomic.Uint64 // the highest plausible version seen: W7 of the protocol
 	returnsItems atomic.Bool   // the endpoint has returned a row that failed a condition
 	met          atomic.Bool   // DynamoDB has answered
+
+	agreeing chan struct{}                 // a slot for who looks at the layout
+	agreed   atomic.Bool                   // the layout row has this Store's shards
+	absent   atomic.Pointer[clock.Reading] // when there was no layout row yet
 }
 
 var (
@@ -79,6 +83,7 @@ const (
 // config is what the options of New and EnsureTable set.
 type config struct {
 	partition string
+	shards    int
 	retention time.Duration
 	clock     clock.Clock
 	idName    string
@@ -91,8 +96,8 @@ type config struct {
 type Option func(*config) error
 
 // WithPartition sets the value of the partition key that the Store lives in: 1 to 2,048
-// bytes, "dynalock" by default. Stores of different partitions share nothing but the
-// table.
+// bytes, "dynalock" by default. It must not end in # and digits, as shards do. Stores of
+// different partitions share nothing but the table.
 func WithPartition(id string) Option {
 	return func(c *config) error {
 		if id == "" || len(id) > maxPartitionSize {
@@ -182,7 +187,7 @@ func New(client Client, table string, options ...Option) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{client: client, table: table, config: c}
+	s := &Store{client: client, table: table, config: c, agreeing: make(chan struct{}, 1)}
 	if c.retention == 0 {
 		var ok bool
 		if s.deleter, ok = client.(Deleter); !ok {
@@ -193,7 +198,9 @@ func New(client Client, table string, options ...Option) (*Store, error) {
 }
 
 func newConfig(table string, options []Option) (config, error) {
-	c := config{partition: defaultPartition, retention: defaultRetention, clock: clock.System, idName: "id", nameName: "name"}
+	c := config{
+		partition: defaultPartition, shards: 1, retention: defaultRetention, clock: clock.System, idName: "id", nameName: "name",
+	}
 	if table == "" {
 		return config{}, fmt.Errorf("dynamokv: the table's name is empty: %w", kv.ErrInvalidOption)
 	}
@@ -201,6 +208,9 @@ func newConfig(table string, options []Option) (config, error) {
 		if err := option(&c); err != nil {
 			return config{}, fmt.Errorf("dynamokv: %w", err)
 		}
+	}
+	if err := c.checkPartition(); err != nil {
+		return config{}, fmt.Errorf("dynamokv: %w", err)
 	}
 	return c, nil
 }
