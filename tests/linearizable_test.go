@@ -129,14 +129,14 @@ func requireLinearizable(t *testing.T, history []kvtest.Operation) {
 	require.Equal(t, porcupine.Ok, result)
 }
 
-func newMemTable(t *testing.T) func(*testing.T) (*dynamokv.Store, *dynamomem.Client) {
+func newMemTable(t *testing.T, options ...dynamokv.Option) func(*testing.T) (*dynamokv.Store, *dynamomem.Client) {
 	t.Helper()
 	server := dynamomem.New()
 	server.CreateTable("table", "id", "name")
 	return func(t *testing.T) (*dynamokv.Store, *dynamomem.Client) {
 		client := server.Client()
 		t.Cleanup(client.Wait)
-		store, err := dynamokv.New(client, "table")
+		store, err := dynamokv.New(client, "table", options...)
 		require.NoError(t, err)
 		return store, client
 	}
@@ -151,7 +151,7 @@ func (patientClock) WithTimeout(ctx context.Context, _ time.Duration) (context.C
 }
 
 // openLocal opens two stores on a fresh table of DynamoDB Local.
-func openLocal(t *testing.T) (stores [2]kv.Store) {
+func openLocal(t *testing.T, options ...dynamokv.Option) (stores [2]kv.Store) {
 	t.Helper()
 	client := dynamodb.New(dynamodb.Options{
 		BaseEndpoint: aws.String(dynamolocal.Endpoint(t)), Region: dynamolocal.Region,
@@ -162,7 +162,7 @@ func openLocal(t *testing.T) (stores [2]kv.Store) {
 	table := "linearizable-" + crand.Text() // the emulator may be shared by several processes
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
 	for i := range stores {
-		store, err := dynamokv.New(client, table, dynamokv.WithClock(patientClock{clock.System}))
+		store, err := dynamokv.New(client, table, append(options, dynamokv.WithClock(patientClock{clock.System}))...)
 		require.NoError(t, err)
 		stores[i] = store
 	}
@@ -190,8 +190,17 @@ var openers = map[string]func(t *testing.T) [2]kv.Store{
 		dsn, namespace, patient := sharedPostgres(t), crand.Text(), pgkv.WithClock(patientClock{clock.System})
 		return [2]kv.Store{openPg(t, dsn, namespace, patient), openPg(t, dsn, namespace, patient)}
 	},
+	"dynamokv on 4 shards": func(t *testing.T) [2]kv.Store {
+		open := newMemTable(t, dynamokv.WithShards(4))
+		first, _ := open(t)
+		second, _ := open(t)
+		return [2]kv.Store{first, second}
+	},
 	"DynamoDB Local": func(t *testing.T) [2]kv.Store {
 		return openLocal(t)
+	},
+	"DynamoDB Local on 4 shards": func(t *testing.T) [2]kv.Store {
+		return openLocal(t, dynamokv.WithShards(4))
 	},
 }
 

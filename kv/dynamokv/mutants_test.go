@@ -117,6 +117,61 @@ var mutants = []struct {
 		"s.returnsItems.Store(false)", "s.returnsItems.Load()",
 		"TestACreateOnAnEndpointThatReturnsRowsNowAndThen",
 	},
+	{
+		"another number of shards accepted", "layout.go",
+		"if shards != uint64(s.shards) {", "if false {",
+		"TestStoresOfOtherShardsNeverBothWrite$",
+	},
+	{
+		"the layout written over another Store's", "layout.go",
+		`fmt.Sprintf("attribute_not_exists(%s)", e.attr(s.idName))`, `"attribute_not_exists("+e.attr(attrPayload)+")"`,
+		"TestTwoStoresAtTheirFirstUseAtOnceAgree",
+	},
+	{
+		"a layout of unknown outcome taken for agreed on", "layout.go",
+		"s.agreed.Store(err == nil)", "s.agreed.Store(true)",
+		"TestALayoutWriteThatLandsLateDecidesNothing",
+	},
+	{
+		"pairs without a layout overlooked", "layout.go",
+		"if s.shards > 1 {", "if false {",
+		"TestAShardedStoreRefusesPairsOfStoresWithoutALayout",
+	},
+	{
+		"a reader fixes the number of shards", "layout.go",
+		"\tif !write {\n", "\tif false {\n",
+		"TestAReadOfANewPartitionFixesNothing",
+	},
+	{
+		"a write trusts that there was no layout", "layout.go",
+		"return !op.write && absent != nil", "return absent != nil",
+		"TestAReadOfANewPartitionFixesNothing",
+	},
+	{
+		"a reader that never looks again", "layout.go",
+		"MonotonicSince(*absent) < absentFor", "MonotonicSince(*absent) >= 0",
+		"TestAReaderOfANewPartitionLooksAgainAfterAMinute",
+	},
+	{
+		"a page goes on behind what it left out", "merge.go",
+		"m.last = lastPart.at(last)", "m.last = lastPart.listing",
+		"TestListingsOfShardsAreThoseOfOneShard",
+	},
+	{
+		"a merge that does not wait for an empty shard", "merge.go",
+		"case len(p.rows) == 0 && !p.done:", "case len(p.rows) == 0 && !p.done && len(m.parts) == 0:",
+		"TestListingsOfShardsAreThoseOfOneShard",
+	},
+	{
+		"a merge that ascends always", "merge.go",
+		"return order < 0 != descending", "return order < 0",
+		"TestListingsOfShardsAreThoseOfOneShard",
+	},
+	{
+		"keys spread by the lowest bits", "shards.go",
+		"(sum ^ sum>>32)", "sum",
+		"TestKeysAreSpreadAsTheyEverWere",
+	},
 }
 
 // TestTheMutantsAreOfThisSource runs always, so that a change of the source shows

@@ -47,7 +47,7 @@ func (w *world) start(name string, ttl time.Duration, rng *rand.Rand) *node {
 	n := &node{w: w, name: name, ttl: ttl, clock: w.newMachine(w.rng("machine "+name), rate, offset)}
 	n.link = &link{node: n, wire: w.server.Client(), counts: map[string]uint64{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
-	store, err := dynamokv.New(n.link, "table", dynamokv.WithClock(n.clock))
+	store, err := dynamokv.New(n.link, "table", dynamokv.WithClock(n.clock), dynamokv.WithShards(w.shards()))
 	if err == nil {
 		n.client, err = lease.New(store, lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(n.clock))
 	}

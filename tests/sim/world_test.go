@@ -71,6 +71,14 @@ type failure struct {
 
 func (f failure) String() string { return fmt.Sprintf("%s at %v: %s", f.rule, f.at, f.what) }
 
+// shards of the nodes' stores: 4 in a third of all storms, else 1.
+func (w *world) shards() int {
+	if w.seed%3 == 0 {
+		return 4
+	}
+	return 1
+}
+
 func newWorld(seed uint64) *world {
 	w := &world{
 		seed: seed, began: time.Now(), server: dynamomem.New(),
