@@ -149,7 +149,7 @@ func (m *merge) fill(ctx context.Context, limit int) error {
 }
 
 func (p *part) ask(ctx context.Context, limit int) (err error) {
-	p.rows, err = p.listing.next(ctx, limit)
+	p.rows, err = p.next(ctx, limit)
 	return err
 }
 
