@@ -39,8 +39,8 @@ type serverClock struct {
 func (c *serverClock) hear(serverTime time.Time, now clock.Reading) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if known := c.serverTime.Add(now.MonotonicSince(c.heard)).Sub(serverTime); !c.serverTime.IsZero() && known > 0 &&
-		known < hearing {
+	known := c.serverTime.Add(now.MonotonicSince(c.heard)).Sub(serverTime)
+	if !c.serverTime.IsZero() && known > 0 && known < hearing {
 		return
 	}
 	c.serverTime, c.heard = serverTime, now
