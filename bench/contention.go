@@ -19,7 +19,8 @@ func hotKey(ctx context.Context, r *rig) (section, error) {
 		title: "One key, sixteen goroutines of one process",
 		method: "Each acquires and releases at once, for 20 s, on DynamoDB Local. The wait is from the call of Acquire to its return; the fifteen others\n" +
 			"come first, since the queue is first come, first served.",
-		table: [][]string{{"Acquisitions per second", "Requests per acquisition", "Most to least, by goroutine", "Wait p50", "Wait p99"}},
+		table: [][]string{{"Acquisitions per second", "Requests per acquisition", "Most to least, by goroutine", "Wait p50",
+			"Wait p99"}},
 	}
 	table, err := r.table(ctx)
 	if err != nil {
@@ -61,8 +62,10 @@ func hotKey(ctx context.Context, r *rig) (section, error) {
 		counts, all = append(counts, len(w)), append(all, w...)
 	}
 	s.table = append(s.table, []string{
-		fmt.Sprintf("%.0f", float64(len(all))/lasts.Seconds()), fmt.Sprintf("%.2f", float64(wire.requests.Load())/float64(len(all))),
-		fmt.Sprintf("%.2f", float64(slices.Max(counts))/float64(max(1, slices.Min(counts)))), ms(quantile(all, 0.5)), ms(quantile(all, 0.99)),
+		fmt.Sprintf("%.0f", float64(len(all))/lasts.Seconds()),
+		fmt.Sprintf("%.2f", float64(wire.requests.Load())/float64(len(all))),
+		fmt.Sprintf("%.2f", float64(slices.Max(counts))/float64(max(1, slices.Min(counts)))), ms(quantile(all, 0.5)),
+		ms(quantile(all, 0.99)),
 	})
 	return s, closeNow(client)
 }
@@ -118,7 +121,8 @@ func lostAnswers(ctx context.Context, r *rig) (section, error) {
 		}
 	}
 	s.table = append(s.table,
-		[]string{"acquire", strconv.Itoa(tries), ms(slowest[0]), "0"}, []string{"release", strconv.Itoa(tries), ms(slowest[1]), "0"},
+		[]string{"acquire", strconv.Itoa(tries), ms(slowest[0]), "0"},
+		[]string{"release", strconv.Itoa(tries), ms(slowest[1]), "0"},
 		[]string{"heartbeat", strconv.Itoa(pick(r, 5, 1)), "", strconv.Itoa(lost)})
 	return s, closeNow(client)
 }
@@ -156,23 +160,27 @@ func handOver(ctx context.Context, r *rig) (section, error) {
 	} {
 		var took []time.Duration
 		for i := range pick(r, c.times, 1) {
-			hold := c.hold*9/10 + c.hold*time.Duration(i)/time.Duration(5*c.times) // polls come at fixed parts of the wait: spread over them
+			// polls come at fixed parts of the wait: spread over them
+			hold := c.hold*9/10 + c.hold*time.Duration(i)/time.Duration(5*c.times)
 			d, err := oneHandOver(ctx, a, c.second, fmt.Sprint(c.who, c.hold), pick(r, hold, 10*time.Millisecond))
 			if err != nil {
 				return s, err
 			}
 			took = append(took, d)
 		}
-		s.table = append(s.table, []string{c.who, c.hold.String(), strconv.Itoa(len(took)), ms(quantile(took, 0.5)), ms(quantile(took, 0.99)),
+		s.table = append(s.table, []string{c.who, c.hold.String(), strconv.Itoa(len(took)), ms(quantile(took, 0.5)),
+			ms(quantile(took, 0.99)),
 			ms(50*time.Millisecond + c.hold/20)})
-		p.bars = append(p.bars, bar{fmt.Sprintf("%s, held for %v", c.who, c.hold), float64(quantile(took, 0.5)) / 1e6, float64(quantile(took, 0)) / 1e6,
+		p.bars = append(p.bars, bar{fmt.Sprintf("%s, held for %v", c.who, c.hold), float64(quantile(took, 0.5)) / 1e6,
+			float64(quantile(took, 0)) / 1e6,
 			float64(quantile(took, 0.99)) / 1e6, ms(quantile(took, 0.5))})
 	}
 	s.plots = []plot{p}
 	return s, errors.Join(closeNow(a), closeNow(b))
 }
 
-func oneHandOver(ctx context.Context, first, second *lease.Client, key string, hold time.Duration) (time.Duration, error) {
+func oneHandOver(ctx context.Context, first, second *lease.Client, key string,
+	hold time.Duration) (time.Duration, error) {
 	held, err := first.Acquire(ctx, key)
 	if err != nil {
 		return 0, err
@@ -189,7 +197,8 @@ func oneHandOver(ctx context.Context, first, second *lease.Client, key string, h
 	}()
 	time.Sleep(hold)
 	released := time.Now()
-	if err := held.Release(ctx); err != nil && !errors.Is(err, kv.ErrUncertain) { // its answer was lost: the other has the key by then
+	// its answer was lost: the other has the key by then
+	if err := held.Release(ctx); err != nil && !errors.Is(err, kv.ErrUncertain) {
 		return 0, err
 	}
 	g := <-granted

@@ -32,7 +32,8 @@ func cycles(ctx context.Context, r *rig) (section, error) {
 			"each after one to warm up; median, and smallest to greatest. A cycle is two writes, so a fraction of 0.50 would be a lock that costs no time of its own.",
 		table: [][]string{{"Store", "Goroutines", "Bare writes per second", "Cycles per second", "Fraction"}},
 	}
-	p := plot{file: "cycles.svg", title: "Lock cycles per second, as a fraction of bare writes", line: 0.5, meaning: "two writes, and nothing else"}
+	p := plot{file: "cycles.svg", title: "Lock cycles per second, as a fraction of bare writes", line: 0.5,
+		meaning: "two writes, and nothing else"}
 	for _, kind := range []string{"memkv", "sqlkv", "DynamoDB Local"} {
 		locked, bare, done, err := r.contestants(ctx, kind)
 		if err != nil {
@@ -55,8 +56,10 @@ func cycles(ctx context.Context, r *rig) (section, error) {
 				write, cycle, fraction = append(write, 2*w), append(cycle, c), append(fraction, c/w/2)
 			}
 			f := quantile(fraction, 0.5)
-			s.table = append(s.table, []string{kind, strconv.Itoa(goroutines), spread(write, "%.0f"), spread(cycle, "%.0f"), spread(fraction, "%.2f")})
-			p.bars = append(p.bars, bar{fmt.Sprintf("%s, %d goroutines", kind, goroutines), f, quantile(fraction, 0), quantile(fraction, 1), fmt.Sprintf("%.2f", f)})
+			s.table = append(s.table, []string{kind, strconv.Itoa(goroutines), spread(write, "%.0f"), spread(cycle, "%.0f"),
+				spread(fraction, "%.2f")})
+			p.bars = append(p.bars, bar{fmt.Sprintf("%s, %d goroutines", kind, goroutines), f, quantile(fraction, 0),
+				quantile(fraction, 1), fmt.Sprintf("%.2f", f)})
 		}
 		if err := done(); err != nil {
 			return s, err
@@ -161,7 +164,8 @@ type recorder struct {
 }
 
 // PutItem implements dynamokv.Client.
-func (r *recorder) PutItem(ctx context.Context, in *dynamodb.PutItemInput, options ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+func (r *recorder) PutItem(ctx context.Context, in *dynamodb.PutItemInput,
+	options ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
 	if !r.done.Load() {
 		r.puts = append(r.puts, in)
 	}

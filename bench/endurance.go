@@ -38,7 +38,8 @@ func failover(ctx context.Context, r *rig) (section, error) {
 		return s, err
 	}
 	low, middle, high := quantile(took, 0), quantile(took, 0.5), quantile(took, 1)
-	s.table = append(s.table, []string{strconv.Itoa(n), fmt.Sprintf("%.2f TTL", low), fmt.Sprintf("%.2f TTL", middle), fmt.Sprintf("%.2f TTL", high)})
+	s.table = append(s.table, []string{strconv.Itoa(n), fmt.Sprintf("%.2f TTL", low), fmt.Sprintf("%.2f TTL", middle),
+		fmt.Sprintf("%.2f TTL", high)})
 	s.plots = []plot{{
 		file: "failover.svg", title: "Failover after a crash, in TTLs: median, least to most", line: 1.77, meaning: "bound",
 		bars: []bar{{"crash of the holder", middle, low, high, fmt.Sprintf("%.2f", middle)}},

@@ -51,7 +51,8 @@ func run(ctx context.Context, quick bool, out, note string) error {
 	defer r.stop()
 	began := time.Now()
 	var sections []section
-	for _, measure := range []measurement{requests, cycles, onPostgres, inMemory, hotKey, lostAnswers, footprint, planner} {
+	for _, measure := range []measurement{requests, cycles, onPostgres, inMemory, hotKey, lostAnswers, footprint,
+		planner} {
 		s, err := measure(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.title, err)

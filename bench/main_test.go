@@ -17,7 +17,8 @@ func TestAQuickRunWritesThePageAndItsPlots(t *testing.T) {
 	require.NoError(t, run(t.Context(), true, out, ""))
 	page, err := os.ReadFile(filepath.Join(out, "figures.md"))
 	require.NoError(t, err)
-	for _, title := range []string{"Requests per operation", "Lock cycles", "Lock cycles per second on PostgreSQL", "Hand-over", "Hand-over after a release, on PostgreSQL", "Failover", "Ten thousand", "Memory", "plan", "sixteen"} {
+	for _, title := range []string{"Requests per operation", "Lock cycles", "Lock cycles per second on PostgreSQL",
+		"Hand-over", "Hand-over after a release, on PostgreSQL", "Failover", "Ten thousand", "Memory", "plan", "sixteen"} {
 		require.Contains(t, string(page), title)
 	}
 	for _, plot := range []string{"cycles.svg", "handover.svg", "failover.svg"} {

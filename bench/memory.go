@@ -20,8 +20,9 @@ import (
 // inMemory is what the library itself costs: a lock cycle on a store that answers at once.
 func inMemory(ctx context.Context, r *rig) (section, error) {
 	s := section{
-		title: "The library's own time", method: "Acquire and release on memkv, by Go's benchmark, five times; median, and smallest to greatest.",
-		table: [][]string{{"", "Time", "Allocations", "Bytes"}},
+		title:  "The library's own time",
+		method: "Acquire and release on memkv, by Go's benchmark, five times; median, and smallest to greatest.",
+		table:  [][]string{{"", "Time", "Allocations", "Bytes"}},
 	}
 	client, err := lease.New(memkv.New())
 	if err != nil {
@@ -51,7 +52,8 @@ func inMemory(ctx context.Context, r *rig) (section, error) {
 	if failed != nil {
 		return s, failed
 	}
-	s.table = append(s.table, []string{"acquire and release", spread(micros, "%.1f") + " µs", spread(allocs, "%.0f"), spread(size, "%.0f")})
+	s.table = append(s.table, []string{"acquire and release", spread(micros, "%.1f") + " µs", spread(allocs, "%.0f"),
+		spread(size, "%.0f")})
 	return s, closeNow(client)
 }
 
@@ -94,7 +96,8 @@ func footprint(ctx context.Context, r *rig) (section, error) {
 			_ = leases[i].Context()
 		}
 		heap := float64(int64(liveHeap())-int64(before)) / float64(n)
-		s.table = append(s.table, []string{strconv.Itoa(n), fmt.Sprintf("%.0f B", heap), strconv.Itoa(runtime.NumGoroutine() - running)})
+		s.table = append(s.table, []string{strconv.Itoa(n), fmt.Sprintf("%.0f B", heap),
+			strconv.Itoa(runtime.NumGoroutine() - running)})
 		runtime.KeepAlive(leases)
 		ended, end := context.WithCancel(ctx)
 		end()
@@ -115,10 +118,12 @@ func liveHeap() uint64 {
 // it: 100 members and 10,000 partitions.
 func planner(ctx context.Context, r *rig) (section, error) {
 	s := section{
-		title: "A pool's plan", method: "`go test -bench Plan ./pool`: 100 members, 10,000 partitions. Each member makes one per plan interval, 10 s by default.",
-		table: [][]string{{"Start", "Time"}},
+		title:  "A pool's plan",
+		method: "`go test -bench Plan ./pool`: 100 members, 10,000 partitions. Each member makes one per plan interval, 10 s by default.",
+		table:  [][]string{{"Start", "Time"}},
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkPlan$", "-benchtime", pick(r, "500ms", "1x"),
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkPlan$", "-benchtime",
+		pick(r, "500ms", "1x"),
 		"github.com/dynalock/dynalock/pool")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -126,7 +131,8 @@ func planner(ctx context.Context, r *rig) (section, error) {
 	if err != nil {
 		return s, fmt.Errorf("%w: %s%s", err, out, &stderr)
 	}
-	for _, found := range regexp.MustCompile(`(?m)^BenchmarkPlan/(\S+?)(?:-\d+)?\s+\d+\s+(\d+) ns/op`).FindAllSubmatch(out, -1) {
+	for _, found := range regexp.MustCompile(`(?m)^BenchmarkPlan/(\S+?)(?:-\d+)?\s+\d+\s+(\d+) ns/op`).FindAllSubmatch(out,
+		-1) {
 		ns, err := strconv.ParseInt(string(found[2]), 10, 64)
 		if err != nil {
 			return s, err

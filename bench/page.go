@@ -67,20 +67,27 @@ func (p plot) svg() string {
 	x := func(v float64) float64 { return plotLeft + v/most*(plotWidth-plotLeft-plotRight) }
 	height := plotTop + barStep*len(p.bars) + 24
 	var s strings.Builder
-	fmt.Fprintf(&s, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n", plotWidth, height)
-	fmt.Fprintf(&s, `<rect width="100%%" height="100%%" fill="white"/><text x="10" y="20" font-size="14">%s</text>`+"\n", p.title)
+	fmt.Fprintf(&s,
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="12">`+"\n",
+		plotWidth, height)
+	fmt.Fprintf(&s, `<rect width="100%%" height="100%%" fill="white"/><text x="10" y="20" font-size="14">%s</text>`+"\n",
+		p.title)
 	for i, b := range p.bars {
 		y := plotTop + i*barStep
 		fmt.Fprintf(&s, `<text x="%d" y="%d" text-anchor="end">%s</text>`, plotLeft-8, y+12, b.name)
-		fmt.Fprintf(&s, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="#4878a8"/>`, plotLeft, y, x(b.value)-plotLeft, barHeight)
+		fmt.Fprintf(&s, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="#4878a8"/>`, plotLeft, y, x(b.value)-plotLeft,
+			barHeight)
 		if b.high > b.low {
-			fmt.Fprintf(&s, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, x(b.low), x(b.high), y+8, y+8)
+			fmt.Fprintf(&s, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="black" stroke-width="2"/>`, x(b.low), x(b.high),
+				y+8, y+8)
 		}
 		fmt.Fprintf(&s, `<text x="%.1f" y="%d">%s</text>`+"\n", x(max(b.value, b.high))+6, y+12, b.label)
 	}
 	if p.line > 0 {
-		fmt.Fprintf(&s, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#b03030" stroke-dasharray="4"/>`, x(p.line), x(p.line), plotTop-6, height-20)
-		fmt.Fprintf(&s, `<text x="%.1f" y="%d" text-anchor="middle" fill="#b03030">%s</text>`+"\n", x(p.line), height-6, p.meaning)
+		fmt.Fprintf(&s, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#b03030" stroke-dasharray="4"/>`, x(p.line),
+			x(p.line), plotTop-6, height-20)
+		fmt.Fprintf(&s, `<text x="%.1f" y="%d" text-anchor="middle" fill="#b03030">%s</text>`+"\n", x(p.line), height-6,
+			p.meaning)
 	}
 	return s.String() + "</svg>\n"
 }

@@ -29,7 +29,8 @@ func (r *rig) dsn() string {
 // postgresStore makes a store in a namespace of its own table, over a pool with
 // a connection for each of 16 goroutines. tracer sees the statements, nil: none
 // does.
-func (r *rig) postgresStore(ctx context.Context, namespace string, listens bool, tracer pgx.QueryTracer) (kv.Store, func() error, error) {
+func (r *rig) postgresStore(ctx context.Context, namespace string, listens bool,
+	tracer pgx.QueryTracer) (kv.Store, func() error, error) {
 	settings, err := pgx.ParseConfig(r.dsn())
 	if err != nil {
 		return nil, nil, err
@@ -80,7 +81,8 @@ func onPostgres(ctx context.Context, r *rig) (section, error) {
 		title: "Lock cycles per second on PostgreSQL",
 		method: "As above, beside the very statements of a cycle, an INSERT and an UPDATE, sent by pgx alone, and beside pg_advisory_lock and\n" +
 			"pg_advisory_unlock. Those write nothing: they do not outlive their connection, and have no fencing token. Connections are open before.",
-		table: [][]string{{"Goroutines", "Bare writes per second", "Cycles per second", "Fraction", "Advisory cycles per second"}},
+		table: [][]string{{"Goroutines", "Bare writes per second", "Cycles per second", "Fraction",
+			"Advisory cycles per second"}},
 	}
 	if r.postgres == nil {
 		s.method += "\n\nNot measured: PostgreSQL is not installed on this machine."
@@ -144,7 +146,8 @@ func (r *rig) postgresRow(ctx context.Context, goroutines int) (row []string, er
 		}
 		fraction = append(fraction, each[1]/each[0])
 	}
-	return []string{strconv.Itoa(goroutines), spread(figures[0], "%.0f"), spread(figures[1], "%.0f"), spread(fraction, "%.2f"), spread(figures[2], "%.0f")},
+	return []string{strconv.Itoa(goroutines), spread(figures[0], "%.0f"), spread(figures[1], "%.0f"),
+			spread(fraction, "%.2f"), spread(figures[2], "%.0f")},
 		errors.Join(closeNow(client), closeStore())
 }
 
@@ -270,7 +273,8 @@ func (r *rig) postgresHandOvers(ctx context.Context, listens bool) (rows [][]str
 			}
 			took = append(took, d)
 		}
-		rows = append(rows, []string{name, c.hold.String(), strconv.Itoa(len(took)), ms(quantile(took, 0.5)), ms(quantile(took, 0.99))})
+		rows = append(rows, []string{name, c.hold.String(), strconv.Itoa(len(took)), ms(quantile(took, 0.5)),
+			ms(quantile(took, 0.99))})
 	}
 	return rows, nil
 }

@@ -13,8 +13,9 @@ import (
 // requests counts what goes over the wire for each operation.
 func requests(ctx context.Context, r *rig) (section, error) {
 	s := section{
-		title: "Requests per operation", method: "HTTP requests to DynamoDB Local, counted below the SDK: the cost of [the cost page](cost.md).",
-		table: [][]string{{"Operation", "Requests"}},
+		title:  "Requests per operation",
+		method: "HTTP requests to DynamoDB Local, counted below the SDK: the cost of [the cost page](cost.md).",
+		table:  [][]string{{"Operation", "Requests"}},
 	}
 	table, err := r.table(ctx)
 	if err != nil {

@@ -74,7 +74,8 @@ func TestACleanResignationIsSeenWithinOnePoll(t *testing.T) {
 
 func TestI5ACrashedLeaderIsSucceededWithinTheBound(t *testing.T) {
 	t.Parallel()
-	for name, rates := range map[string][2]float64{"equal clocks": {1, 1}, "slow leader": {0.985, 1.015}, "fast leader": {1.015, 0.985}} {
+	for name, rates := range map[string][2]float64{"equal clocks": {1, 1}, "slow leader": {0.985, 1.015},
+		"fast leader": {1.015, 0.985}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -250,11 +251,13 @@ func TestCostOfATerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, a, _ := two(t)
 		term := a.campaign(t)
-		require.Equal(t, map[string]int{"AtomicPut": 2}, a.link.take(), "the session, which makes it a candidate, and the lease")
+		require.Equal(t, map[string]int{"AtomicPut": 2}, a.link.take(),
+			"the session, which makes it a candidate, and the lease")
 		require.NoError(t, term.Proclaim(t.Context(), nil))
 		require.Equal(t, map[string]int{"AtomicPut": 1}, a.link.take())
 		require.NoError(t, term.Resign(t.Context()))
 		synctest.Wait()
-		require.Equal(t, map[string]int{"AtomicDelete": 1, "AtomicPut": 1}, a.link.take(), "the lease, and the heartbeat that ends the candidacy")
+		require.Equal(t, map[string]int{"AtomicDelete": 1, "AtomicPut": 1}, a.link.take(),
+			"the lease, and the heartbeat that ends the candidacy")
 	})
 }

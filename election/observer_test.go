@@ -40,7 +40,8 @@ type watched struct {
 
 func newWatched() *watched { return &watched{Store: memkv.New(), broken: make(chan struct{})} }
 
-func (w *watched) WatchPrefix(ctx context.Context, prefix string, settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
+func (w *watched) WatchPrefix(ctx context.Context, prefix string,
+	settings kv.WatchSettings) iter.Seq2[kv.Event, error] {
 	return func(yield func(kv.Event, error) bool) {
 		w.open.Add(1)
 		defer w.open.Add(-1)

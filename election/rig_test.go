@@ -134,7 +134,8 @@ func newProcess(t *testing.T, store kv.Store, name string, rate float64, options
 		defer cancel()
 		_ = p.client.Close(ctx) // tests leave terms on purpose
 	})
-	all := append([]election.Option{election.WithClock(p.clock), election.WithLogger(slog.New(slog.NewTextHandler(p.log, nil)))}, options...)
+	all := append([]election.Option{election.WithClock(p.clock),
+		election.WithLogger(slog.New(slog.NewTextHandler(p.log, nil)))}, options...)
 	p.Election, err = election.New(p.client, "scheduler", all...)
 	require.NoError(t, err)
 	return p

@@ -83,7 +83,8 @@ func TestRunEndsItsFunctionsContextWithTheCauseAndCampaignsAgain(t *testing.T) {
 			a.link.inject(cut)
 			began := time.Now()
 			<-ctx.Done()
-			require.LessOrEqual(t, time.Since(began), ttl-margin+time.Millisecond, "by the trust deadline, though the store is silent")
+			require.LessOrEqual(t, time.Since(began), ttl-margin+time.Millisecond,
+				"by the trust deadline, though the store is silent")
 			require.ErrorIs(t, context.Cause(ctx), lease.ErrLost)
 			require.False(t, term.Held())
 			a.link.inject(nil)

@@ -186,7 +186,8 @@ func TestI9AtMostOneLeaderThroughStorms(t *testing.T) {
 
 func runStorm(t *testing.T, seed uint64) {
 	ctx, cancel := context.WithCancel(t.Context())
-	s := &storm{t: t, store: memkv.New(), ctx: ctx, rand: rand.New(rand.NewPCG(seed, 9)), terms: map[uint64]*election.Term{}}
+	s := &storm{t: t, store: memkv.New(), ctx: ctx, rand: rand.New(rand.NewPCG(seed, 9)),
+		terms: map[uint64]*election.Term{}}
 	for range candidates {
 		s.alive = append(s.alive, s.candidate())
 	}

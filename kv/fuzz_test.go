@@ -16,7 +16,8 @@ import (
 // FuzzKeys: a key is valid for every method or for none, and a pair is found
 // under the key that it was written with, alone and below a prefix of its own.
 func FuzzKeys(f *testing.F) {
-	for _, key := range []string{"", "k", "a/b", "\x00", "ü", "\xff", "a\xc3", "\U0010ffff", strings.Repeat("k", kv.MaxKeySize), strings.Repeat("k", kv.MaxKeySize+1)} {
+	for _, key := range []string{"", "k", "a/b", "\x00", "ü", "\xff", "a\xc3", "\U0010ffff",
+		strings.Repeat("k", kv.MaxKeySize), strings.Repeat("k", kv.MaxKeySize+1)} {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
@@ -93,7 +94,8 @@ func FuzzFields(f *testing.F) {
 
 // FuzzNumbers: text is a number that survives, or an error.
 func FuzzNumbers(f *testing.F) {
-	for _, text := range []string{"0", "-0", "1e3", "9223372036854775808", "0x10", "1_0", "NaN", "Inf", "1e400", " 1", "9007199254740993.0"} {
+	for _, text := range []string{"0", "-0", "1e3", "9223372036854775808", "0x10", "1_0", "NaN", "Inf", "1e400", " 1",
+		"9007199254740993.0"} {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -58,13 +58,16 @@ func ParseCursor(prefix string, s ReadSettings) (c Cursor, ok bool, err error) {
 		return NewCursor(prefix, s, s.StartAfter), s.StartAfter != "", nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(s.StartKey)
-	if err != nil || len(raw) == 0 || raw[0] != tokenFormat || json.Unmarshal(raw[1:], &c) != nil || CheckKey(c.Key) != nil {
+	if err != nil || len(raw) == 0 || raw[0] != tokenFormat || json.Unmarshal(raw[1:], &c) != nil ||
+		CheckKey(c.Key) != nil {
 		return Cursor{}, false, fmt.Errorf("kv: WithStartKey(%.40q): not a token that ListPage returned: %w",
 			s.StartKey, ErrInvalidOption)
 	}
-	if want := NewCursor(prefix, s, c.Key); c.Prefix != want.Prefix || c.Descending != want.Descending || c.Index != want.Index {
-		return Cursor{}, false, fmt.Errorf("kv: WithStartKey: a token of the listing of prefix %q (descending %t, index %q), not of this one: %w",
-			c.Prefix, c.Descending, c.Index, ErrInvalidOption)
+	if want := NewCursor(prefix, s, c.Key); c.Prefix != want.Prefix || c.Descending != want.Descending ||
+		c.Index != want.Index {
+		return Cursor{}, false,
+			fmt.Errorf("kv: WithStartKey: a token of the listing of prefix %q (descending %t, index %q), not of this one: %w",
+				c.Prefix, c.Descending, c.Index, ErrInvalidOption)
 	}
 	return c, true, nil
 }

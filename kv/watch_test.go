@@ -30,10 +30,11 @@ func TestAPollingWatchListsOncePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for options, want := range map[*[]kv.WatchOption]int{{}: 61, {kv.WithWatchInterval(time.Minute)}: 2} {
 			lists := 0
-			store := kv.Instrument(opaque{memkv.New()}, func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
-				lists++
-				return next(ctx)
-			})
+			store := kv.Instrument(opaque{memkv.New()},
+				func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+					lists++
+					return next(ctx)
+				})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute+time.Millisecond)
 			defer cancel()
 			var last error
@@ -53,12 +54,13 @@ func TestAPollingWatchGoesOnAfterErrors(t *testing.T) {
 		inner := memkv.New()
 		require.NoError(t, inner.Put(ctx, "gone"))
 		var outage error
-		store := kv.Prefixed(kv.Instrument(opaque{inner}, func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
-			if outage != nil {
-				return outage
-			}
-			return next(ctx)
-		}), "")
+		store := kv.Prefixed(kv.Instrument(opaque{inner},
+			func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+				if outage != nil {
+					return outage
+				}
+				return next(ctx)
+			}), "")
 		boom := errors.New("boom")
 		var told []string
 		errs := 0

@@ -80,7 +80,8 @@ func TestWrappersLetOptionalInterfacesThrough(t *testing.T) {
 	t.Parallel()
 	store := kv.Instrument(kv.Prefixed(memkv.New(), "p/"), nil)
 	require.Zero(t, kv.MaxWriteDelay(store))
-	require.Equal(t, kv.Condition{Key: "p/k", Field: "f", Value: 1}, kv.ResolveCondition(store, kv.Condition{Key: "k", Field: "f", Value: 1}))
+	require.Equal(t, kv.Condition{Key: "p/k", Field: "f", Value: 1},
+		kv.ResolveCondition(store, kv.Condition{Key: "k", Field: "f", Value: 1}))
 }
 
 func TestPrefixedMapsKeysOfResultsAndErrors(t *testing.T) {

@@ -92,7 +92,8 @@ func TestR21Costs(t *testing.T) {
 		theirs.Take()
 		_, err = b.TryAcquireAny(t.Context(), slots, listSlots())
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Equal(t, map[string]int{"AtomicPut": 1, "ListPage": 1, "Get": 1}, theirs.Take(), "full, its holder not seen of late")
+		require.Equal(t, map[string]int{"AtomicPut": 1, "ListPage": 1, "Get": 1}, theirs.Take(),
+			"full, its holder not seen of late")
 		_, err = b.TryAcquireAny(t.Context(), slots, listSlots())
 		require.ErrorIs(t, err, lease.ErrHeld)
 		require.Equal(t, map[string]int{"AtomicPut": 1, "ListPage": 1}, theirs.Take(), "full: refused")

@@ -43,7 +43,8 @@ func TestR8OldSessionIsNotEndedBeforeTheHoldersCouldStop(t *testing.T) {
 		require.False(t, l.Held())
 		g := <-got
 		require.NoError(t, g.err)
-		require.GreaterOrEqual(t, g.at.Sub(began), ttl-time.Second-time.Millisecond, "t0 + TTL on the clock that does not step")
+		require.GreaterOrEqual(t, g.at.Sub(began), ttl-time.Second-time.Millisecond,
+			"t0 + TTL on the clock that does not step")
 	})
 }
 
@@ -72,7 +73,8 @@ func TestR5LatchOutlastsAStepBack(t *testing.T) {
 		require.False(t, l.Held(), "I7")
 		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
 		w.acquire(a, "other")
-		require.NotEqual(t, inspect(t, a, "key").Session, inspect(t, a, "other").Session, "nor is the session believed in again")
+		require.NotEqual(t, inspect(t, a, "key").Session, inspect(t, a, "other").Session,
+			"nor is the session believed in again")
 	})
 }
 
@@ -93,7 +95,8 @@ func TestR4ContenderCountsOnTheMonotonicClockFromTheReceipt(t *testing.T) {
 		link.Take()
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.ErrorIs(t, err, lease.ErrHeld)
-		require.Zero(t, link.Take()["AtomicDelete"], "not a moment before ttl + d from the receipt, whatever the wall clock did")
+		require.Zero(t, link.Take()["AtomicDelete"],
+			"not a moment before ttl + d from the receipt, whatever the wall clock did")
 		time.Sleep(2 * time.Millisecond)
 		_, err = b.TryAcquire(t.Context(), "key")
 		require.NoError(t, err)

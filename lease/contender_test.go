@@ -110,7 +110,8 @@ func TestR10KillOfUnknownOutcomeIsNoProof(t *testing.T) {
 				})
 				_, err = b.TryAcquire(t.Context(), "key")
 				require.ErrorIs(t, err, kv.ErrUncertain)
-				require.Equal(t, old.Token(), inspect(t, b, "key").Token, "nothing is taken over before the session is known to be dead")
+				require.Equal(t, old.Token(), inspect(t, b, "key").Token,
+					"nothing is taken over before the session is known to be dead")
 				l, err := b.TryAcquire(t.Context(), "key")
 				require.NoError(t, err)
 				require.True(t, l.TakenOver())

@@ -59,7 +59,8 @@ func onDynamoDB(t *testing.T, table string) (*lease.Client, *counter) {
 	t.Helper()
 	count := &counter{base: http.DefaultTransport, calls: map[string]int{}}
 	db := dynamodb.New(dynamodb.Options{
-		BaseEndpoint: aws.String(dynamolocal.Endpoint(t)), Region: dynamolocal.Region, HTTPClient: &http.Client{Transport: count},
+		BaseEndpoint: aws.String(dynamolocal.Endpoint(t)), Region: dynamolocal.Region,
+		HTTPClient: &http.Client{Transport: count},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: dynamolocal.AccessKey, SecretAccessKey: dynamolocal.SecretKey}, nil
 		}),

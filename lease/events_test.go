@@ -85,7 +85,8 @@ func TestObserverIsToldHowEachCallEnded(t *testing.T) {
 			[]any{gaveUp[0].Key, gaveUp[0].Call, gaveUp[0].Waited, gaveUp[0].Err}, "its context ended, whatever the cause")
 		require.Equal(t, "other", gaveUp[1].Key)
 		require.ErrorIs(t, gaveUp[1].Err, kv.ErrTooLarge)
-		require.Equal(t, []any{"key", uint64(4), nil}, []any{gaveUp[2].Key, gaveUp[2].Call, gaveUp[2].Err}, "the client was closed")
+		require.Equal(t, []any{"key", uint64(4), nil}, []any{gaveUp[2].Key, gaveUp[2].Call, gaveUp[2].Err},
+			"the client was closed")
 		var waited []uint64
 		for _, e := range events.Of(lease.EventWaiting) {
 			waited = append(waited, e.Call)
@@ -144,10 +145,11 @@ func TestObserverThatPanicsIsLoggedAndToldTheRest(t *testing.T) {
 		w := newWorld(t)
 		var events recorder
 		var log bytes.Buffer
-		a, _ := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(func(e lease.Event) {
-			events.Observe(e)
-			panic("of the " + string(e.Type))
-		}))
+		a, _ := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+			lease.WithObserver(func(e lease.Event) {
+				events.Observe(e)
+				panic("of the " + string(e.Type))
+			}))
 		l := w.acquire(a, "key")
 		require.Equal(t, []string{"session opened ", "acquired keya"}, events.Take())
 		time.Sleep(10 * ttl)
@@ -228,8 +230,10 @@ func TestLogSaysWhatIsWrongAndNothingPerPoll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		var warnings, all bytes.Buffer
-		a, link := w.client("a", lease.WithLogger(slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))))
-		b, _ := w.client("b", lease.WithLogger(slog.New(slog.NewTextHandler(&all, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+		a, link := w.client("a",
+			lease.WithLogger(slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))))
+		b, _ := w.client("b",
+			lease.WithLogger(slog.New(slog.NewTextHandler(&all, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 		l := w.acquire(a, "key")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

@@ -40,7 +40,8 @@ func (c *cloud) node(name string, options ...lease.Option) (*lease.Client, *dyna
 	skewed := clock.NewSkewed(clock.System, 1, 0)
 	store, err := dynamokv.New(wire, "locks", dynamokv.WithClock(skewed))
 	require.NoError(c.t, err)
-	client, err := lease.New(store, append([]lease.Option{lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(skewed)}, options...)...)
+	client, err := lease.New(store,
+		append([]lease.Option{lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(skewed)}, options...)...)
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() {
 		wire.Inject(nil)
@@ -119,7 +120,8 @@ func TestOutageForWhichThereIsRoomCostsNothing(t *testing.T) {
 func TestOutageLongerThanTheTTLEndsTheLeaseInTimeAndTheClientRecovers(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]dynamomem.Fault{
-		"hangs": dynamomem.Hang, "refuses": dynamomem.Lost(dynamomem.ErrCut), "answers lost": dynamomem.LostAnswer(dynamomem.ErrCut), "throttles": throttle,
+		"hangs": dynamomem.Hang, "refuses": dynamomem.Lost(dynamomem.ErrCut),
+		"answers lost": dynamomem.LostAnswer(dynamomem.ErrCut), "throttles": throttle,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -205,17 +207,22 @@ func TestI6LostAnswerOnEachWriteOfTheProtocol(t *testing.T) {
 		prefix string
 		run    func(t *testing.T, c *lease.Client)
 	}{
-		"open":      {"session/", func(t *testing.T, c *lease.Client) { require.NoError(t, try(t, c, "key").Release(t.Context())) }},
+		"open": {"session/", func(t *testing.T, c *lease.Client) {
+			require.NoError(t, try(t, c, "key").Release(t.Context()))
+		}},
 		"heartbeat": {"session/", func(t *testing.T, c *lease.Client) { time.Sleep(ttl) }},
-		"acquire":   {"lease/", func(t *testing.T, c *lease.Client) { require.NoError(t, try(t, c, "key").Release(t.Context())) }},
-		"release":   {"lease/held", nil},
-		"update":    {"lease/held", nil},
-		"handover":  {"lease/held", nil},
-		"close":     {"session/", nil},
+		"acquire": {"lease/", func(t *testing.T, c *lease.Client) {
+			require.NoError(t, try(t, c, "key").Release(t.Context()))
+		}},
+		"release":  {"lease/held", nil},
+		"update":   {"lease/held", nil},
+		"handover": {"lease/held", nil},
+		"close":    {"session/", nil},
 	}
 	for name, write := range writes {
 		for kind, fault := range map[string]dynamomem.Fault{
-			"answer lost": dynamomem.LostAnswer(dynamomem.ErrCut), "request lost": dynamomem.Lost(dynamomem.ErrCut), "twice": dynamomem.Duplicate(dynamomem.ErrCut),
+			"answer lost": dynamomem.LostAnswer(dynamomem.ErrCut), "request lost": dynamomem.Lost(dynamomem.ErrCut),
+			"twice": dynamomem.Duplicate(dynamomem.ErrCut),
 		} {
 			t.Run(name+", "+kind, func(t *testing.T) {
 				t.Parallel()

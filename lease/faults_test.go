@@ -407,7 +407,8 @@ func TestR19TakeoverOfAKeepRowKeepsItsValue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		c, _ := w.client("a")
-		require.NoError(t, w.store.Put(t.Context(), "lease/key", kv.WithString(`{"f":2,"keep":true,"value":"Y2hlY2twb2ludA=="}`)))
+		require.NoError(t, w.store.Put(t.Context(), "lease/key",
+			kv.WithString(`{"f":2,"keep":true,"value":"Y2hlY2twb2ludA=="}`)))
 		for range 2 {
 			l := w.acquire(c, "key")
 			require.NoError(t, l.Release(t.Context()))

@@ -295,7 +295,8 @@ func memRows(n int, key func(int) string) (int64, error) {
 	before := heap()
 	value := strings.Repeat("v", 190)
 	for i := range n {
-		_, err := store.AtomicPut(context.Background(), "lease/"+key(i), kv.WithString(value), kv.WithFields(kv.Fields{"acq": strings.Repeat("a", 32)}))
+		_, err := store.AtomicPut(context.Background(), "lease/"+key(i), kv.WithString(value),
+			kv.WithFields(kv.Fields{"acq": strings.Repeat("a", 32)}))
 		if err != nil {
 			return 0, err
 		}

@@ -34,7 +34,8 @@ func TestR7HeartbeatsWaitForNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		done := make(chan struct{})
-		a, link := w.client("a", lease.WithLogger(slog.New(blocking{done: done})), lease.WithObserver(func(lease.Event) { <-done }))
+		a, link := w.client("a", lease.WithLogger(slog.New(blocking{done: done})),
+			lease.WithObserver(func(lease.Event) { <-done }))
 		l := w.acquire(a, "key")
 		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
 			if strings.HasPrefix(call.Key, "lease/") { // every other call hangs
@@ -274,7 +275,8 @@ func TestI12RequestsOfWaitingTakingOverAndKeptValues(t *testing.T) {
 		link.Take()
 		time.Sleep(60 * time.Second)
 		calls := link.Take()
-		require.InDelta(t, 60/0.9+60/(ttl.Seconds()/3), calls["Get"], 12, "a read per poll, and one of the session per third of its TTL")
+		require.InDelta(t, 60/0.9+60/(ttl.Seconds()/3), calls["Get"], 12,
+			"a read per poll, and one of the session per third of its TTL")
 		require.InDelta(t, 18, calls["AtomicPut"], 3, "heartbeats only")
 
 		crashed.SetCut(true)
@@ -284,7 +286,8 @@ func TestI12RequestsOfWaitingTakingOverAndKeptValues(t *testing.T) {
 		for _, key := range []string{"2", "3"} {
 			w.acquire(b, key)
 		}
-		require.Equal(t, map[string]int{"AtomicPut": 4}, link.Take(), "the conflict that names the dead session, and the takeover")
+		require.Equal(t, map[string]int{"AtomicPut": 4}, link.Take(),
+			"the conflict that names the dead session, and the takeover")
 		arrival.Take()
 		w.acquire(fresh, "4")
 		require.Equal(t, map[string]int{"AtomicPut": 2, "Get": 1}, arrival.Take(), "a fresh arrival")

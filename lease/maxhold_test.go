@@ -50,7 +50,8 @@ func TestWithMaxHoldIsSignalledAtItsTimeAndTheKeyGivenBackAfterTheMargin(t *test
 		l, err := a.TryAcquire(t.Context(), "key", lease.WithMaxHold(most))
 		require.NoError(t, err)
 		link.SetIntercept(nil)
-		require.InDelta(t, most-answer, l.Remaining(), float64(10*time.Millisecond), "not what is left of the session's trust")
+		require.InDelta(t, most-answer, l.Remaining(), float64(10*time.Millisecond),
+			"not what is left of the session's trust")
 		<-l.Context().Done()
 		require.Equal(t, most, time.Since(began))
 		require.Equal(t, lease.ReasonMaxHold, reason(t, context.Cause(l.Context())))

@@ -241,8 +241,9 @@ func newSettings(options []Option) (settings, error) {
 	}
 	need := s.heartbeat*11/10 + 2*(s.attemptTimeout()+retryPause)
 	if room := s.ttl - s.margin; need >= room {
-		return settings{}, fmt.Errorf("lease: a heartbeat every %v with a TTL of %v and a margin of %v leaves no room for a lost answer: "+
-			"%v needed, less than %v there: %w", s.heartbeat, s.ttl, s.margin, need, room, ErrInvalid)
+		return settings{},
+			fmt.Errorf("lease: a heartbeat every %v with a TTL of %v and a margin of %v leaves no room for a lost answer: "+
+				"%v needed, less than %v there: %w", s.heartbeat, s.ttl, s.margin, need, room, ErrInvalid)
 	}
 	return s, nil
 }

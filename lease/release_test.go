@@ -192,7 +192,8 @@ func TestR19RetentionIsTheKeysAndCountsWhenNobodyHasIt(t *testing.T) {
 		c, err := lease.New(store, lease.WithTTL(ttl))
 		require.NoError(t, err)
 		for i, options := range [][]lease.AcquireOption{
-			{lease.WithRetention(time.Hour), lease.WithValue([]byte("v"))}, {}, {lease.KeepValue()}, {lease.WithRetention(2 * time.Hour)}, {},
+			{lease.WithRetention(time.Hour), lease.WithValue([]byte("v"))}, {}, {lease.KeepValue()},
+			{lease.WithRetention(2 * time.Hour)}, {},
 		} {
 			l, err := c.TryAcquire(t.Context(), "key", options...)
 			require.NoError(t, err)

@@ -56,7 +56,8 @@ func (w *world) unanswered(skip int, version uint64, meanwhile kv.Hook) (l *link
 func (w *world) spoil(row string) {
 	pair, err := w.store.Get(w.t.Context(), row)
 	require.NoError(w.t, err)
-	require.NoError(w.t, w.store.Put(w.t.Context(), row, kv.WithString(strings.Replace(pair.String(), `"nonce":"`, `"nonce":"00`, 1))))
+	require.NoError(w.t, w.store.Put(w.t.Context(), row,
+		kv.WithString(strings.Replace(pair.String(), `"nonce":"`, `"nonce":"00`, 1))))
 }
 
 func TestR14ResolverReadsNoMoreOnceTheRowHasReachedTheVersionOfTheWrite(t *testing.T) {

@@ -53,7 +53,8 @@ func TestR17ReceiptComesOnceTheMarginIsOverAndDoesNotWaitForARelease(t *testing.
 				return kv.ErrThrottled
 			}
 			err := next(ctx)
-			if pair, getErr := w.store.Get(ctx, row); err == nil && getErr == nil && call.Key == row && l.Context().Err() != nil {
+			if pair, getErr := w.store.Get(ctx, row); err == nil && getErr == nil && call.Key == row &&
+				l.Context().Err() != nil {
 				mu.Lock()
 				defer mu.Unlock()
 				if strings.Contains(pair.String(), "revoked") {
@@ -157,7 +158,8 @@ func TestR17RevocationThatIsThereAlreadyIsWaitedForAndNotWrittenAgain(t *testing
 
 func TestR17R18BreakOfAHolderWhoseSessionCannotBeReadIsRefused(t *testing.T) {
 	t.Parallel()
-	for name, value := range map[string]string{"text": "?", "newer": `{"f":9,"ttl_ms":10000,"nonce":"00"}`, "ttl": `{"f":2,"ttl_ms":10,"nonce":"00"}`} {
+	for name, value := range map[string]string{"text": "?", "newer": `{"f":9,"ttl_ms":10000,"nonce":"00"}`,
+		"ttl": `{"f":2,"ttl_ms":10,"nonce":"00"}`} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

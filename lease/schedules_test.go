@@ -234,7 +234,10 @@ func TestNilOptions(t *testing.T) {
 		require.ErrorIs(t, err, lease.ErrInvalid)
 	})
 	c, _ := lease.New(memkv.New())
-	require.NotPanics(t, func() { _, err := c.TryAcquire(t.Context(), "key", nil); require.ErrorIs(t, err, lease.ErrInvalid) })
+	require.NotPanics(t, func() {
+		_, err := c.TryAcquire(t.Context(), "key", nil)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	})
 }
 
 func TestLocalWaitIsTold(t *testing.T) {
@@ -301,7 +304,9 @@ func TestBreakEndsWhenTheStoreIsClosed(t *testing.T) {
 		b, lb := w.client("b")
 		w.acquire(a, "key")
 		h := inspect(t, b, "key")
-		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error { return kv.ErrClosed })
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			return kv.ErrClosed
+		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
 		err := b.Break(ctx, h)

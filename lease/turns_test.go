@@ -105,7 +105,8 @@ func TestR15LoopDoesNotStarveOtherProcesses(t *testing.T) {
 	for _, test := range []struct {
 		hold    time.Duration
 		clients int
-	}{{2 * time.Millisecond, 2}, {20 * time.Millisecond, 2}, {200 * time.Millisecond, 2}, {2 * time.Second, 2}, {10 * time.Second, 2}, {50 * time.Millisecond, 5}} {
+	}{{2 * time.Millisecond, 2}, {20 * time.Millisecond, 2}, {200 * time.Millisecond, 2}, {2 * time.Second, 2},
+		{10 * time.Second, 2}, {50 * time.Millisecond, 5}} {
 		t.Run(test.hold.String()+" "+strconv.Itoa(test.clients), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -151,7 +152,8 @@ func TestR15LoopDoesNotStarveOtherProcesses(t *testing.T) {
 // it as one does that acquires it.
 func TestR15LoopOfTriesDoesNotStarveWhoWaits(t *testing.T) {
 	t.Parallel()
-	for _, hold := range []time.Duration{2 * time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second} {
+	for _, hold := range []time.Duration{2 * time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond,
+		2 * time.Second} {
 		t.Run(hold.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {

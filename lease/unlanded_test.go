@@ -39,7 +39,12 @@ func TestR1NoCreateOfASessionLandsAfterItWasEnded(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := newCloud(t)
+				first, _, _ := c.node("first")
+				require.NoError(t, try(t, first, "other").Release(t.Context()))
+				require.NoError(t, first.Close(t.Context()))
 				a, wire, skewed := c.node("a")
+				_, err := a.Inspect(t.Context(), "other") // its store has read the layout of the partition
+				require.NoError(t, err)
 				var second atomic.Bool
 				var n atomic.Int64
 				wire.Inject(func(ctx context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {
@@ -53,7 +58,7 @@ func TestR1NoCreateOfASessionLandsAfterItWasEnded(t *testing.T) {
 					return otherwise(ctx, call, apply)
 				})
 				time.AfterFunc(time.Second, func() { skewed.Step(faults.step) })
-				_, err := a.TryAcquire(patient(t), "key")
+				_, err = a.TryAcquire(patient(t), "key")
 				require.ErrorIs(t, err, kv.ErrUncertain)
 				second.Store(true)
 				n.Store(0)

@@ -103,10 +103,11 @@ func TestACallThatCloseInterruptsSaysSo(t *testing.T) {
 func TestSemaphoreTryEndsInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := newClient(t, kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, _ func(context.Context) error) error {
-			<-ctx.Done()
-			return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
-		}))
+		c := newClient(t, kv.Instrument(memkv.New(),
+			func(ctx context.Context, call kv.Call, _ func(context.Context) error) error {
+				<-ctx.Done()
+				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
+			}))
 		began := time.Now()
 		ctx, cancel := context.WithCancel(t.Context()) // no deadline
 		defer cancel()

@@ -36,8 +36,9 @@ func newAccounts(t *testing.T, db *dynamodb.Client) string {
 	table := "accounts-" + rand.Text()
 	_, err := db.CreateTable(t.Context(), &dynamodb.CreateTableInput{
 		TableName: aws.String(table), BillingMode: types.BillingModePayPerRequest,
-		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("account"), AttributeType: types.ScalarAttributeTypeS}},
-		KeySchema:            []types.KeySchemaElement{{AttributeName: aws.String("account"), KeyType: types.KeyTypeHash}},
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("account"),
+			AttributeType: types.ScalarAttributeTypeS}},
+		KeySchema: []types.KeySchemaElement{{AttributeName: aws.String("account"), KeyType: types.KeyTypeHash}},
 	})
 	require.NoError(t, err)
 	return table
@@ -67,7 +68,8 @@ func TestADeposedHolderCannotWriteToDynamoDB(t *testing.T) {
 	require.ErrorContains(t, writeBalance(t.Context(), db, store, deposed, accounts, "7", "4"), "the lock went to another")
 
 	row, err := db.GetItem(t.Context(), &dynamodb.GetItemInput{
-		TableName: aws.String(accounts), Key: map[string]types.AttributeValue{"account": &types.AttributeValueMemberS{Value: "7"}},
+		TableName: aws.String(accounts),
+		Key:       map[string]types.AttributeValue{"account": &types.AttributeValueMemberS{Value: "7"}},
 	})
 	require.NoError(t, err)
 	require.Equal(t, &types.AttributeValueMemberN{Value: "3"}, row.Item["balance"])
@@ -86,9 +88,11 @@ func TestOnceOnDynamoDB(t *testing.T) {
 	require.True(t, ran)
 	done := requireState(t, o, lock.StateDone)
 
-	row, err := db.GetItem(t.Context(), &dynamodb.GetItemInput{TableName: aws.String(table), Key: map[string]types.AttributeValue{
-		"id": &types.AttributeValueMemberS{Value: "dynalock"}, "name": &types.AttributeValueMemberS{Value: "lease/" + o.Key("slot")},
-	}})
+	row, err := db.GetItem(t.Context(),
+		&dynamodb.GetItemInput{TableName: aws.String(table), Key: map[string]types.AttributeValue{
+			"id":   &types.AttributeValueMemberS{Value: "dynalock"},
+			"name": &types.AttributeValueMemberS{Value: "lease/" + o.Key("slot")},
+		}})
 	require.NoError(t, err)
 	require.Contains(t, row.Item, "expires", "the retention")
 	ran, err = lock.NewOnce(newClient(t, store, lease.WithTTL(time.Hour)), "job").Do(t.Context(), "slot", mustNotRun(t))

@@ -20,7 +20,8 @@ import (
 // condition that the lease is still the one under which it was computed. The
 // store of the leases must be one on DynamoDB, in the account and Region of the
 // table.
-func writeBalance(ctx context.Context, db *dynamodb.Client, store *dynamokv.Store, l *lease.Lease, table, account, balance string) error {
+func writeBalance(ctx context.Context, db *dynamodb.Client, store *dynamokv.Store, l *lease.Lease, table, account,
+	balance string) error {
 	check, err := store.ConditionCheck(l.Condition())
 	if err != nil {
 		return err

@@ -240,7 +240,8 @@ func ExampleOnce_Outcome() {
 	defer func() { _ = client.Close(ctx) }()
 
 	batches := lock.NewOnce(client, "batches")
-	_, err = batches.Do(ctx, "batch-17", func(context.Context, *lease.Lease) error { return errors.New("line 3: no price") })
+	_, err = batches.Do(ctx, "batch-17",
+		func(context.Context, *lease.Lease) error { return errors.New("line 3: no price") })
 	fmt.Println(err)
 	_, err = batches.Do(ctx, "batch-17", func(context.Context, *lease.Lease) error { return nil })
 	fmt.Println("failed before:", errors.Is(err, lock.ErrFailed))

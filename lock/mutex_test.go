@@ -155,7 +155,9 @@ func TestMutexPassesItsOptionsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := newClient(t, memkv.New())
 		m := lock.NewMutex(client, "job", lease.WithMaxHold(time.Second), lease.WithValue([]byte("me")))
-		for name, acquire := range map[string]func(context.Context) (*lease.Lease, error){"Lock": m.Lock, "TryLock": m.TryLock} {
+		for name, acquire := range map[string]func(context.Context) (*lease.Lease, error){
+			"Lock": m.Lock, "TryLock": m.TryLock,
+		} {
 			l, err := acquire(t.Context())
 			require.NoError(t, err, name)
 			require.Equal(t, []byte("me"), l.Value(), name)

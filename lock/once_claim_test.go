@@ -47,7 +47,8 @@ func TestOnceGivesTheLeaseOfASlotBackThatWasSettledMeanwhile(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := memkv.New()
 				o := lock.NewOnce(newClient(t, meanwhile(store, claimWrite, func() {
-					_, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot", func(context.Context, *lease.Lease) error { return c.said })
+					_, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot",
+						func(context.Context, *lease.Lease) error { return c.said })
 					require.ErrorIs(t, err, c.said)
 				})), "job")
 				ran, err := o.Do(t.Context(), "slot", mustNotRun(t))
@@ -65,7 +66,8 @@ func TestOnceGivesTheLeaseOfASlotBackThatItCannotRead(t *testing.T) {
 		store := memkv.New()
 		const value = `{"f":2,"state":"done"}`
 		o := lock.NewOnce(newClient(t, meanwhile(store, claimWrite, func() { // of a newer version
-			l, err := newClient(t, store).TryAcquire(t.Context(), "once/job/slot", lease.KeepValue(), lease.WithValue([]byte(value)))
+			l, err := newClient(t, store).TryAcquire(t.Context(), "once/job/slot", lease.KeepValue(),
+				lease.WithValue([]byte(value)))
 			require.NoError(t, err)
 			require.NoError(t, l.Release(t.Context()))
 		})), "job", lock.TakeOver(), lock.RetryFailed())
@@ -83,18 +85,19 @@ func TestOnceDoesNotStartUnderALeaseThatWasLostDuringTheStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memkv.New()
 		writes := 0
-		client := newClient(t, kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			err := next(ctx)
-			if call.Op == "AtomicPut" && call.Key == "lease/once/job/slot" {
-				if writes++; writes == startWrite { // the process stands still meanwhile
-					sessions, err := store.List(ctx, "session/")
-					require.NoError(t, err)
-					require.NoError(t, store.Delete(ctx, sessions[0].Key))
-					time.Sleep(2 * ttl)
+		client := newClient(t, kv.Instrument(store,
+			func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				err := next(ctx)
+				if call.Op == "AtomicPut" && call.Key == "lease/once/job/slot" {
+					if writes++; writes == startWrite { // the process stands still meanwhile
+						sessions, err := store.List(ctx, "session/")
+						require.NoError(t, err)
+						require.NoError(t, store.Delete(ctx, sessions[0].Key))
+						time.Sleep(2 * ttl)
+					}
 				}
-			}
-			return err
-		}))
+				return err
+			}))
 		ran, err := lock.NewOnce(client, "job").Do(t.Context(), "slot", mustNotRun(t))
 		require.False(t, ran)
 		require.ErrorIs(t, err, lease.ErrLost)
@@ -138,18 +141,19 @@ func TestOnceTellsThatItCouldNotRecordWhatIsAbandoned(t *testing.T) {
 		store := memkv.New()
 		crash(t, store, outcomeWrite)
 		claimed, lost := false, 0
-		o := lock.NewOnce(newClient(t, kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			if call.Op != "AtomicPut" || call.Key != "lease/once/job/slot" {
-				return next(ctx)
-			}
-			if claimed && lost < 2 { // a release asks twice
-				lost++
-				return &kv.UncertainError{Key: call.Key, Err: errLost}
-			}
-			err := next(ctx)
-			claimed = claimed || err == nil
-			return err
-		})), "job")
+		o := lock.NewOnce(newClient(t,
+			kv.Instrument(store, func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				if call.Op != "AtomicPut" || call.Key != "lease/once/job/slot" {
+					return next(ctx)
+				}
+				if claimed && lost < 2 { // a release asks twice
+					lost++
+					return &kv.UncertainError{Key: call.Key, Err: errLost}
+				}
+				err := next(ctx)
+				claimed = claimed || err == nil
+				return err
+			})), "job")
 		ran, err := ask(t, o, mustNotRun(t))
 		require.False(t, ran)
 		require.ErrorIs(t, err, lock.ErrAbandoned)
@@ -163,14 +167,15 @@ func TestForgetDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := memkv.New()
 		other := lock.NewOnce(newClient(t, store), "job", lock.Wait())
-		_, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot", func(ctx context.Context, _ *lease.Lease) error {
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			began := time.Now()
-			require.ErrorIs(t, other.Forget(ctx, "slot"), lease.ErrHeld)
-			require.Zero(t, time.Since(began))
-			return nil
-		})
+		_, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot",
+			func(ctx context.Context, _ *lease.Lease) error {
+				ctx, cancel := context.WithTimeout(ctx, time.Minute)
+				defer cancel()
+				began := time.Now()
+				require.ErrorIs(t, other.Forget(ctx, "slot"), lease.ErrHeld)
+				require.Zero(t, time.Since(began))
+				return nil
+			})
 		require.NoError(t, err)
 	})
 }

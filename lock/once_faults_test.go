@@ -116,15 +116,16 @@ func TestOnceDoesNotStartForACallerThatGaveUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		writes := 0
-		o := lock.NewOnce(newClient(t, kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
-			err := next(ctx)
-			if call.Op == "AtomicPut" && call.Key == "lease/once/job/slot" {
-				if writes++; writes == startWrite {
-					cancel() // the step has been taken
+		o := lock.NewOnce(newClient(t,
+			kv.Instrument(memkv.New(), func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				err := next(ctx)
+				if call.Op == "AtomicPut" && call.Key == "lease/once/job/slot" {
+					if writes++; writes == startWrite {
+						cancel() // the step has been taken
+					}
 				}
-			}
-			return err
-		})), "job")
+				return err
+			})), "job")
 		ran, err := o.Do(ctx, "slot", mustNotRun(t))
 		require.ErrorIs(t, err, context.Canceled)
 		require.False(t, ran)

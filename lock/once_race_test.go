@@ -63,7 +63,8 @@ func runRace(t *testing.T, seed uint64, meddle meddler, options ...lock.OnceOpti
 		random := rand.New(rand.NewPCG(seed, uint64(i)))
 		skewed := clock.NewSkewed(clock.System, 0.98+0.01*float64(i), time.Duration(i-2)*time.Hour)
 		way := newLink(kvtest.Faulty(store, kvtest.Plan{
-			Seed: seed*5 + uint64(i), LostRequest: 0.08, LostAnswer: 0.08, Throttle: 0.03, Delay: 0.3, MaxDelay: 300 * time.Millisecond,
+			Seed: seed*5 + uint64(i), LostRequest: 0.08, LostAnswer: 0.08, Throttle: 0.03, Delay: 0.3,
+			MaxDelay: 300 * time.Millisecond,
 		}))
 		client := newClient(t, way, lease.WithClock(skewed))
 		o := lock.NewOnce(client, "job", options...)

@@ -32,7 +32,8 @@ func TestOnceForgets(t *testing.T) {
 func TestOnceKeysOfDifferentSlotsDiffer(t *testing.T) {
 	t.Parallel()
 	client := newClient(t, memkv.New())
-	require.Equal(t, "once/team/report/2026-03-01T04:00:00Z", lock.NewOnce(client, "team/report").Key("2026-03-01T04:00:00Z"))
+	require.Equal(t, "once/team/report/2026-03-01T04:00:00Z",
+		lock.NewOnce(client, "team/report").Key("2026-03-01T04:00:00Z"))
 	require.NotEqual(t, lock.NewOnce(client, "a").Key("b/c"), lock.NewOnce(client, "a/b").Key("c"))
 	require.NotEqual(t, lock.NewOnce(client, "a").Key("b/c"), lock.NewOnce(client, "a").Key("b%2Fc"))
 }

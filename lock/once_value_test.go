@@ -17,12 +17,14 @@ import (
 // meddling is what a function may do to the value of its slot's lease, which
 // is not its own.
 var meddling = map[string]func(context.Context, *lease.Lease) error{
-	"Update with a text":    func(ctx context.Context, l *lease.Lease) error { return l.Update(ctx, []byte("half")) },
-	"Update with an object": func(ctx context.Context, l *lease.Lease) error { return l.Update(ctx, []byte(`{"page":7}`)) },
-	"Update with nothing":   func(ctx context.Context, l *lease.Lease) error { return l.Update(ctx, nil) },
-	"ReleaseWith a text":    func(ctx context.Context, l *lease.Lease) error { return l.ReleaseWith(ctx, []byte("half")) },
-	"ReleaseWith nothing":   func(ctx context.Context, l *lease.Lease) error { return l.ReleaseWith(ctx, nil) },
-	"Release":               func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx) },
+	"Update with a text": func(ctx context.Context, l *lease.Lease) error { return l.Update(ctx, []byte("half")) },
+	"Update with an object": func(ctx context.Context, l *lease.Lease) error {
+		return l.Update(ctx, []byte(`{"page":7}`))
+	},
+	"Update with nothing": func(ctx context.Context, l *lease.Lease) error { return l.Update(ctx, nil) },
+	"ReleaseWith a text":  func(ctx context.Context, l *lease.Lease) error { return l.ReleaseWith(ctx, []byte("half")) },
+	"ReleaseWith nothing": func(ctx context.Context, l *lease.Lease) error { return l.ReleaseWith(ctx, nil) },
+	"Release":             func(ctx context.Context, l *lease.Lease) error { return l.Release(ctx) },
 	"Update and then Release": func(ctx context.Context, l *lease.Lease) error {
 		if err := l.Update(ctx, nil); err != nil {
 			return err
@@ -75,11 +77,12 @@ func TestOnceOfAClaimerThatDiedIsAbandonedWhateverItsFunctionWroteOverIt(t *test
 			synctest.Test(t, func(t *testing.T) {
 				store := memkv.New()
 				dying := newLink(store)
-				_, err := lock.NewOnce(newClient(t, dying), "job").Do(t.Context(), "slot", func(ctx context.Context, l *lease.Lease) error {
-					err := meddle(ctx, l)
-					dying.setCut(true)
-					return err
-				})
+				_, err := lock.NewOnce(newClient(t, dying), "job").Do(t.Context(), "slot",
+					func(ctx context.Context, l *lease.Lease) error {
+						err := meddle(ctx, l)
+						dying.setCut(true)
+						return err
+					})
 				require.Error(t, err)
 				client := newClient(t, store)
 				other := lock.NewOnce(client, "job")
@@ -113,13 +116,14 @@ func TestOnceThatWasBrokenIsAbandonedWhateverItsFunctionWroteOverIt(t *testing.T
 		store := memkv.New()
 		operator := newClient(t, store)
 		other := lock.NewOnce(operator, "job")
-		ran, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot", func(ctx context.Context, l *lease.Lease) error {
-			require.NoError(t, l.Update(ctx, []byte("half")))
-			h, err := operator.Inspect(ctx, l.Key())
-			require.NoError(t, err)
-			require.NoError(t, operator.Break(context.WithoutCancel(ctx), h))
-			return nil
-		})
+		ran, err := lock.NewOnce(newClient(t, store), "job").Do(t.Context(), "slot",
+			func(ctx context.Context, l *lease.Lease) error {
+				require.NoError(t, l.Update(ctx, []byte("half")))
+				h, err := operator.Inspect(ctx, l.Key())
+				require.NoError(t, err)
+				require.NoError(t, operator.Break(context.WithoutCancel(ctx), h))
+				return nil
+			})
 		require.True(t, ran)
 		require.ErrorIs(t, err, lease.ErrLost)
 		time.Sleep(ttl)

@@ -36,7 +36,8 @@ func TestAnOutcomeIsThatOfTheLastRun(t *testing.T) {
 			owner string
 			err   error
 			state lock.State
-		}{{a, "a", errors.New("first"), lock.StateFailed}, {b, "b", errors.New("second"), lock.StateFailed}, {a, "a", nil, lock.StateDone}}
+		}{{a, "a", errors.New("first"), lock.StateFailed}, {b, "b", errors.New("second"), lock.StateFailed},
+			{a, "a", nil, lock.StateDone}}
 		var before lock.Outcome
 		for i, run := range runs {
 			began := time.Now()
@@ -101,7 +102,8 @@ func TestAnErrorSaysWhichSlotIsSettledAndHow(t *testing.T) {
 		require.Equal(t, "invoices", finished.Job)
 		require.Equal(t, "slot", finished.Slot)
 		require.Equal(t, requireState(t, o, lock.StateFailed), finished.Outcome)
-		require.EqualError(t, err, `lock: slot "slot" of "invoices": failed, begun by machine 7 at 2000-01-01T00:00:00Z (token 2): no price`)
+		require.EqualError(t, err,
+			`lock: slot "slot" of "invoices": failed, begun by machine 7 at 2000-01-01T00:00:00Z (token 2): no price`)
 	})
 }
 

@@ -160,10 +160,12 @@ func TestOnceValueIsTheSameToAll(t *testing.T) {
 		_, err = lock.OnceValue(t.Context(), o, "slot", func(context.Context, *lease.Lease) (int, error) { return 0, nil })
 		require.ErrorIs(t, err, kv.ErrFormat)
 		require.ErrorContains(t, err, "is no int")
-		nothing, err := lock.OnceValue(t.Context(), o, "none", func(context.Context, *lease.Lease) (*int, error) { return nil, nil })
+		nothing, err := lock.OnceValue(t.Context(), o, "none",
+			func(context.Context, *lease.Lease) (*int, error) { return nil, nil })
 		require.NoError(t, err)
 		require.Nil(t, nothing)
-		_, err = lock.OnceValue(t.Context(), o, "none", func(context.Context, *lease.Lease) (*int, error) { return nil, errLost })
+		_, err = lock.OnceValue(t.Context(), o, "none",
+			func(context.Context, *lease.Lease) (*int, error) { return nil, errLost })
 		require.NoError(t, err, "a nil is a value")
 		_, err = o.Do(t.Context(), "plain", nop)
 		require.NoError(t, err)
@@ -198,7 +200,8 @@ func TestOnceValueThatCannotBeKept(t *testing.T) {
 		require.ErrorIs(t, err, lease.ErrInvalid)
 		require.Len(t, got, lock.MaxResultSize, "what it did is done")
 		require.Contains(t, requireState(t, o, lock.StateFailed).Error, "65538 bytes of JSON")
-		_, err = lock.OnceValue(t.Context(), o, "other", func(context.Context, *lease.Lease) (func(), error) { return func() {}, nil })
+		_, err = lock.OnceValue(t.Context(), o, "other",
+			func(context.Context, *lease.Lease) (func(), error) { return func() {}, nil })
 		require.ErrorContains(t, err, "cannot be kept")
 		requireState(t, o, lock.StateFailed)
 	})

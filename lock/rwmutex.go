@@ -136,7 +136,8 @@ func try(
 // releaseUnused calls release, which gives back what a call has that came to nothing. It
 // waits for that until ctx has ended, and for longest then. A store that is silent
 // does not hold the call up: release goes on in the background.
-func releaseUnused(ctx context.Context, client *lease.Client, longest time.Duration, release func(ctx context.Context)) {
+func releaseUnused(ctx context.Context, client *lease.Client, longest time.Duration,
+	release func(ctx context.Context)) {
 	parts := seam.Of(client)
 	ended := parts.Go(release)
 	select {

@@ -24,7 +24,8 @@ var errJob = errors.New("the job failed")
 
 // failing starts a member whose handler works for a while and fails, for ever,
 // and returns when each call began, and how long after the one before it ended.
-func (w *world) failing(work time.Duration, options ...pool.Option) (m *member, calls *atomic.Int32, gaps func() []time.Duration) {
+func (w *world) failing(work time.Duration,
+	options ...pool.Option) (m *member, calls *atomic.Int32, gaps func() []time.Duration) {
 	w.partitions(1)
 	calls = new(atomic.Int32)
 	var mu sync.Mutex

@@ -125,7 +125,9 @@ func TestPoolConflictsThatNeverEndAreSlowedDown(t *testing.T) {
 		b.await(t, 2*interval, 1, 1)
 
 		tool, link := w.tool()
-		for name, change := range map[string]func(context.Context, ...string) error{"pause": tool.Pause, "remove": tool.Remove} {
+		for name, change := range map[string]func(context.Context, ...string) error{
+			"pause": tool.Pause, "remove": tool.Remove,
+		} {
 			marking := link.always(w)
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			require.ErrorIs(t, change(ctx, "00000"), kv.ErrKeyModified, name)

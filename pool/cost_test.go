@@ -178,7 +178,8 @@ func TestPoolCallsCostWhatTheySay(t *testing.T) {
 			{"Resume", func() error { return p.Resume(t.Context(), "x") }, map[string]int{"Get": 1, "AtomicPut": 1}},
 			{"SetWeight", func() error { return p.SetWeight(t.Context(), 2, "x") }, map[string]int{"Get": 1, "AtomicPut": 1}},
 			{"Reopen", func() error { return p.Reopen(t.Context(), "x") }, map[string]int{"Get": 1}},
-			{"Remove", func() error { return p.Remove(t.Context(), "x") }, map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}},
+			{"Remove", func() error { return p.Remove(t.Context(), "x") },
+				map[string]int{"Get": 2, "AtomicPut": 1, "AtomicDelete": 1}},
 		} {
 			require.NoError(t, test.call(), test.name)
 			require.Equal(t, test.cost, link.Take(), test.name)

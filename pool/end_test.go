@@ -180,7 +180,8 @@ func TestPoolWithTheLongestDurationsDoesNotSpin(t *testing.T) {
 		w, b := newWorld(t), newLedger()
 		w.partitions(4)
 		const longest = pool.MaxDuration
-		m := w.member("0", b.handler("0"), pool.WithPlanInterval(longest), pool.WithDrainTimeout(longest), pool.WithMinResidency(longest),
+		m := w.member("0", b.handler("0"), pool.WithPlanInterval(longest), pool.WithDrainTimeout(longest),
+			pool.WithMinResidency(longest),
 			pool.WithProgressTimeout(longest), pool.WithOutageLimit(longest))
 		b.await(t, time.Second, 4, 1)
 		m.link.Take()

@@ -34,5 +34,6 @@ func (m *member) logNow(ctx context.Context, level slog.Level, message string, a
 func (c *claim) failed(what lease.EventType, l *lease.Lease, err error, args ...any) {
 	m := c.member
 	m.parts.Emit(lease.Event{Type: what, Key: l.Key(), Token: l.Token(), Session: m.client.Session(), Err: err})
-	m.report(slog.LevelError, string(what), append([]any{"partition", c.name, "token", l.Token(), "error", err}, args...)...)
+	m.report(slog.LevelError, string(what),
+		append([]any{"partition", c.name, "token", l.Token(), "error", err}, args...)...)
 }

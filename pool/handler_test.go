@@ -141,7 +141,8 @@ func TestPoolHandlerThatFailsIsCalledAgainWithTheSameLeaseAfterAPause(t *testing
 		w.partitions(1)
 		var log bytes.Buffer
 		events := &recorder{}
-		c, link := w.client("0", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), lease.WithObserver(events.Observe))
+		c, link := w.client("0", lease.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+			lease.WithObserver(events.Observe))
 		var tokens []uint64
 		var at []time.Time
 		m := w.run(&member{client: c, link: link}, func(_ context.Context, l *pool.Work) error {

@@ -26,36 +26,43 @@ func TestPoolCallsChangeTheirOwnMarkOnly(t *testing.T) {
 		name, before, after string
 		call                call
 	}{
-		{"Add", `,"done":true,"paused":true,"weight":5`, `,"done":true,"paused":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Add(ctx, "x", "x")
-		}},
-		{"Add, removed", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"done":true,"paused":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Add(ctx, "x")
-		}},
-		{"Sync", `,"done":true,"paused":true,"weight":5`, `,"done":true,"paused":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Sync(ctx, "x", "x")
-		}},
+		{"Add", `,"done":true,"paused":true,"weight":5`, `,"done":true,"paused":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Add(ctx, "x", "x")
+			}},
+		{"Add, removed", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"done":true,"paused":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Add(ctx, "x")
+			}},
+		{"Sync", `,"done":true,"paused":true,"weight":5`, `,"done":true,"paused":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Sync(ctx, "x", "x")
+			}},
 		{"Sync, removed", `,"done":true,"removed":true`, `,"done":true`, func(ctx context.Context, p *pool.Pool) error {
 			return p.Sync(ctx, "x", "x")
 		}},
-		{"Pause", `,"done":true,"removed":true,"weight":5`, `,"done":true,"paused":true,"removed":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Pause(ctx, "x")
-		}},
+		{"Pause", `,"done":true,"removed":true,"weight":5`, `,"done":true,"paused":true,"removed":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Pause(ctx, "x")
+			}},
 		{"Pause, paused", `,"paused":true`, `,"paused":true`, func(ctx context.Context, p *pool.Pool) error {
 			return p.Pause(ctx, "x")
 		}},
-		{"Resume", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"done":true,"removed":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Resume(ctx, "x")
-		}},
-		{"Reopen", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"paused":true,"removed":true,"weight":5`, func(ctx context.Context, p *pool.Pool) error {
-			return p.Reopen(ctx, "x")
-		}},
+		{"Resume", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"done":true,"removed":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Resume(ctx, "x")
+			}},
+		{"Reopen", `,"done":true,"paused":true,"removed":true,"weight":5`, `,"paused":true,"removed":true,"weight":5`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Reopen(ctx, "x")
+			}},
 		{"Reopen, open", `,"paused":true`, `,"paused":true`, func(ctx context.Context, p *pool.Pool) error {
 			return p.Reopen(ctx, "x")
 		}},
-		{"Weigh", `,"done":true,"paused":true,"removed":true`, `,"done":true,"paused":true,"removed":true,"weight":1000000`, func(ctx context.Context, p *pool.Pool) error {
-			return p.SetWeight(ctx, pool.MaxWeight, "x")
-		}},
+		{"Weigh", `,"done":true,"paused":true,"removed":true`, `,"done":true,"paused":true,"removed":true,"weight":1000000`,
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.SetWeight(ctx, pool.MaxWeight, "x")
+			}},
 		{"Weigh, as heavy", `,"weight":7`, `,"weight":7`, func(ctx context.Context, p *pool.Pool) error {
 			return p.SetWeight(ctx, 7, "x")
 		}},

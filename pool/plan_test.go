@@ -212,7 +212,8 @@ func TestPlanMovesTheHeaviestThatFits(t *testing.T) {
 		owners  []string
 		want    []string
 	}{
-		"one for many":             {[]int{1, 1, 1, 1, 1, 5}, []string{"a", "a", "a", "a", "a", "a"}, []string{"a", "a", "a", "a", "a", "b"}},
+		"one for many": {[]int{1, 1, 1, 1, 1, 5}, []string{"a", "a", "a", "a", "a", "a"},
+			[]string{"a", "a", "a", "a", "a", "b"}},
 		"half the gap":             {[]int{1, 2, 3}, []string{"a", "a", "a"}, []string{"a", "a", "b"}},
 		"not more than half":       {[]int{2, 3, 4}, []string{"a", "a", "a"}, []string{"a", "a", "b"}},
 		"the lightest of too many": {[]int{4, 5}, []string{"a", "a"}, []string{"b", "a"}},

@@ -216,7 +216,8 @@ func TestPoolMemberThatHasFinishedOnceDoesNotHurryForEver(t *testing.T) {
 
 func TestPoolPartitionsThatLieIdleDoNotCountAsLoad(t *testing.T) {
 	t.Parallel()
-	for _, marks := range []string{`,"done":true,"weight":100`, `,"paused":true,"weight":100`, `,"removed":true,"weight":100`} {
+	for _, marks := range []string{`,"done":true,"weight":100`, `,"paused":true,"weight":100`,
+		`,"removed":true,"weight":100`} {
 		synctest.Test(t, func(t *testing.T) {
 			w, b := newWorld(t), newLedger()
 			w.partitions(4)

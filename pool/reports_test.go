@@ -19,7 +19,8 @@ import (
 // logged starts a member with a log.
 func (w *world) logged(name string, handle pool.Handler, hook kv.Hook, options ...pool.Option) (*member, *syncBuffer) {
 	log := &syncBuffer{}
-	c, link := w.client(name, lease.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
+	c, link := w.client(name,
+		lease.WithLogger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))))
 	link.SetIntercept(hook)
 	return w.run(&member{client: c, link: link}, handle, options...), log
 }

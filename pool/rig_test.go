@@ -38,7 +38,8 @@ type ledger struct {
 
 func newLedger() *ledger {
 	return &ledger{
-		working: map[string]string{}, tokens: map[string]uint64{}, begun: map[string]int{}, last: map[string]string{}, at: map[string]time.Time{},
+		working: map[string]string{}, tokens: map[string]uint64{}, begun: map[string]int{}, last: map[string]string{},
+		at: map[string]time.Time{},
 	}
 }
 

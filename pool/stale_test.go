@@ -71,7 +71,8 @@ func (s *staleStore) AtomicPut(ctx context.Context, key string, options ...kv.Wr
 	return pair, err
 }
 
-func (s *staleStore) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair, options ...kv.DeleteOption) error {
+func (s *staleStore) AtomicDelete(ctx context.Context, key string, previous *kv.KVPair,
+	options ...kv.DeleteOption) error {
 	err := s.Store.AtomicDelete(ctx, key, previous, options...)
 	if err == nil {
 		s.note(key, nil)

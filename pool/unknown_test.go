@@ -52,9 +52,10 @@ func TestPoolCallsWhoseWritesAreLostGoOnUntilTheStoreAnswers(t *testing.T) {
 		{"Add", "none", "paused false, removed false, done false, weight 1", func(ctx context.Context, p *pool.Pool) error {
 			return p.Add(ctx, "x")
 		}},
-		{"Add of a removed one", `,"removed":true,"paused":true`, "paused true, removed false, done false, weight 1", func(ctx context.Context, p *pool.Pool) error {
-			return p.Add(ctx, "x")
-		}},
+		{"Add of a removed one", `,"removed":true,"paused":true`, "paused true, removed false, done false, weight 1",
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Add(ctx, "x")
+			}},
 		{"Sync", "none", "paused false, removed false, done false, weight 1", func(ctx context.Context, p *pool.Pool) error {
 			return p.Sync(ctx, "x")
 		}},
@@ -63,15 +64,18 @@ func TestPoolCallsWhoseWritesAreLostGoOnUntilTheStoreAnswers(t *testing.T) {
 		{"Pause", "", "paused true, removed false, done false, weight 1", func(ctx context.Context, p *pool.Pool) error {
 			return p.Pause(ctx, "x")
 		}},
-		{"Resume", `,"paused":true,"done":true`, "paused false, removed false, done true, weight 1", func(ctx context.Context, p *pool.Pool) error {
-			return p.Resume(ctx, "x")
-		}},
-		{"Reopen", `,"paused":true,"done":true`, "paused true, removed false, done false, weight 1", func(ctx context.Context, p *pool.Pool) error {
-			return p.Reopen(ctx, "x")
-		}},
-		{"Weigh", `,"removed":true`, "paused false, removed true, done false, weight 7", func(ctx context.Context, p *pool.Pool) error {
-			return p.SetWeight(ctx, 7, "x")
-		}},
+		{"Resume", `,"paused":true,"done":true`, "paused false, removed false, done true, weight 1",
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Resume(ctx, "x")
+			}},
+		{"Reopen", `,"paused":true,"done":true`, "paused true, removed false, done false, weight 1",
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.Reopen(ctx, "x")
+			}},
+		{"Weigh", `,"removed":true`, "paused false, removed true, done false, weight 7",
+			func(ctx context.Context, p *pool.Pool) error {
+				return p.SetWeight(ctx, 7, "x")
+			}},
 	} {
 		for _, landed := range []bool{false, true} {
 			t.Run(fmt.Sprint(test.name, ", landed: ", landed), func(t *testing.T) {
@@ -132,7 +136,9 @@ func TestPoolAddOfARowThatIsNoPartitionFails(t *testing.T) {
 		w.acquire(c, "pool/p/x")
 		require.NoError(t, w.store.Put(t.Context(), "lease/pool/p/y", kv.WithString("{")))
 		for _, name := range []string{"x", "y"} {
-			for what, call := range map[string]func(context.Context, ...string) error{"add": p.Add, "pause": p.Pause, "remove": p.Remove} {
+			for what, call := range map[string]func(context.Context, ...string) error{
+				"add": p.Add, "pause": p.Pause, "remove": p.Remove,
+			} {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				require.ErrorIs(t, call(ctx, name), kv.ErrFormat, what)
 				cancel()

@@ -42,7 +42,8 @@ func snippets(t *testing.T, page string) (found []string) {
 	t.Helper()
 	name := regexp.QuoteMeta(page)
 	cut := regexp.MustCompile(`(?s)\n(\t+)// begin ` + name + "\n(.*?)\n\t+// end " + name)
-	places := []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go", "web/example_test.go"}
+	places := []string{"adapters/*/example_test.go", "lock/example_*_test.go", "election/example_*_test.go",
+		"web/example_test.go"}
 	for _, pattern := range places {
 		files, err := filepath.Glob(filepath.Join(repository, pattern))
 		require.NoError(t, err)

@@ -98,7 +98,8 @@ func servesInTwoTerminals(t *testing.T, s *shell, command string) {
 				return false
 			}
 			body, err := io.ReadAll(answer.Body)
-			return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK && strings.HasPrefix(string(body), "leader ")
+			return err == nil && answer.Body.Close() == nil && answer.StatusCode == http.StatusOK &&
+				strings.HasPrefix(string(body), "leader ")
 		}, patience, 100*time.Millisecond, url)
 	}
 	for _, p := range terminals {
@@ -185,7 +186,8 @@ func newModule(t *testing.T, program string) *shell {
 	sums, err := os.ReadFile(repository + "/examples/go.sum")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(filepath.Join(s.folder, "go.sum"), sums, 0o600))
-	s.start(strings.ReplaceAll("go mod edit -replace github.com/dynalock/dynalock=../dynalock", "../dynalock", root)).ends()
+	s.start(strings.ReplaceAll("go mod edit -replace github.com/dynalock/dynalock=../dynalock", "../dynalock",
+		root)).ends()
 	s.start("go mod tidy").ends()
 	return s
 }

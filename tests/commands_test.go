@@ -224,7 +224,8 @@ func requireSelects(t *testing.T, line string) {
 				pattern = regexp.MustCompile(words[i])
 			default:
 				require.True(t, strings.HasPrefix(word, "./"), "%s: %s is for the list of commands", line, word)
-				require.True(t, slices.ContainsFunc(testsIn(t, word[2:]), pattern.MatchString), "%s: nothing to run in %s", line, word)
+				require.True(t, slices.ContainsFunc(testsIn(t, word[2:]), pattern.MatchString), "%s: nothing to run in %s", line,
+					word)
 			}
 		}
 	}
@@ -234,7 +235,8 @@ func requireSelects(t *testing.T, line string) {
 func requireDeploys(t *testing.T, command string) {
 	t.Helper()
 	words := strings.Fields(command)
-	require.Equal(t, []string{"aws", "cloudformation", "deploy", "--template-file"}, words[:4], "another command for AWS: check it here")
+	require.Equal(t, []string{"aws", "cloudformation", "deploy", "--template-file"}, words[:4],
+		"another command for AWS: check it here")
 	require.Equal(t, "infra/table.yaml", words[4])
 	template := readTemplate(t)
 	flags := words[5:]

@@ -86,7 +86,8 @@ func recipesTable(t *testing.T) string {
 
 func costOfMutex(ctx context.Context, s *shop) [][]string {
 	a, b := s.client(), s.client()
-	free := s.cost("`Mutex.Do` or `TryDo`, free", a, func() error { return lock.NewMutex(a.Client, "m").TryDo(ctx, nothing) })
+	free := s.cost("`Mutex.Do` or `TryDo`, free", a,
+		func() error { return lock.NewMutex(a.Client, "m").TryDo(ctx, nothing) })
 	_, err := a.Acquire(ctx, "m")
 	require.NoError(s.t, err)
 	try := func() error { return lock.NewMutex(b.Client, "m").TryDo(ctx, nothing) }

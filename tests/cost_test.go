@@ -95,8 +95,9 @@ func TestTheFiguresOfTheCostPage(t *testing.T) {
 	require.NoError(t, err)
 	document := string(text)
 	for name, table := range map[string]string{
-		"operations": operationsTable(), "ttl": ttlTable(), "locks": locksTable(), "polls": pollsTable(), "workloads": workloadsTable(),
-		"recipes": recipesTable(t),
+		"operations": operationsTable(), "ttl": ttlTable(), "locks": locksTable(), "polls": pollsTable(),
+		"workloads": workloadsTable(),
+		"recipes":   recipesTable(t),
 	} {
 		begin, end := "<!-- table "+name+" -->\n\n", "\n<!-- end -->"
 		before, rest, ok := strings.Cut(document, begin)
@@ -107,9 +108,11 @@ func TestTheFiguresOfTheCostPage(t *testing.T) {
 			document = before + begin + table + end + after
 			continue
 		}
-		require.Equal(t, table, found, "table %s: if the new figures are right, run: go test -run Cost ./tests -update-cost", name)
+		require.Equal(t, table, found, "table %s: if the new figures are right, run: go test -run Cost ./tests -update-cost",
+			name)
 	}
-	require.Contains(t, document, fmt.Sprintf("$%v per million write request units and $%v per million read request units", pricePerMillionWrites, pricePerMillionReads))
+	require.Contains(t, document, fmt.Sprintf("$%v per million write request units and $%v per million read request units",
+		pricePerMillionWrites, pricePerMillionReads))
 	if *updateCost {
 		require.NoError(t, os.WriteFile(page, []byte(document), 0o644))
 	}
@@ -220,17 +223,21 @@ func operationsTable() string {
 }
 
 func ttlTable() string {
-	rows := [][]string{{"TTL", "Heartbeat every", "Writes a month", "$ a month", "A waiter gets a dead holder's key within"}}
-	for _, ttl := range []time.Duration{3 * time.Second, 6 * time.Second, 15 * time.Second, time.Minute, 10 * time.Minute, time.Hour} {
+	rows := [][]string{{"TTL", "Heartbeat every", "Writes a month", "$ a month",
+		"A waiter gets a dead holder's key within"}}
+	for _, ttl := range []time.Duration{3 * time.Second, 6 * time.Second, 15 * time.Second, time.Minute, 10 * time.Minute,
+		time.Hour} {
 		u := heartbeats(month, ttl)
 		within := time.Duration(float64(ttl+ttl/16+ttl/3)*1.03) + pollMax
-		rows = append(rows, []string{short(ttl), short(ttl / 3), whole(u.writes), money(u.dollars()), short(within.Round(100*time.Millisecond)) + " and its requests"})
+		rows = append(rows, []string{short(ttl), short(ttl / 3), whole(u.writes), money(u.dollars()),
+			short(within.Round(100*time.Millisecond)) + " and its requests"})
 	}
 	return markdown(rows)
 }
 
 func locksTable() string {
-	rows := [][]string{{"Locks", "Processes", "dynalock: writes a month", "$ a month", "One heartbeat per lock: writes a month", "$ a month", "per second"}}
+	rows := [][]string{{"Locks", "Processes", "dynalock: writes a month", "$ a month",
+		"One heartbeat per lock: writes a month", "$ a month", "per second"}}
 	for _, locks := range []float64{1, 100, 10_000} {
 		for _, processes := range []float64{1, 10, 100} {
 			ours := heartbeats(month, lease.DefaultTTL).times(processes)

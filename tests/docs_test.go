@@ -64,7 +64,8 @@ func TestTheLinksOfThePagesLeadSomewhere(t *testing.T) {
 			}
 			var anchors []string
 			for _, h := range heading.FindAllStringSubmatch(texts[path], -1) {
-				anchors = append(anchors, strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N} -]`).ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
+				anchors = append(anchors,
+					strings.ReplaceAll(regexp.MustCompile(`[^\p{L}\p{N} -]`).ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-"))
 			}
 			require.Contains(t, anchors, anchor, "%s: %s", name, l[1])
 		}
@@ -103,7 +104,8 @@ func TestTheVerificationPageStaysShort(t *testing.T) {
 func TestTheProseOfThePagesWraps(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
-		"docs/guarantees.md", "docs/choosing.md", "docs/faq.md", "docs/metrics.md", "docs/comparison.md", "docs/verification.md",
+		"docs/guarantees.md", "docs/choosing.md", "docs/faq.md", "docs/metrics.md", "docs/comparison.md",
+		"docs/verification.md",
 		"docs/adapters.md", "docs/migration.md", "docs/web.md",
 		"examples/README.md", "examples/competing-consumers/README.md", "tests/model/README.md", "tests/mutants/README.md",
 	} {
@@ -115,7 +117,8 @@ func TestTheProseOfThePagesWraps(t *testing.T) {
 func requireNarrow(t *testing.T, page, text string) {
 	t.Helper()
 	for i, line := range strings.Split(text, "\n") {
-		require.LessOrEqual(t, utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")), 120, "%s:%d: %s", page, i+1, line)
+		require.LessOrEqual(t, utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")), 120, "%s:%d: %s", page, i+1,
+			line)
 	}
 }
 

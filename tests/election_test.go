@@ -176,7 +176,8 @@ func TestRollingRestartsOfALeaderOnDynamoDB(t *testing.T) {
 	endpoint := dynamolocal.Endpoint(t)
 	table := "rolling-" + crand.Text()
 	require.NoError(t, dynamokv.EnsureTable(t.Context(), localClient(endpoint), table))
-	testRollingRestarts(t, 100, filepath.Join(t.TempDir(), "kv.db"), electionTable+"="+table, electionEndpoint+"="+endpoint)
+	testRollingRestarts(t, 100, filepath.Join(t.TempDir(), "kv.db"), electionTable+"="+table,
+		electionEndpoint+"="+endpoint)
 }
 
 // testRollingRestarts stops the leader so often, with SIGTERM, and starts another

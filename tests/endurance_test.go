@@ -82,7 +82,8 @@ func endureCycles(t *testing.T) {
 // repetitions is a tenth of n under the race detector, which makes them ten
 // times slower and finds its races sooner.
 func repetitions(n int) int {
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if info, ok := debug.ReadBuildInfo(); ok &&
+		slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		return n / 10
 	}
 	return n

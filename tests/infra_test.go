@@ -34,7 +34,8 @@ func TestTheTemplatesTableIsTheOneThatEnsureTableMakes(t *testing.T) {
 
 	var attributes, keys []any
 	for _, a := range made.create.AttributeDefinitions {
-		attributes = append(attributes, object{"AttributeName": aws.ToString(a.AttributeName), "AttributeType": string(a.AttributeType)})
+		attributes = append(attributes,
+			object{"AttributeName": aws.ToString(a.AttributeName), "AttributeType": string(a.AttributeType)})
 	}
 	for _, k := range made.create.KeySchema {
 		keys = append(keys, object{"AttributeName": aws.ToString(k.AttributeName), "KeyType": string(k.KeyType)})
@@ -90,7 +91,8 @@ func TestTheUsersPolicyAllowsWhatTheDriverSends(t *testing.T) {
 	require.NoError(t, err)
 	guard, err := store.ConditionCheck(kv.Condition{Key: "key", Field: "acq", Value: "a"})
 	require.NoError(t, err)
-	require.Equal(t, types.TransactWriteItem{ConditionCheck: guard.ConditionCheck}, guard, "it asks for ConditionCheckItem only")
+	require.Equal(t, types.TransactWriteItem{ConditionCheck: guard.ConditionCheck}, guard,
+		"it asks for ConditionCheckItem only")
 
 	var operations []string
 	for operation := range sent {
@@ -100,7 +102,9 @@ func TestTheUsersPolicyAllowsWhatTheDriverSends(t *testing.T) {
 	require.ElementsMatch(t, actions(append(operations, "ConditionCheckItem")), statement["Action"])
 	require.ElementsMatch(t, actions(append(methods[dynamokv.Client](), "ConditionCheckItem")), statement["Action"])
 	require.Equal(t, object{"!GetAtt": "Table.Arn"}, statement["Resource"])
-	require.Equal(t, object{"ForAllValues:StringEquals": object{"dynamodb:LeadingKeys": []any{object{"!Ref": "Partition"}}}}, statement["Condition"])
+	require.Equal(t,
+		object{"ForAllValues:StringEquals": object{"dynamodb:LeadingKeys": []any{object{"!Ref": "Partition"}}}},
+		statement["Condition"])
 }
 
 func TestTheTemplateAlarmsOnConsumptionAndThrottles(t *testing.T) {
@@ -135,28 +139,33 @@ func (r *tableRecorder) note(operation string) {
 	}
 }
 
-func (r *tableRecorder) DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
+func (r *tableRecorder) DescribeTable(context.Context, *dynamodb.DescribeTableInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
 	r.note("DescribeTable")
 	if r.create == nil {
 		return nil, &types.ResourceNotFoundException{}
 	}
 	return &dynamodb.DescribeTableOutput{Table: &types.TableDescription{
-		TableStatus: types.TableStatusActive, KeySchema: r.create.KeySchema, AttributeDefinitions: r.create.AttributeDefinitions,
+		TableStatus: types.TableStatusActive, KeySchema: r.create.KeySchema,
+		AttributeDefinitions: r.create.AttributeDefinitions,
 	}}, nil
 }
 
-func (r *tableRecorder) CreateTable(_ context.Context, in *dynamodb.CreateTableInput, _ ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
+func (r *tableRecorder) CreateTable(_ context.Context, in *dynamodb.CreateTableInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
 	r.note("CreateTable")
 	r.create = in
 	return &dynamodb.CreateTableOutput{}, nil
 }
 
-func (r *tableRecorder) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
+func (r *tableRecorder) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
 	r.note("DescribeTimeToLive")
 	return &dynamodb.DescribeTimeToLiveOutput{}, nil
 }
 
-func (r *tableRecorder) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeToLiveInput, _ ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error) {
+func (r *tableRecorder) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeToLiveInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error) {
 	r.note("UpdateTimeToLive")
 	r.ttl = in
 	return &dynamodb.UpdateTimeToLiveOutput{}, nil

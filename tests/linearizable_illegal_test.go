@@ -30,7 +30,8 @@ func del() kvtest.Operation { return kvtest.Operation{Op: "Delete", Outcome: kvt
 
 // swap is an AtomicPut that was applied, with previous 0 a create.
 func swap(previous uint64, value string, version uint64) kvtest.Operation {
-	return kvtest.Operation{Op: "AtomicPut", Previous: previous, Value: value, Seen: value, Version: version, Outcome: kvtest.Applied}
+	return kvtest.Operation{Op: "AtomicPut", Previous: previous, Value: value, Seen: value, Version: version,
+		Outcome: kvtest.Applied}
 }
 
 func remove(previous uint64) kvtest.Operation {
@@ -95,7 +96,8 @@ var illegal = map[string][]kvtest.Operation{
 }
 
 var legal = map[string][]kvtest.Operation{
-	"one after the other":               {get("", 0), swap(0, "a", 1), swap(1, "b", 2), get("b", 2), remove(2), swap(0, "c", 4), del(), get("", 0)},
+	"one after the other": {get("", 0), swap(0, "a", 1), swap(1, "b", 2), get("b", 2), remove(2),
+		swap(0, "c", 4), del(), get("", 0)},
 	"a read beside a write":             {put("a"), put("b"), during(1, get("a", 1)), get("b", 2)},
 	"a blind write's version is found":  {put("a"), swap(7, "b", 8), refused(remove(7), "b", 8)},
 	"a swap that lost to a delete":      {swap(0, "a", 1), del(), refused(swap(1, "b", 0), "", 0)},

@@ -111,7 +111,8 @@ var model = (&porcupine.NondeterministicModel{
 func judge(history []kvtest.Operation, timeout time.Duration) porcupine.CheckResult {
 	operations := make([]porcupine.Operation, len(history))
 	for i, op := range history {
-		operations[i] = porcupine.Operation{ClientId: op.Client, Input: op, Call: int64(op.Called), Return: int64(op.Returned)}
+		operations[i] = porcupine.Operation{ClientId: op.Client, Input: op, Call: int64(op.Called),
+			Return: int64(op.Returned)}
 	}
 	return porcupine.CheckOperationsTimeout(model, operations, timeout)
 }
@@ -211,7 +212,8 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 			t.Parallel()
 			stores := open(t)
 			for seed := range uint64(4) {
-				history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/")}, stores[:]...)
+				history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/")},
+					stores[:]...)
 				require.NoError(t, err)
 				requireLinearizable(t, history)
 			}
@@ -241,10 +243,12 @@ func TestHistoriesWithLostRequestsAndAnswersAreLinearizable(t *testing.T) {
 			t.Parallel()
 			stores := openers[name](t)
 			for i := range stores {
-				stores[i] = kvtest.Faulty(stores[i], kvtest.Plan{Seed: uint64(i), LostRequest: 0.03, LostAnswer: 0.05, Throttle: 0.02})
+				stores[i] = kvtest.Faulty(stores[i],
+					kvtest.Plan{Seed: uint64(i), LostRequest: 0.03, LostAnswer: 0.05, Throttle: 0.02})
 			}
 			for seed := range uint64(4) {
-				history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/"), Ignore: injected}, stores[:]...)
+				history, err := kvtest.Record(t.Context(),
+					kvtest.Recording{Seed: seed, Prefix: fmt.Sprint(seed, "/"), Ignore: injected}, stores[:]...)
 				require.NoError(t, err)
 				require.Positive(t, unknowns(history))
 				requireLinearizable(t, history)
@@ -267,7 +271,8 @@ func TestHistoriesOverABadWireAreLinearizable(t *testing.T) {
 				client.Inject(badWire(seed + uint64(10*i)))
 				stores[i] = store
 			}
-			history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Operations: 40, Conditional: true, Ignore: injected}, stores...)
+			history, err := kvtest.Record(t.Context(),
+				kvtest.Recording{Seed: seed, Operations: 40, Conditional: true, Ignore: injected}, stores...)
 			require.NoError(t, err)
 			requireLinearizable(t, history)
 		})
@@ -280,7 +285,8 @@ func badWire(seed uint64) dynamomem.Fault {
 	random := rand.New(rand.NewPCG(seed, 1))
 	faults := []dynamomem.Fault{
 		dynamomem.Lost(dynamomem.ErrCut), dynamomem.LostAnswer(dynamomem.ErrCut), dynamomem.Duplicate(dynamomem.ErrCut),
-		dynamomem.Late(clock.System, 20*time.Millisecond, dynamomem.ErrCut), dynamomem.RefusedAfter(500, "InternalServerError"),
+		dynamomem.Late(clock.System, 20*time.Millisecond, dynamomem.ErrCut),
+		dynamomem.RefusedAfter(500, "InternalServerError"),
 	}
 	return func(ctx context.Context, call dynamomem.Call, apply dynamomem.Apply) (any, error) {
 		mu.Lock()

@@ -18,7 +18,8 @@ func TestADeposedHoldersCommitFails(t *testing.T) {
 	t.Parallel()
 	dsn, namespace := sharedPostgres(t), crand.Text()
 	db := openPostgres(t, dsn)
-	for _, statement := range []string{`CREATE TABLE "` + namespace + `" (id int PRIMARY KEY, owner text)`, `INSERT INTO "` + namespace + `" VALUES (1, '')`} {
+	for _, statement := range []string{`CREATE TABLE "` + namespace + `" (id int PRIMARY KEY, owner text)`,
+		`INSERT INTO "` + namespace + `" VALUES (1, '')`} {
 		_, err := db.ExecContext(t.Context(), statement)
 		require.NoError(t, err)
 	}
@@ -102,5 +103,6 @@ func TestCheckIsOfAFieldOfALivePair(t *testing.T) {
 	require.NoError(t, store.Delete(t.Context(), "k"))
 	require.ErrorIs(t, check(kv.Condition{Key: "k", Field: "n", Value: 7}), kv.ErrKeyModified)
 	require.NoError(t, store.Put(t.Context(), "k", kv.WithFields(fields), kv.WithTTL(time.Millisecond)))
-	require.Eventually(t, func() bool { return check(kv.Condition{Key: "k", Field: "n", Value: 7}) != nil }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return check(kv.Condition{Key: "k", Field: "n", Value: 7}) != nil },
+		10*time.Second, time.Millisecond)
 }

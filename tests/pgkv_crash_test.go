@@ -47,7 +47,8 @@ func (c *counter) run(ctx context.Context) error {
 		case errors.Is(readErr, kv.ErrKeyNotFound) && c.acks.Load() > 0:
 			return fmt.Errorf("%s is gone, after %d acknowledged writes", c.key, c.acks.Load())
 		case readErr == nil && read.Version < c.acked.Load():
-			return fmt.Errorf("%s is at version %d, and %d was acknowledged (after %w)", c.key, read.Version, c.acked.Load(), err)
+			return fmt.Errorf("%s is at version %d, and %d was acknowledged (after %w)", c.key, read.Version, c.acked.Load(),
+				err)
 		case readErr == nil:
 			current = read
 		}
@@ -96,7 +97,8 @@ func TestPostgresIsKilledInTheMiddleOfWrites(t *testing.T) {
 		for i, c := range counters {
 			since[i] = c.acks.Load()
 		}
-		for limit := time.Now().Add(2 * time.Minute); (acks() < before+int64(20+7*round) || missed(since)) && len(errs) == 0; {
+		for limit := time.Now().Add(2 * time.Minute); (acks() < before+int64(20+7*round) || missed(since)) &&
+			len(errs) == 0; {
 			time.Sleep(time.Millisecond)
 			if time.Now().After(limit) {
 				for _, c := range counters {

@@ -29,7 +29,8 @@ type statementCounter struct {
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
-func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn,
+	data pgx.TraceQueryStartData) context.Context {
 	if strings.Contains(data.SQL, "current_setting") {
 		return ctx // the look at the server, once a minute
 	}
@@ -92,7 +93,8 @@ func TestPostgresStatementsOfALease(t *testing.T) {
 	otherCount.take()
 	_, err = other.TryAcquire(t.Context(), "second")
 	require.ErrorIs(t, err, lease.ErrHeld)
-	require.Equal(t, map[string]int{"INSERT": 1, "SELECT": 2}, otherCount.take(), "a held key: the conflict's row, and the session")
+	require.Equal(t, map[string]int{"INSERT": 1, "SELECT": 2}, otherCount.take(),
+		"a held key: the conflict's row, and the session")
 
 	closed := make(chan error, 1)
 	go func() { closed <- c.Close(context.Background()) }()

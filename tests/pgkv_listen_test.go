@@ -82,7 +82,8 @@ func (e *ear) keys(t *testing.T) (keys []string) {
 // openListening opens a store that listens by e, and closes it at the test's end.
 func openListening(t *testing.T, e *ear, namespace string) *pgkv.ListeningStore {
 	t.Helper()
-	store, err := pgkv.NewListening(openPostgres(t, e.dsn), e.listen, pgkv.WithNamespace(namespace), pgkv.WithClock(patientClock{clock.System}))
+	store, err := pgkv.NewListening(openPostgres(t, e.dsn), e.listen, pgkv.WithNamespace(namespace),
+		pgkv.WithClock(patientClock{clock.System}))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, store.Close()) })
 	return store
@@ -165,7 +166,8 @@ func TestPostgresWatchHearsOfDeletesAndOfNothingElse(t *testing.T) {
 	third, err := deaf.AtomicPut(t.Context(), "a/3")
 	require.NoError(t, err)
 	require.NoError(t, store.AtomicDelete(t.Context(), third.Key, third))
-	for event := next(t, events); event.Key != pair.Key || event.Pair.Version != pair.Version; event = next(t, events) { // the delete beside it shows the pair
+	// the delete beside it shows the pair
+	for event := next(t, events); event.Key != pair.Key || event.Pair.Version != pair.Version; event = next(t, events) {
 		require.Contains(t, []string{pair.Key, third.Key}, event.Key)
 	}
 	require.NoError(t, store.AtomicDelete(t.Context(), pair.Key, pair))
@@ -208,7 +210,8 @@ func TestPostgresWatchListensAgain(t *testing.T) {
 	db := openPostgres(t, e.dsn)
 	require.Eventually(t, func() bool {
 		var n int
-		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1", pid).Scan(&n))
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE pid = $1",
+			pid).Scan(&n))
 		return n == 0
 	}, time.Minute, 10*time.Millisecond, "the connection is still open")
 }

@@ -23,7 +23,8 @@ func TestPostgresBehindPgbouncer(t *testing.T) {
 	admin := openPostgres(t, server.DSN(postgreslocal.Superuser, ""))
 	require.NoError(t, pgkv.EnsureTable(t.Context(), admin))
 	for _, statement := range []string{
-		"CREATE ROLE pooled LOGIN", "ALTER ROLE pooled SET statement_timeout = '10s'", "GRANT SELECT, INSERT, UPDATE, DELETE ON dynalock TO pooled",
+		"CREATE ROLE pooled LOGIN", "ALTER ROLE pooled SET statement_timeout = '10s'",
+		"GRANT SELECT, INSERT, UPDATE, DELETE ON dynalock TO pooled",
 	} {
 		_, err := admin.ExecContext(t.Context(), statement)
 		require.NoError(t, err)
@@ -33,7 +34,8 @@ func TestPostgresBehindPgbouncer(t *testing.T) {
 	namespace, patient := crand.Text(), pgkv.WithClock(patientClock{clock.System})
 	stores := []kv.Store{openPg(t, dsn, namespace, patient), openPg(t, dsn, namespace, patient)}
 	for seed := range uint64(2) {
-		history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Clients: 8, Prefix: fmt.Sprint(seed, "/")}, stores...)
+		history, err := kvtest.Record(t.Context(), kvtest.Recording{Seed: seed, Clients: 8, Prefix: fmt.Sprint(seed, "/")},
+			stores...)
 		require.NoError(t, err)
 		requireLinearizable(t, history)
 	}

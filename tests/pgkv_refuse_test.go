@@ -45,10 +45,13 @@ func TestPostgresThatIsNotFitIsRefusedAtFirstUse(t *testing.T) {
 		remedies   []string
 	}{
 		{"no statement_timeout", nil, []string{"statement_timeout is not set", "SET statement_timeout = '10s'"}},
-		{"a statement_timeout too long", []string{"statement_timeout=61s"}, []string{"statement_timeout is 1m1s, want at most 1m0s", "SET statement_timeout = '10s'"}},
+		{"a statement_timeout too long", []string{"statement_timeout=61s"},
+			[]string{"statement_timeout is 1m1s, want at most 1m0s", "SET statement_timeout = '10s'"}},
 		{"synchronous_commit off", []string{pgTimeout, "synchronous_commit=off"}, []string{"SET synchronous_commit = on"}},
-		{"repeatable read", []string{pgTimeout, "default_transaction_isolation=repeatable read"}, []string{"SET default_transaction_isolation = 'read committed'"}},
-		{"several at once", []string{"synchronous_commit=off"}, []string{"statement_timeout is not set", "synchronous_commit is off"}},
+		{"repeatable read", []string{pgTimeout, "default_transaction_isolation=repeatable read"},
+			[]string{"SET default_transaction_isolation = 'read committed'"}},
+		{"several at once", []string{"synchronous_commit=off"},
+			[]string{"statement_timeout is not set", "synchronous_commit is off"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -145,7 +148,8 @@ func TestPostgresLeastPrivilege(t *testing.T) {
 	dsn := server.DSN("least", "", pgTimeout)
 	previous := kv.NewPair("k", 1, nil, pairExpiry, nil)
 	for name, write := range wireWrites {
-		require.ErrorContains(t, write(t.Context(), openPg(t, dsn, "least"), previous), "needs SELECT, INSERT, UPDATE and DELETE", name)
+		require.ErrorContains(t, write(t.Context(), openPg(t, dsn, "least"), previous),
+			"needs SELECT, INSERT, UPDATE and DELETE", name)
 	}
 	for _, statement := range sqlOfThePages(t, "least") {
 		run(statement)

@@ -139,7 +139,8 @@ func TestPostgresRowsAreSweptLongAfterTheyHaveExpired(t *testing.T) {
 		t.Helper()
 		var kept bool
 		require.NoError(t, db.QueryRowContext(t.Context(),
-			"SELECT sweep >= expires + interval '1 hour' FROM dynalock WHERE ns = $1 AND key = 'k'", namespace).Scan(&kept), what)
+			"SELECT sweep >= expires + interval '1 hour' FROM dynalock WHERE ns = $1 AND key = 'k'", namespace).Scan(&kept),
+			what)
 		require.True(t, kept, what)
 	}
 	pair, err := store.AtomicPut(t.Context(), "k", expires...)
@@ -171,10 +172,12 @@ func TestPostgresSweepGoesRound(t *testing.T) {
 	write(130) // it has been at the end
 	require.NoError(t, store.Put(t.Context(), "a"))
 	require.NoError(t, store.Delete(t.Context(), "a"))
-	_, err := db.ExecContext(t.Context(), "UPDATE dynalock SET sweep = now() - interval '1 hour' WHERE ns = $1 AND key = 'a'", namespace)
+	_, err := db.ExecContext(t.Context(),
+		"UPDATE dynalock SET sweep = now() - interval '1 hour' WHERE ns = $1 AND key = 'a'", namespace)
 	require.NoError(t, err)
 	write(200)
 	var rows int
-	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM dynalock WHERE ns = $1", namespace).Scan(&rows))
+	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM dynalock WHERE ns = $1",
+		namespace).Scan(&rows))
 	require.Equal(t, 1, rows)
 }

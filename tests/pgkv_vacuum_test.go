@@ -54,7 +54,8 @@ func TestPostgresHeartbeatsDoNotBloatTheTable(t *testing.T) {
 	require.NoError(t, pgkv.EnsureTable(t.Context(), db))
 	store, err := pgkv.New(db, pgkv.WithClock(patientClock{clock.System}))
 	require.NoError(t, err)
-	options := []kv.WriteOption{kv.WithString(strings.Repeat("a session's row ", 20)), kv.WithSweepAfter(7 * 24 * time.Hour)}
+	options := []kv.WriteOption{kv.WithString(strings.Repeat("a session's row ", 20)),
+		kv.WithSweepAfter(7 * 24 * time.Hour)}
 	rows := make([]*kv.KVPair, sessions)
 	for i := range rows {
 		rows[i], err = store.AtomicPut(t.Context(), fmt.Sprint("session/", i), options...)

@@ -33,7 +33,8 @@ func openWired(t *testing.T, options ...pgkv.Option) *wired {
 	address, err := url.Parse(direct)
 	require.NoError(t, err)
 	w.proxy = startPgProxy(t, address.Host)
-	dsn := postgreslocal.Shared(t).DSN(postgreslocal.Superuser, w.proxy.listener.Addr().String(), pgTimeout, "default_query_exec_mode=exec")
+	dsn := postgreslocal.Shared(t).DSN(postgreslocal.Superuser, w.proxy.listener.Addr().String(), pgTimeout,
+		"default_query_exec_mode=exec")
 	w.store = openPg(t, dsn, w.namespace, options...)
 	w.direct = openPg(t, direct, w.namespace)
 	return w
@@ -42,7 +43,8 @@ func openWired(t *testing.T, options ...pgkv.Option) *wired {
 // version returns that of the row of "k", tombstones included, 0 if there is none.
 func (w *wired) version(t *testing.T) (version uint64) {
 	t.Helper()
-	err := w.db.QueryRowContext(t.Context(), "SELECT COALESCE(max(version), 0) FROM dynalock WHERE ns = $1 AND key = 'k'", w.namespace).Scan(&version)
+	err := w.db.QueryRowContext(t.Context(), "SELECT COALESCE(max(version), 0) FROM dynalock WHERE ns = $1 AND key = 'k'",
+		w.namespace).Scan(&version)
 	require.NoError(t, err)
 	return version
 }
@@ -53,7 +55,8 @@ var wireWrites = map[string]func(ctx context.Context, store kv.Store, previous *
 		_, err := s.AtomicPut(ctx, "k", kv.WithString("new"))
 		return err
 	},
-	"put": writes["put"], "delete": writes["delete"], "atomic put": writes["atomic put"], "atomic delete": writes["atomic delete"],
+	"put": writes["put"], "delete": writes["delete"], "atomic put": writes["atomic put"],
+	"atomic delete": writes["atomic delete"],
 }
 
 // prepare makes what the write named name finds.

@@ -209,7 +209,8 @@ func (p *pgProxy) settled(t *testing.T, db *sql.DB) {
 	p.mu.Unlock()
 	require.Eventually(t, func() bool {
 		var n int
-		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE client_port = ANY($1::int[])", ports).Scan(&n))
+		require.NoError(t, db.QueryRowContext(t.Context(),
+			"SELECT count(*) FROM pg_stat_activity WHERE client_port = ANY($1::int[])", ports).Scan(&n))
 		return n == 0
 	}, 30*time.Second, 10*time.Millisecond)
 }

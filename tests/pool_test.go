@@ -298,12 +298,14 @@ func testPoolOfProcesses(t *testing.T, table, endpoint string, partitions int, c
 	require.NoError(t, p.Add(t.Context(), names...))
 	require.NoError(t, client.Close(t.Context()))
 
-	r := &poolRun{t: t, env: []string{poolTable + "=" + table, poolEndpoint + "=" + endpoint}, has: map[int]map[string]bool{}, sent: map[int]int64{}, holds: map[string][]hold{}}
+	r := &poolRun{t: t, env: []string{poolTable + "=" + table, poolEndpoint + "=" + endpoint},
+		has: map[int]map[string]bool{}, sent: map[int]int64{}, holds: map[string][]hold{}}
 	running := make([]*poolProcess, members)
 	for i := range running {
 		running[i] = r.start()
 	}
-	t.Logf("%d partitions balanced over %d processes after %v", partitions, members, r.await(members, partitions/members, time.Minute))
+	t.Logf("%d partitions balanced over %d processes after %v", partitions, members,
+		r.await(members, partitions/members, time.Minute))
 
 	if counts {
 		r.requireCost(members)

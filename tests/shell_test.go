@@ -35,9 +35,11 @@ func newShell(t *testing.T) *shell {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
 	// What the commands run is no part of this test's module: see repository.
-	require.NoError(t, filepath.WalkDir(repository+"/examples", func(_ string, _ os.DirEntry, err error) error { return err }))
+	require.NoError(t, filepath.WalkDir(repository+"/examples",
+		func(_ string, _ os.DirEntry, err error) error { return err }))
 	scratch := t.TempDir()
-	return &shell{t: t, folder: root, env: append(os.Environ(), "TMPDIR="+scratch), demo: filepath.Join(scratch, "demo.db")}
+	return &shell{t: t, folder: root, env: append(os.Environ(), "TMPDIR="+scratch),
+		demo: filepath.Join(scratch, "demo.db")}
 }
 
 // onDynamoDB gives the commands a database of their own, which DynamoDB Local

@@ -49,7 +49,8 @@ func (c faultyConn) QueryContext(ctx context.Context, query string, args []drive
 	return c.Conn.(driver.QueryerContext).QueryContext(ctx, query, args)
 }
 
-func (c faultyConn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (result driver.Result, err error) {
+func (c faultyConn) ExecContext(ctx context.Context, query string,
+	args []driver.NamedValue) (result driver.Result, err error) {
 	exec := func() error {
 		result, err = c.Conn.(driver.ExecerContext).ExecContext(ctx, query, args)
 		return err
@@ -121,7 +122,8 @@ func TestACommitThatFailsAfterItWasAppliedIsUncertain(t *testing.T) {
 			var uncertain *kv.UncertainError
 			require.ErrorAs(t, err, &uncertain, name)
 			require.Equal(t, "k", uncertain.Key)
-			require.Equal(t, strings.HasPrefix(name, "atomic"), uncertain.Version > 0, "%s: no version tells a blind write", name)
+			require.Equal(t, strings.HasPrefix(name, "atomic"), uncertain.Version > 0, "%s: no version tells a blind write",
+				name)
 			current, err := store.Get(t.Context(), "k")
 			if err == nil { // the error shows what the write left, and that it was this one
 				require.Equal(t, "new", value(t, store), name)

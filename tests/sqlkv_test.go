@@ -39,7 +39,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	children := map[string]func(context.Context, kv.Store) error{"increment": increment, "write": writeForEver, "peer": peer, "elect": elect}
+	children := map[string]func(context.Context, kv.Store) error{
+		"increment": increment, "write": writeForEver, "peer": peer, "elect": elect,
+	}
 	child, ok := children[os.Getenv(childMode)]
 	if !ok {
 		code := m.Run()
@@ -170,7 +172,8 @@ func TestProcessesOnOneFileSumUp(t *testing.T) {
 // its write is acknowledged.
 func writeForEver(ctx context.Context, store kv.Store) error {
 	for i := 0; ; i++ {
-		if _, err := store.AtomicPut(ctx, fmt.Sprintf("%s/%d", os.Getenv(childRound), i), kv.WithString(strconv.Itoa(i))); err != nil {
+		if _, err := store.AtomicPut(ctx, fmt.Sprintf("%s/%d", os.Getenv(childRound), i),
+			kv.WithString(strconv.Itoa(i))); err != nil {
 			return err
 		}
 		if _, err := fmt.Println(i); err != nil {
@@ -302,8 +305,10 @@ func TestRowsThatTheDriverDidNotWrite(t *testing.T) {
 	require.NoError(t, err)
 	defer db.Close()
 	for _, damage := range []string{
-		"version = 0", "version = -1", "version = 'x'", "version = 1.5", "version = x'00'", "expires = 'soon'", "expires = 1e300",
-		"fields = 'x'", "fields = x'00'", "fields = '[]'", `fields = '{"a":["?","b"]}'`, `fields = '{"a":["N","b"]}'`, `fields = '{"a":["B","?"]}'`,
+		"version = 0", "version = -1", "version = 'x'", "version = 1.5", "version = x'00'", "expires = 'soon'",
+		"expires = 1e300",
+		"fields = 'x'", "fields = x'00'", "fields = '[]'", `fields = '{"a":["?","b"]}'`, `fields = '{"a":["N","b"]}'`,
+		`fields = '{"a":["B","?"]}'`,
 	} {
 		_, err = db.ExecContext(t.Context(), "UPDATE kv SET version = 1, expires = NULL, fields = NULL")
 		require.NoError(t, err)

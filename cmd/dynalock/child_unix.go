@@ -55,7 +55,8 @@ func (c *cli) supervise(
 	default:
 	}
 	p := &child{
-		cmd:   &exec.Cmd{Path: command[0], Args: command[1:], Env: environment, Stdin: c.in, Stdout: os.Stdout, Stderr: os.Stderr},
+		cmd: &exec.Cmd{Path: command[0], Args: command[1:], Env: environment, Stdin: c.in, Stdout: os.Stdout,
+			Stderr: os.Stderr},
 		group: !term.IsTerminal(int(c.in.Fd())), ended: make(chan error, 1),
 	}
 	p.cmd.SysProcAttr = attributes(p.group)
@@ -91,7 +92,8 @@ func (c *cli) supervise(
 }
 
 func (c *cli) tellLoss(f *runFlags, cause error) {
-	does := map[string]string{"term": "it is told to stop", "kill": "it is killed", "warn": "it goes on, others may have the lock"}
+	does := map[string]string{"term": "it is told to stop", "kill": "it is killed",
+		"warn": "it goes on, others may have the lock"}
 	_, _ = fmt.Fprintf(c.err, "dynalock: %v while the command runs: %s\n", cause, does[f.onLost])
 }
 

@@ -111,7 +111,8 @@ func checkReads(ctx context.Context, store kv.Store) finding {
 	}
 	slices.Sort(took)
 	if median := took[2]; median >= slowAnswer {
-		return wrong("reads", "answered in %v: an attempt has a second, so locks will be lost: move closer, or look for throttling",
+		return wrong("reads",
+			"answered in %v: an attempt has a second, so locks will be lost: move closer, or look for throttling",
 			median.Round(time.Millisecond))
 	}
 	return good("reads", "answered in %v", took[2].Round(10*time.Microsecond))
@@ -173,7 +174,8 @@ func endpointOf(ctx context.Context, rest string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, endpoint := range []string{values.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_DYNAMODB"), os.Getenv("AWS_ENDPOINT_URL")} {
+	for _, endpoint := range []string{values.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_DYNAMODB"),
+		os.Getenv("AWS_ENDPOINT_URL")} {
 		if endpoint != "" {
 			return endpoint, nil
 		}
@@ -267,10 +269,12 @@ func watchSessions(ctx context.Context, client *lease.Client, before []*lease.Me
 	}
 	switch {
 	case len(silent) > 0:
-		return wrong("silent", "%s sent no heartbeat in %v, longer than its TTL: stopped, or cut off; whoever waits for its locks gets them",
+		return wrong("silent",
+			"%s sent no heartbeat in %v, longer than its TTL: stopped, or cut off; whoever waits for its locks gets them",
 			strings.Join(silent, ", "), watch)
 	case len(young) > 0:
-		return good("silent", "%s sent no heartbeat in %v, less than its TTL: watch for longer", strings.Join(young, ", "), watch)
+		return good("silent", "%s sent no heartbeat in %v, less than its TTL: watch for longer", strings.Join(young, ", "),
+			watch)
 	}
 	return good("silent", "all sessions sent heartbeats")
 }

@@ -123,9 +123,10 @@ func (c *cli) kvCommand() *cobra.Command {
 	f := &kvFlags{}
 	group := &cobra.Command{
 		Use: "kv", Short: "Read and write pairs of the store",
-		Long: `kv reads and writes the pairs that programs keep in the store beside their locks. What the library itself keeps,
-under session/, lease/ and pool/, is not shown by ls, watch and export, and not written, unless --internal is given:
-who writes there breaks locks.`,
+		Long: `kv reads and writes the pairs that programs keep in the store beside their locks.
+
+What the library itself keeps, under session/, lease/ and pool/, is not shown by ls, watch and export, and not written,
+unless --internal is given: who writes there breaks locks.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -140,8 +141,8 @@ who writes there breaks locks.`,
 // writable refuses keys of the library's own.
 func (f *kvFlags) writable(command, key string) error {
 	if isOurs(key) && !f.internal {
-		return usage(fmt.Errorf("kv %s: %q is the library's own: whoever writes there breaks locks. --internal does it all the same",
-			command, key))
+		return usage(fmt.Errorf("kv %s: %q is the library's own: whoever writes there breaks locks. "+
+			"--internal does it all the same", command, key))
 	}
 	return nil
 }
@@ -178,8 +179,8 @@ func (c *cli) encode(value any) error {
 func (c *cli) kvPutCommand(f *kvFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "put KEY [VALUE]", Short: "Write a pair; without VALUE the standard input",
-		Long: `put writes a pair, whatever was there. --if-absent and --if-version write only over what they say, and the status is
-1 if something else is there. Fields are numbers where they look like one.`,
+		Long: `put writes a pair, whatever was there. --if-absent and --if-version write only over what they say,
+and the status is 1 if something else is there. Fields are numbers where they look like one.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
 				return usage(errors.New("kv put: want KEY [VALUE]"))
@@ -313,7 +314,8 @@ type eventRow struct {
 
 func (c *cli) kvWatchCommand(f *kvFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "watch [PREFIX]", Short: "Print pairs, and then what becomes of them, as JSON lines", Args: onePrefix("kv watch"),
+		Use: "watch [PREFIX]", Short: "Print pairs, and then what becomes of them, as JSON lines",
+		Args: onePrefix("kv watch"),
 		Long: `watch prints a line for each pair, the line {"event":"synced"}, and then one for each change, until it is
 interrupted. Changes that follow one another quickly may show as one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -358,8 +360,8 @@ func (c *cli) watch(ctx context.Context, s *opened, f *kvFlags, prefix string) e
 func (c *cli) kvExportCommand(f *kvFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "export [PREFIX]", Short: "Print pairs as JSON lines, which import reads", Args: onePrefix("kv export"),
-		Long: `export prints a line for each pair, while others write: it is no snapshot of all at one instant. It takes as long as
-it takes, --timeout does not end it.`,
+		Long: `export prints a line for each pair, while others write: it is no snapshot of all at one instant.
+It takes as long as it takes, --timeout does not end it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			s, err := c.open(ctx)
@@ -386,9 +388,9 @@ const dynastoreScheme = "dynastore:"
 func (c *cli) kvImportCommand(f *kvFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import [dynastore:TABLE/PARTITION]", Short: "Write the pairs of an export, or of a table of dynastore",
-		Long: `import reads the lines of an export from the standard input, or copies the pairs of a DynamoDB table that dynastore
-or dynalock before version 2 have written. A key that is there already is left alone. So an import that was broken
-off may be repeated. Versions are the store's own.`,
+		Long: `import reads the lines of an export from the standard input, or copies the pairs of a DynamoDB table
+that dynastore or dynalock before version 2 have written. A key that is there already is left alone.
+So an import that was broken off may be repeated. Versions are the store's own.`,
 		Example: `  dynalock kv export settings/ | dynalock --store sqlite:copy.db kv import
   dynalock kv import dynastore:app/settings --text`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -396,7 +398,8 @@ off may be repeated. Versions are the store's own.`,
 				return usage(errors.New("kv import: want an export on standard input, or dynastore:TABLE/PARTITION"))
 			}
 			if len(args) == 1 && f.text == f.base64 {
-				return usage(errors.New("kv import: want --text if values were written by WriteWithString, --base64 if by WriteWithBytes"))
+				return usage(errors.New("kv import: want --text if values were written by WriteWithString, " +
+					"--base64 if by WriteWithBytes"))
 			}
 			return nil
 		},
@@ -444,7 +447,8 @@ func (f *kvFlags) importTable(ctx context.Context, store kv.Store, from string) 
 	return old.Import(ctx, store, encoding)
 }
 
-func (f *kvFlags) importLines(ctx context.Context, store kv.Store, from io.Reader) (done dynastore.Imported, err error) {
+func (f *kvFlags) importLines(ctx context.Context, store kv.Store,
+	from io.Reader) (done dynastore.Imported, err error) {
 	decoder := json.NewDecoder(from)
 	decoder.UseNumber()
 	decoder.DisallowUnknownFields()

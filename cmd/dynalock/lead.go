@@ -39,9 +39,9 @@ func (c *cli) leadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lead NAME -- COMMAND [ARGUMENT...]",
 		Short: "Run a command while this process leads an election",
-		Long: `lead stands as a candidate in the election NAME, and runs the command while it leads. When the leadership is lost
-the command is stopped as with run, and is dead before anybody else leads. Then lead is a candidate again, and
-starts the command again when it leads again (--restart on-loss). When the command ends by itself, lead resigns and
+		Long: `lead stands as a candidate in the election NAME, and runs the command while it leads. When the
+leadership is lost the command is stopped as with run, and is dead before anybody else leads.
+Then lead is a candidate again, and starts the command again when it leads again (--restart on-loss). When the command ends by itself, lead resigns and
 ends with its status. With --restart always it leads and starts it again, after a second.
 
 Signals before it leads end lead. Later ones are passed on to the command, and lead ends with it.
@@ -59,10 +59,13 @@ DYNALOCK_OWNER, DYNALOCK_SESSION, DYNALOCK_TAKEN_OVER and DYNALOCK_STORE.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.value, "value", "", "what others see of the leader, such as an address")
-	flags.StringVar(&f.health, "health", "", "serve /healthz at this address: 503 if leadership or store are in trouble; ?leader: 200 on the leader only")
+	flags.StringVar(&f.health, "health", "",
+		"serve /healthz at this address: 503 if leadership or store are in trouble; ?leader: 200 on the leader only")
 	flags.StringVar(&f.restart, "restart", "on-loss", "start the command again: on-loss, always or never")
-	flags.DurationVar(&f.margin, "margin", 0, "how long before others may lead a lost leadership is given up (default a tenth of the TTL)")
-	flags.DurationVar(&f.killAfter, "kill-after", 0, "how long the command has after SIGTERM (default the margin less 200ms, which is the most)")
+	flags.DurationVar(&f.margin, "margin", 0,
+		"how long before others may lead a lost leadership is given up (default a tenth of the TTL)")
+	flags.DurationVar(&f.killAfter, "kill-after", 0,
+		"how long the command has after SIGTERM (default the margin less 200ms, which is the most)")
 	return cmd
 }
 
@@ -237,8 +240,8 @@ func oneName(command string) cobra.PositionalArgs {
 func (c *cli) whoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "who NAME", Short: "Show who leads an election", Args: oneName("who"),
-		Long: `who shows the leader of the election NAME. The status is 1 if nobody leads. A leader that has died is shown until a
-candidate has found that out.`,
+		Long: `who shows the leader of the election NAME. The status is 1 if nobody leads. A leader that has died is
+shown until a candidate has found that out.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.during(cmd.Context(), func(ctx context.Context, s *opened) error {
 				e, err := election.New(s.Client, args[0], election.WithLogger(c.logger()))
@@ -312,8 +315,8 @@ func (c *cli) stepDownCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "stepdown NAME", Short: "End the term of an election's leader", Args: oneName("stepdown"),
-		Long: `stepdown tells the leader of the election NAME to stop, and waits until it has. Then another candidate leads, or the
-same one if there is no other. It takes one to two heartbeats and the leader's margin.`,
+		Long: `stepdown tells the leader of the election NAME to stop, and waits until it has. Then another
+candidate leads, or the same one if there is no other. It takes one to two heartbeats and the leader's margin.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.breakLock(cmd.Context(), electionKey(args[0]), 0, false, yes)
 		},

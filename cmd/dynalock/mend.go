@@ -55,7 +55,8 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 	case !h.Held():
 		return &exit{statusFailed, fmt.Errorf("break: nobody holds %q", key)}
 	case token != 0 && token != h.Token:
-		return &exit{statusFailed, fmt.Errorf("break: %q is held under token %d by %s, not under %d", key, h.Token, h.Owner, token)}
+		return &exit{statusFailed, fmt.Errorf("break: %q is held under token %d by %s, not under %d", key, h.Token, h.Owner,
+			token)}
 	}
 	if !yes {
 		if err := c.ask(fmt.Sprintf("Break %s, held by %s for %s (token %d)?",
@@ -74,7 +75,8 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 		return err
 	}
 	if !c.quiet {
-		_, _ = fmt.Fprintf(c.err, "dynalock: %s was taken from %s after %s\n", printable(key), printable(h.Owner), short(time.Since(began)))
+		_, _ = fmt.Fprintf(c.err, "dynalock: %s was taken from %s after %s\n", printable(key), printable(h.Owner),
+			short(time.Since(began)))
 	}
 	return nil
 }
@@ -140,7 +142,8 @@ func check(ctx context.Context, s *opened, key, token, session string) error {
 
 func (c *cli) tableCommand() *cobra.Command {
 	table := &cobra.Command{Use: "table", Short: "Make or check the DynamoDB table"}
-	sub := func(use, text string, do func(ctx context.Context, client dynamokv.TableClient, table string) error) *cobra.Command {
+	sub := func(use, text string, do func(ctx context.Context, client dynamokv.TableClient,
+		table string) error) *cobra.Command {
 		return &cobra.Command{
 			Use: use, Short: text, Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {

@@ -180,7 +180,8 @@ func (c *cli) onceListCommand() *cobra.Command {
 					if len(args) == 1 && found.Job != args[0] {
 						continue
 					}
-					if err := l.add(found.Job+"/"+found.Slot, slotCells(found, err), slotRow{found.Job, found.Slot, found.Session, found.Outcome}); err != nil {
+					if err := l.add(found.Job+"/"+found.Slot, slotCells(found, err),
+						slotRow{found.Job, found.Slot, found.Session, found.Outcome}); err != nil {
 						return err
 					}
 				}

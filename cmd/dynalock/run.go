@@ -68,9 +68,12 @@ several keys, the first two have a line for each.`,
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.try, "try", "n", false, "do not wait for the lock")
 	flags.DurationVarP(&f.wait, "wait", "w", 0, "wait for the lock for so long (default for ever)")
-	flags.DurationVar(&f.margin, "margin", 0, "how long before others may have it a lost lock is given up (default a tenth of the TTL)")
-	flags.DurationVar(&f.killAfter, "kill-after", 0, "how long the command has after SIGTERM (default the margin less 200ms, which is the most)")
-	flags.StringVar(&f.onLost, "on-lost", "term", "when the lock is lost: term, kill or warn; warn lets the command go on beside others")
+	flags.DurationVar(&f.margin, "margin", 0,
+		"how long before others may have it a lost lock is given up (default a tenth of the TTL)")
+	flags.DurationVar(&f.killAfter, "kill-after", 0,
+		"how long the command has after SIGTERM (default the margin less 200ms, which is the most)")
+	flags.StringVar(&f.onLost, "on-lost", "term",
+		"when the lock is lost: term, kill or warn; warn lets the command go on beside others")
 	flags.DurationVar(&f.maxHold, "max-hold", 0, "give the lock up after so long")
 	flags.DurationVar(&f.minHold, "min-hold", 0, "keep the lock for at least so long, however quick the command is")
 	flags.IntVar(&f.limit, "limit", 0, "let so many hold KEY at a time")
@@ -222,7 +225,8 @@ func (c *cli) runUnder(ctx context.Context, f *runFlags, keys, command []string,
 		return &exit{notRunnable(err), fmt.Errorf("run: %w", err)}
 	case lost != nil:
 		r.Outcome, r.Reason = "lost", string(lost.Reason)
-		return &exit{statusLost, fmt.Errorf("run: %s was lost (%s) while the command ran", strings.Join(keys, ", "), lost.Reason)}
+		return &exit{statusLost, fmt.Errorf("run: %s was lost (%s) while the command ran", strings.Join(keys, ", "),
+			lost.Reason)}
 	case released != nil && !c.quiet:
 		_, _ = fmt.Fprintf(c.err, "dynalock: %v\n", released)
 	}
@@ -280,7 +284,8 @@ func ending(ctx context.Context, signals <-chan os.Signal) (_ context.Context, s
 }
 
 // acquire gets all locks, unless a signal comes before.
-func (c *cli) acquire(ctx context.Context, f *runFlags, client *opened, keys []string, signals <-chan os.Signal) (*held, error) {
+func (c *cli) acquire(ctx context.Context, f *runFlags, client *opened, keys []string,
+	signals <-chan os.Signal) (*held, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if f.wait > 0 {

@@ -147,7 +147,8 @@ func TestTheCommandIsDeadBeforeAnotherHoldsTheLock(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, l.Token(), h.Token)
 			last := lastSign(alive)
-			require.True(t, last.Before(h.Acquired), "it showed a sign of life %v after another had the lock", last.Sub(h.Acquired))
+			require.True(t, last.Before(h.Acquired), "it showed a sign of life %v after another had the lock",
+				last.Sub(h.Acquired))
 			t.Logf("dead %v before another had the lock", h.Acquired.Sub(last).Round(time.Millisecond))
 			_ = first.Wait()
 			require.Equal(t, statusLost, first.ProcessState.ExitCode(), said.String())
@@ -186,7 +187,8 @@ func TestASignalThatIsIgnoredStaysIgnored(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := command(t, fileStore(t))
-	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0" run demo -- sh -c "touch begun; exec sleep 60"`, self}
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c",
+		`trap "" HUP; exec "$0" run demo -- sh -c "touch begun; exec sleep 60"`, self}
 	cmd.Dir = folder
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, exists(folder, "begun"), time.Minute, 10*time.Millisecond)
@@ -219,7 +221,8 @@ func TestWhatIsLeftInTheGroupIsDeadBeforeAnotherHoldsTheLock(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	first := command(t, store, "run", "--ttl", "6s", "--margin", "1500ms", "demo", "--", "sh", "-c",
-		fmt.Sprintf(`env -u %s %s="$1" "$0" & trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done`, asCommand, asStubborn), self, alive)
+		fmt.Sprintf(`env -u %s %s="$1" "$0" & trap 'sleep 1; exit 0' TERM; while :; do sleep 0.05; done`, asCommand,
+			asStubborn), self, alive)
 	require.NoError(t, first.Start())
 	require.Eventually(t, func() bool { return !lastSign(alive).IsZero() }, time.Minute, 10*time.Millisecond)
 	c := &cli{err: io.Discard, ttl: 6 * time.Second, output: "table", store: store}
@@ -238,7 +241,8 @@ func TestWhatIsLeftInTheGroupIsDeadBeforeAnotherHoldsTheLock(t *testing.T) {
 	_ = first.Wait()
 	require.Equal(t, statusLost, first.ProcessState.ExitCode())
 	last := lastSign(alive)
-	require.True(t, last.Before(h.Acquired), "it showed a sign of life %v after another had the lock", last.Sub(h.Acquired))
+	require.True(t, last.Before(h.Acquired), "it showed a sign of life %v after another had the lock",
+		last.Sub(h.Acquired))
 	require.NoError(t, l.Release(ctx))
 	require.NoError(t, contender.Close(ctx))
 }
@@ -261,7 +265,8 @@ func TestASignalBeforeTheGrantStartsNothing(t *testing.T) {
 	second := command(t, store, "run", "demo", "--", "touch", "second")
 	second.Dir, second.Stderr = folder, said
 	require.NoError(t, second.Start())
-	require.Eventually(t, func() bool { return strings.Contains(said.String(), "waiting for demo") }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(said.String(), "waiting for demo") }, time.Minute,
+		10*time.Millisecond)
 	require.NoError(t, second.Process.Signal(syscall.SIGTERM))
 	_ = second.Wait()
 	require.Equal(t, statusSignal+int(syscall.SIGTERM), second.ProcessState.ExitCode())
@@ -291,7 +296,8 @@ func (b *lockedBuffer) String() string {
 func TestTheLockIsKeptUntilTheGroupIsEmpty(t *testing.T) {
 	t.Parallel()
 	folder, store := t.TempDir(), fileStore(t)
-	cmd := command(t, store, "run", "demo", "--", "sh", "-c", "(until test -e stop; do sleep 0.05; done; touch late) & touch begun")
+	cmd := command(t, store, "run", "demo", "--", "sh", "-c",
+		"(until test -e stop; do sleep 0.05; done; touch late) & touch begun")
 	cmd.Dir = folder
 	require.NoError(t, cmd.Start())
 	require.Eventually(t, exists(folder, "begun"), time.Minute, 10*time.Millisecond)

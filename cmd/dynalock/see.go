@@ -104,7 +104,8 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) erro
 			}
 		}
 	}
-	columns := []column{{name: "KEY"}, {name: "STATE"}, {name: "OWNER"}, {name: "TOKEN"}, {name: "HELD FOR"}, {name: "BEAT"},
+	columns := []column{{name: "KEY"}, {name: "STATE"}, {name: "OWNER"}, {name: "TOKEN"}, {name: "HELD FOR"},
+		{name: "BEAT"},
 		{name: "HOST", wide: true}, {name: "PID", wide: true}, {name: "SESSION", wide: true}}
 	if w != nil {
 		columns = slices.Insert(columns, 6, column{name: "SILENT"})
@@ -237,7 +238,8 @@ func (c *cli) sessionsCommand() *cobra.Command {
 }
 
 func (c *cli) sessions(ctx context.Context, s *opened) error {
-	l := c.list(column{name: "OWNER"}, column{name: "HOST"}, column{name: "PID"}, column{name: "SINCE"}, column{name: "BEAT"},
+	l := c.list(column{name: "OWNER"}, column{name: "HOST"}, column{name: "PID"}, column{name: "SINCE"},
+		column{name: "BEAT"},
 		column{name: "TTL"}, column{name: "JOINED"}, column{name: "SESSION", wide: true})
 	for m, err := range s.Members(ctx) {
 		if err != nil && (!errors.Is(err, kv.ErrFormat) || m == nil) {

@@ -45,7 +45,8 @@ type cli struct {
 func (c *cli) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.store, "store", "", "where the locks are (default $"+storeVariable+", or a file of this user's)")
 	f.DurationVar(&c.ttl, "ttl", lease.DefaultTTL, "how long a lock outlives a process that dies")
-	f.StringVar(&c.owner, "owner", "", "a name for people to recognize this process by (default host, pid and a random number)")
+	f.StringVar(&c.owner, "owner", "",
+		"a name for people to recognize this process by (default host, pid and a random number)")
 	f.StringToStringVar(&c.metadata, "meta", nil, "what people may want to know of this process, such as --meta build=17")
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long a command that does not wait may take")
 	f.StringVarP(&c.output, "output", "o", "table", "table, wide, json, jsonl or name")
@@ -76,7 +77,8 @@ func (c *cli) open(ctx context.Context, options ...lease.Option) (*opened, error
 		}
 		spec = "sqlite:" + path
 		if !c.quiet || os.Getuid() == 0 {
-			_, _ = fmt.Fprintf(c.err, "dynalock: locks are in %s: only processes of this user on this machine (--store changes it)\n", path)
+			_, _ = fmt.Fprintf(c.err,
+				"dynalock: locks are in %s: only processes of this user on this machine (--store changes it)\n", path)
 		}
 	}
 	store, closeStore, err := openStore(ctx, spec)
@@ -145,7 +147,8 @@ func openStore(ctx context.Context, spec string) (kv.Store, func() error, error)
 	case "postgres", "postgresql":
 		return openPostgres(spec)
 	}
-	return nil, nil, usage(fmt.Errorf("store %q: want dynamodb:TABLE, postgres://USER@HOST/DATABASE or sqlite:PATH", scheme))
+	return nil, nil, usage(fmt.Errorf("store %q: want dynamodb:TABLE, postgres://USER@HOST/DATABASE or sqlite:PATH",
+		scheme))
 }
 
 func openSQLite(ctx context.Context, path string) (kv.Store, func() error, error) {
@@ -171,14 +174,16 @@ func dynamoDB(ctx context.Context, rest string) (client *dynamodb.Client, table 
 	table, query, _ := strings.Cut(rest, "?")
 	values, err := url.ParseQuery(query)
 	if err != nil || table == "" {
-		return nil, "", "", usage(errors.New("store dynamodb: want dynamodb:TABLE, and perhaps ?partition=P&region=R&endpoint=URL"))
+		return nil, "", "",
+			usage(errors.New("store dynamodb: want dynamodb:TABLE, and perhaps ?partition=P&region=R&endpoint=URL"))
 	}
 	for name := range values {
 		if name != "partition" && name != "region" && name != "endpoint" {
 			return nil, "", "", usage(fmt.Errorf("store dynamodb: %q: want partition, region or endpoint", name))
 		}
 	}
-	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})} // what it warns of comes as an error too
+	// what it warns of comes as an error too
+	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
 	if region := values.Get("region"); region != "" {
 		options = append(options, config.WithRegion(region))
 	}
@@ -213,7 +218,8 @@ func openDynamoDB(ctx context.Context, rest string) (kv.Store, func() error, err
 func openPostgres(dsn string) (kv.Store, func() error, error) {
 	u, err := url.Parse(dsn)
 	if err != nil {
-		return nil, nil, usage(errors.New("store postgres: not a URL: give postgres://USER@HOST/DATABASE")) // err has the password
+		// err has the password
+		return nil, nil, usage(errors.New("store postgres: not a URL: give postgres://USER@HOST/DATABASE"))
 	}
 	const timeout = "statement_timeout"
 	if query := u.Query(); !query.Has(timeout) {

@@ -62,27 +62,32 @@ func (c *Client) Requests() int {
 func (c *Client) Wait() { c.late.Wait() }
 
 // GetItem is that of *dynamodb.Client.
-func (c *Client) GetItem(ctx context.Context, in *dynamodb.GetItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+func (c *Client) GetItem(ctx context.Context, in *dynamodb.GetItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
 	return do(ctx, c, "GetItem", in, c.server.getItem)
 }
 
 // PutItem is that of *dynamodb.Client.
-func (c *Client) PutItem(ctx context.Context, in *dynamodb.PutItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+func (c *Client) PutItem(ctx context.Context, in *dynamodb.PutItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
 	return do(ctx, c, "PutItem", in, c.server.putItem)
 }
 
 // UpdateItem is that of *dynamodb.Client.
-func (c *Client) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+func (c *Client) UpdateItem(ctx context.Context, in *dynamodb.UpdateItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	return do(ctx, c, "UpdateItem", in, c.server.updateItem)
 }
 
 // DeleteItem is that of *dynamodb.Client.
-func (c *Client) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
+func (c *Client) DeleteItem(ctx context.Context, in *dynamodb.DeleteItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.DeleteItemOutput, error) {
 	return do(ctx, c, "DeleteItem", in, c.server.deleteItem)
 }
 
 // Query is that of *dynamodb.Client.
-func (c *Client) Query(ctx context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
+func (c *Client) Query(ctx context.Context, in *dynamodb.QueryInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
 	return do(ctx, c, "Query", in, c.server.query)
 }
 
@@ -93,7 +98,8 @@ func (c *Client) TransactWriteItems(
 	return do(ctx, c, "TransactWriteItems", in, c.server.transactWriteItems)
 }
 
-func do[In, Out any](ctx context.Context, c *Client, operation string, in *In, serve func(*In) (*Out, error)) (*Out, error) {
+func do[In, Out any](ctx context.Context, c *Client, operation string, in *In,
+	serve func(*In) (*Out, error)) (*Out, error) {
 	c.mu.Lock()
 	c.count++
 	call, fault := Call{Operation: operation, Number: c.count, Input: in, client: c}, c.fault

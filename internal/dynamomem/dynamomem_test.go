@@ -81,8 +81,10 @@ func TestConditions(t *testing.T) {
 func TestNothingUnknownPasses(t *testing.T) {
 	t.Parallel()
 	for _, condition := range []string{
-		"", "#a", "#a =", "= :one", "#a <> :one", "a = :one", "#x = :one", "#a = :x", "size(#a) > :one", "#a = :one #b", "(#a = :one",
-		"#a = :one)", "#a BETWEEN :one AND :one", "#a IN (:one)", "contains(#b, :text)", "#a.#b = :one", "attribute_exists(:one)",
+		"", "#a", "#a =", "= :one", "#a <> :one", "a = :one", "#x = :one", "#a = :x", "size(#a) > :one", "#a = :one #b",
+		"(#a = :one",
+		"#a = :one)", "#a BETWEEN :one AND :one", "#a IN (:one)", "contains(#b, :text)", "#a.#b = :one",
+		"attribute_exists(:one)",
 		"begins_with(#b, :one)", "#a = :one;", "#a = :one AND", "NOT",
 	} {
 		_, c := newClient(t)
@@ -92,16 +94,21 @@ func TestNothingUnknownPasses(t *testing.T) {
 	_, c := newClient(t)
 	requireInvalid(t, check(t, c, "#a = :one")) // unused placeholders
 	for _, bad := range []item{
-		{"p": str("p")}, {"p": str("p"), "s": str("")}, {"p": str("p"), "s": num("1")}, {"p": str("p"), "s": str("s"), "n": num("1e999")},
+		{"p": str("p")}, {"p": str("p"), "s": str("")}, {"p": str("p"), "s": num("1")},
+		{"p": str("p"), "s": str("s"), "n": num("1e999")},
 		{"p": str("p"), "s": str("s"), "n": num("x")}, {"p": str("p"), "s": str("s"), "l": &types.AttributeValueMemberL{}},
 	} {
 		_, err := c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("t"), Item: bad})
 		requireInvalid(t, err)
 	}
-	_, err := c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("t"), Item: item{"p": str("p"), "s": str("s")}, ReturnValues: types.ReturnValueAllOld})
+	_, err := c.PutItem(t.Context(),
+		&dynamodb.PutItemInput{TableName: aws.String("t"), Item: item{"p": str("p"), "s": str("s")},
+			ReturnValues: types.ReturnValueAllOld})
 	requireInvalid(t, err)
-	for _, expression := range []string{"", "SET", "SET #s = :one", "SET #a = :one, #a = :one", "SET #a = #none", "SET #a = :one - :one", "ADD #a :one",
-		"DELETE #a :one", "SET #a = :one SET #b = :one", "SET #a = list_append(#a, :one)", "SET #a = :text + :one", "REMOVE #a, #a", "SET #a = :one REMOVE"} {
+	for _, expression := range []string{"", "SET", "SET #s = :one", "SET #a = :one, #a = :one", "SET #a = #none",
+		"SET #a = :one - :one", "ADD #a :one",
+		"DELETE #a :one", "SET #a = :one SET #b = :one", "SET #a = list_append(#a, :one)", "SET #a = :text + :one",
+		"REMOVE #a, #a", "SET #a = :one REMOVE"} {
 		requireInvalid(t, update(t, c, expression))
 	}
 }
@@ -145,7 +152,8 @@ func TestQueriesCountWhatTheFilterDrops(t *testing.T) {
 	query := func(start item, forward bool) *dynamodb.QueryOutput {
 		out, err := c.Query(t.Context(), &dynamodb.QueryInput{
 			TableName: aws.String("t"), Limit: aws.Int32(2), ExclusiveStartKey: start, ScanIndexForward: aws.Bool(forward),
-			KeyConditionExpression: aws.String("#p = :p AND begins_with(#s, :x)"), FilterExpression: aws.String("attribute_not_exists(#d)"),
+			KeyConditionExpression:    aws.String("#p = :p AND begins_with(#s, :x)"),
+			FilterExpression:          aws.String("attribute_not_exists(#d)"),
 			ExpressionAttributeNames:  map[string]string{"#p": "p", "#s": "s", "#d": "dead"},
 			ExpressionAttributeValues: item{":p": str("p"), ":x": str("x")}, ProjectionExpression: aws.String("#s"),
 		})
@@ -187,7 +195,8 @@ func TestFaults(t *testing.T) {
 		} {
 			server, c := newClient(t)
 			c.Inject(f.fault)
-			_, err := c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("t"), Item: item{"p": str("p"), "s": str("s")}})
+			_, err := c.PutItem(t.Context(),
+				&dynamodb.PutItemInput{TableName: aws.String("t"), Item: item{"p": str("p"), "s": str("s")}})
 			require.ErrorIs(t, err, dynamomem.ErrCut, name)
 			require.Equal(t, f.now, server.Item("t", "p", "s") != nil, name)
 			c.Wait()

@@ -42,7 +42,8 @@ func (t *table) global(x Index) bool { return x.PartitionKey != t.partitionKey }
 // checkIndexKeys refuses a row that has an index's key of another type, or an empty one.
 func (t *table) checkIndexKeys(row item) error {
 	for _, x := range t.indexes {
-		for name, want := range map[string]types.ScalarAttributeType{x.PartitionKey: cmp.Or(x.PartitionType, types.ScalarAttributeTypeS), x.SortKey: types.ScalarAttributeTypeS} {
+		for name, want := range map[string]types.ScalarAttributeType{x.PartitionKey: cmp.Or(x.PartitionType,
+			types.ScalarAttributeTypeS), x.SortKey: types.ScalarAttributeTypeS} {
 			if v := row[name]; v != nil && !keyValue(v, want) {
 				return invalid("type mismatch or empty value for index key %s of index %s, want %s", name, x.Name, want)
 			}
@@ -71,7 +72,8 @@ type entry struct {
 }
 
 func (e entry) compare(other entry) int {
-	return cmp.Or(strings.Compare(e.sort, other.sort), strings.Compare(e.key.partition, other.key.partition), strings.Compare(e.key.sort, other.key.sort))
+	return cmp.Or(strings.Compare(e.sort, other.sort), strings.Compare(e.key.partition, other.key.partition),
+		strings.Compare(e.key.sort, other.key.sort))
 }
 
 // entryOf returns the place of a row in x, whose keys the row must have.

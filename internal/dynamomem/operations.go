@@ -16,7 +16,8 @@ func (s *Server) table(name *string) (*table, error) {
 }
 
 func (s *Server) getItem(in *dynamodb.GetItemInput) (*dynamodb.GetItemOutput, error) {
-	if err := onlyFields(in, "TableName", "Key", "ConsistentRead", "ProjectionExpression", "ExpressionAttributeNames"); err != nil {
+	if err := onlyFields(in, "TableName", "Key", "ConsistentRead", "ProjectionExpression",
+		"ExpressionAttributeNames"); err != nil {
 		return nil, err
 	}
 	t, err := s.table(in.TableName)
@@ -100,7 +101,8 @@ func (w *write) run() error {
 }
 
 // writeFields are the parameters that all writes have.
-var writeFields = []string{"TableName", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues", "ReturnValuesOnConditionCheckFailure"}
+var writeFields = []string{"TableName", "ConditionExpression", "ExpressionAttributeNames", "ExpressionAttributeValues",
+	"ReturnValuesOnConditionCheckFailure"}
 
 // parseCondition completes w, whose other expressions have been parsed.
 func (w *write) parseCondition(e *scope, condition *string) (*write, error) {
@@ -139,7 +141,8 @@ func (s *Server) parsePut(in *dynamodb.PutItemInput) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure, next: func(item) (item, error) { return row, nil }}
+	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure,
+		next: func(item) (item, error) { return row, nil }}
 	return w.parseCondition(e, in.ConditionExpression)
 }
 
@@ -167,7 +170,8 @@ func (s *Server) parseDelete(in *dynamodb.DeleteItemInput) (*write, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure, next: func(item) (item, error) { return nil, nil }}
+	w := &write{table: t, key: key, onFailure: in.ReturnValuesOnConditionCheckFailure,
+		next: func(item) (item, error) { return nil, nil }}
 	return w.parseCondition(e, in.ConditionExpression)
 }
 

@@ -172,7 +172,8 @@ func (s *scope) keyCondition(x Index, text *string) (keyCondition, error) {
 		p.fail("want a condition on the partition key %q first", x.PartitionKey)
 	}
 	p.expect("=")
-	if c.partition = p.value(); c.partition != nil && !keyValue(c.partition, cmp.Or(x.PartitionType, types.ScalarAttributeTypeS)) {
+	if c.partition = p.value(); c.partition != nil &&
+		!keyValue(c.partition, cmp.Or(x.PartitionType, types.ScalarAttributeTypeS)) {
 		p.fail("the partition key is compared to what is of another type, or empty")
 	}
 	if p.accept("AND") {

@@ -28,7 +28,8 @@ func (s *Server) query(in *dynamodb.QueryInput) (*dynamodb.QueryOutput, error) {
 }
 
 func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
-	err := onlyFields(in, "TableName", "IndexName", "ConsistentRead", "ScanIndexForward", "ExclusiveStartKey", "KeyConditionExpression",
+	err := onlyFields(in, "TableName", "IndexName", "ConsistentRead", "ScanIndexForward", "ExclusiveStartKey",
+		"KeyConditionExpression",
 		"FilterExpression", "ProjectionExpression", "Limit", "ExpressionAttributeNames", "ExpressionAttributeValues")
 	if err != nil {
 		return nil, err

@@ -62,22 +62,28 @@ func (s *Server) parseTransactItem(it types.TransactWriteItem) (*write, error) {
 	switch {
 	case it == types.TransactWriteItem{Put: it.Put} && it.Put != nil:
 		p := it.Put
-		return s.parsePut(&dynamodb.PutItemInput{TableName: p.TableName, Item: p.Item, ConditionExpression: p.ConditionExpression,
+		return s.parsePut(&dynamodb.PutItemInput{TableName: p.TableName, Item: p.Item,
+			ConditionExpression:      p.ConditionExpression,
 			ExpressionAttributeNames: p.ExpressionAttributeNames, ExpressionAttributeValues: p.ExpressionAttributeValues,
 			ReturnValuesOnConditionCheckFailure: p.ReturnValuesOnConditionCheckFailure})
 	case it == types.TransactWriteItem{Update: it.Update} && it.Update != nil:
 		u := it.Update
-		return s.parseUpdate(&dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key, UpdateExpression: u.UpdateExpression,
+		return s.parseUpdate(&dynamodb.UpdateItemInput{TableName: u.TableName, Key: u.Key,
+			UpdateExpression:    u.UpdateExpression,
 			ConditionExpression: u.ConditionExpression, ExpressionAttributeNames: u.ExpressionAttributeNames,
-			ExpressionAttributeValues: u.ExpressionAttributeValues, ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure})
+			ExpressionAttributeValues:           u.ExpressionAttributeValues,
+			ReturnValuesOnConditionCheckFailure: u.ReturnValuesOnConditionCheckFailure})
 	case it == types.TransactWriteItem{Delete: it.Delete} && it.Delete != nil:
 		d := it.Delete
-		return s.parseDelete(&dynamodb.DeleteItemInput{TableName: d.TableName, Key: d.Key, ConditionExpression: d.ConditionExpression,
+		return s.parseDelete(&dynamodb.DeleteItemInput{TableName: d.TableName, Key: d.Key,
+			ConditionExpression:      d.ConditionExpression,
 			ExpressionAttributeNames: d.ExpressionAttributeNames, ExpressionAttributeValues: d.ExpressionAttributeValues,
 			ReturnValuesOnConditionCheckFailure: d.ReturnValuesOnConditionCheckFailure})
 	case it == types.TransactWriteItem{ConditionCheck: it.ConditionCheck} && it.ConditionCheck != nil:
 		c := it.ConditionCheck
-		w, err := s.parseDelete(&dynamodb.DeleteItemInput{TableName: c.TableName, Key: c.Key, ConditionExpression: c.ConditionExpression,
+		w,
+			err := s.parseDelete(&dynamodb.DeleteItemInput{TableName: c.TableName, Key: c.Key,
+			ConditionExpression:      c.ConditionExpression,
 			ExpressionAttributeNames: c.ExpressionAttributeNames, ExpressionAttributeValues: c.ExpressionAttributeValues,
 			ReturnValuesOnConditionCheckFailure: c.ReturnValuesOnConditionCheckFailure})
 		if err != nil {
@@ -104,7 +110,8 @@ func planAll(writes []*write) ([]item, error) {
 		reason := types.CancellationReason{Code: aws.String("None")}
 		var failed *types.ConditionalCheckFailedException
 		if errors.As(err, &failed) {
-			reason = types.CancellationReason{Code: aws.String("ConditionalCheckFailed"), Message: failed.Message, Item: failed.Item}
+			reason = types.CancellationReason{Code: aws.String("ConditionalCheckFailed"), Message: failed.Message,
+				Item: failed.Item}
 			canceled = true
 		} else if err != nil {
 			return nil, err
@@ -114,6 +121,7 @@ func planAll(writes []*write) ([]item, error) {
 	if !canceled {
 		return rows, nil
 	}
-	message := fmt.Sprintf("Transaction cancelled, please refer cancellation reasons for specific reasons [%s]", strings.Join(codes, ", "))
+	message := fmt.Sprintf("Transaction cancelled, please refer cancellation reasons for specific reasons [%s]",
+		strings.Join(codes, ", "))
 	return nil, &types.TransactionCanceledException{Message: aws.String(message), CancellationReasons: reasons}
 }

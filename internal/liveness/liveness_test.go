@@ -25,7 +25,8 @@ const (
 func session(t *testing.T, store kv.Store, previous *kv.KVPair) (*kv.KVPair, *rows.Session) {
 	t.Helper()
 	r := &rows.Session{Owner: "a", TTL: ttl.Milliseconds(), Nonce: rows.RandomID(8)}
-	pair, err := store.AtomicPut(t.Context(), rows.SessionPrefix+"id", r.Options(previous, kv.WithAttemptTimeout(time.Second))...)
+	pair, err := store.AtomicPut(t.Context(), rows.SessionPrefix+"id",
+		r.Options(previous, kv.WithAttemptTimeout(time.Second))...)
 	require.NoError(t, err)
 	return pair, r
 }

@@ -28,7 +28,8 @@ func looks(t *testing.T, ttl, next time.Duration, beats ...time.Duration) (after
 		record := rows.Session{
 			Owner: "holder", TTL: ttl.Milliseconds(), RenewedAt: time.Now(), Next: next.Milliseconds(), Nonce: rows.RandomID(8),
 		}
-		require.NoError(t, store.Put(t.Context(), rows.SessionPrefix+"id", record.Options(nil, kv.WithAttemptTimeout(time.Second))[0]))
+		require.NoError(t, store.Put(t.Context(), rows.SessionPrefix+"id",
+			record.Options(nil, kv.WithAttemptTimeout(time.Second))[0]))
 	}
 	began := time.Now()
 	beat()
@@ -56,12 +57,14 @@ func TestR10LooksComeSoonAfterHeartbeats(t *testing.T) {
 	}{
 		"a holder that dies": {
 			ttl: ttl, next: 5 * time.Second,
-			want: []time.Duration{5050 * time.Millisecond, 6550 * time.Millisecond, 11243750 * time.Microsecond, 15937500 * time.Microsecond},
+			want: []time.Duration{5050 * time.Millisecond, 6550 * time.Millisecond, 11243750 * time.Microsecond,
+				15937500 * time.Microsecond},
 		},
 		"a holder that beats": {
 			ttl: ttl, next: 4800 * time.Millisecond, beats: []time.Duration{4800 * time.Millisecond},
 			want: []time.Duration{
-				4850 * time.Millisecond, 9650 * time.Millisecond, 11150 * time.Millisecond, 15968750 * time.Microsecond, 20787500 * time.Microsecond,
+				4850 * time.Millisecond, 9650 * time.Millisecond, 11150 * time.Millisecond, 15968750 * time.Microsecond,
+				20787500 * time.Microsecond,
 			},
 		},
 		"a version that does not say": {

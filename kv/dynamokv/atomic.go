@@ -17,7 +17,8 @@ import (
 )
 
 // errOutcomeUnknown is why a conflict after an unknown attempt settles nothing.
-var errOutcomeUnknown = errors.New("dynamokv: an attempt's answer was lost, and the key's row does not tell whether it was applied")
+var errOutcomeUnknown = errors.New("dynamokv: an attempt's answer was lost, " +
+	"and the key's row does not tell whether it was applied")
 
 // AtomicPut implements kv.Store. It is a PutItem, which replaces the item whole.
 func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOption) (*kv.KVPair, error) {
@@ -141,7 +142,8 @@ func (s *Store) compareAndSwap(ctx context.Context, op *operation, previous uint
 
 // conditional runs a conditional write. ok: it was applied, by whichever attempt. Else
 // there is an error, or r is the row that failed the condition, nil for none.
-func (s *Store) conditional(ctx context.Context, op *operation, writer string, send sender) (ok bool, r *row, err error) {
+func (s *Store) conditional(ctx context.Context, op *operation, writer string,
+	send sender) (ok bool, r *row, err error) {
 	err = op.run(ctx, send)
 	var failed *types.ConditionalCheckFailedException
 	if !errors.As(err, &failed) {
@@ -236,7 +238,8 @@ func (s *Store) sweepTime(w *kv.WriteSettings, deadline, now time.Time) time.Tim
 	if deadline.IsZero() && w.SweepAfter == 0 {
 		return time.Time{}
 	}
-	keep := max(s.retention, time.Second) // the attribute has whole seconds: without any retention too, no live row is swept
+	// the attribute has whole seconds: without any retention too, no live row is swept
+	keep := max(s.retention, time.Second)
 	sweep := now.Add(max(w.SweepAfter, keep))
 	if !deadline.IsZero() && deadline.Add(keep).After(sweep) {
 		return deadline.Add(keep)

@@ -206,7 +206,8 @@ func (op *operation) attempt(ctx context.Context, send sender) (r reach, err err
 // signed. There S6 is checked again: the process may have been suspended on the way.
 func (op *operation) observe(stack *middleware.Stack, entered, underway *atomic.Bool) error {
 	err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("DynalockEntered",
-		func(ctx context.Context, in middleware.InitializeInput, next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+		func(ctx context.Context, in middleware.InitializeInput,
+			next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 			entered.Store(true)
 			return next.HandleInitialize(ctx, in)
 		}), middleware.Before)
@@ -214,7 +215,8 @@ func (op *operation) observe(stack *middleware.Stack, entered, underway *atomic.
 		return err
 	}
 	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("DynalockHanded",
-		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		func(ctx context.Context, in middleware.DeserializeInput,
+			next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 			if op.late() {
 				return middleware.DeserializeOutput{}, middleware.Metadata{}, errTooLate
 			}

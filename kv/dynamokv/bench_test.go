@@ -102,15 +102,17 @@ func (h *byHand) put(ctx context.Context) error {
 		ConditionExpression: aws.String("(attribute_not_exists(#deadline) OR #deadline > :now)"),
 		ExpressionAttributeNames: map[string]string{"#version": "version", "#payload": "payload", "#writer": "writer",
 			"#deleted": "deleted", "#deadline": "deadline", "#expires": "expires"},
-		ExpressionAttributeValues: map[string]types.AttributeValue{":micros": n(time.Now().UnixMicro()), ":one": n(1), ":payload": s("value"),
-			":writer": s(rand.Text()), ":now": n(time.Now().UnixMilli())},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":micros": n(time.Now().UnixMicro()), ":one": n(1),
+			":payload": s("value"),
+			":writer":  s(rand.Text()), ":now": n(time.Now().UnixMilli())},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
 	return err
 }
 
 func (h *byHand) get(ctx context.Context) error {
-	out, err := h.client.GetItem(ctx, &dynamodb.GetItemInput{TableName: aws.String(h.table), Key: h.key(), ConsistentRead: aws.Bool(true)})
+	out, err := h.client.GetItem(ctx,
+		&dynamodb.GetItemInput{TableName: aws.String(h.table), Key: h.key(), ConsistentRead: aws.Bool(true)})
 	if err == nil {
 		h.version, err = strconv.ParseInt(out.Item["version"].(*types.AttributeValueMemberN).Value, 10, 64)
 	}
@@ -124,8 +126,10 @@ func (h *byHand) swap(ctx context.Context) error {
 		TableName: aws.String(h.table), Item: put,
 		ConditionExpression: aws.String("#version = :version AND attribute_not_exists(#deleted) AND" +
 			" (attribute_not_exists(#deadline) OR #deadline > :now)"),
-		ExpressionAttributeNames:            map[string]string{"#version": "version", "#deleted": "deleted", "#deadline": "deadline"},
-		ExpressionAttributeValues:           map[string]types.AttributeValue{":version": n(h.version), ":now": n(time.Now().UnixMilli())},
+		ExpressionAttributeNames: map[string]string{"#version": "version", "#deleted": "deleted",
+			"#deadline": "deadline"},
+		ExpressionAttributeValues: map[string]types.AttributeValue{":version": n(h.version),
+			":now": n(time.Now().UnixMilli())},
 		ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
 	})
 	h.version++

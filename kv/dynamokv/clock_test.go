@@ -33,9 +33,14 @@ var refusals = []struct {
 	code, message string
 	offset        time.Duration // of DynamoDB's clock from ours
 }{
-	{400, "InvalidSignatureException", "Signature expired: 20000101T000000Z is now earlier than 20000101T024500Z (20000101T030000Z - 15 min.)", 3 * time.Hour},
-	{400, "InvalidSignatureException", "Signature not yet current: 20000101T030000Z is still later than 20000101T001500Z (20000101T000000Z + 15 min.)", -3 * time.Hour},
-	{403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", 3 * time.Hour},
+	{400, "InvalidSignatureException",
+		"Signature expired: 20000101T000000Z is now earlier than 20000101T024500Z (20000101T030000Z - 15 min.)",
+		3 * time.Hour},
+	{400, "InvalidSignatureException",
+		"Signature not yet current: 20000101T030000Z is still later than 20000101T001500Z (20000101T000000Z + 15 min.)",
+		-3 * time.Hour},
+	{403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large.",
+		3 * time.Hour},
 	{403, "RequestExpired", "Request has expired.", 3 * time.Hour},
 }
 

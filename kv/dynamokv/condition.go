@@ -23,7 +23,8 @@ func (s *Store) ConditionCheck(c kv.Condition) (types.TransactWriteItem, error) 
 		return types.TransactWriteItem{}, fmt.Errorf("dynamokv: ConditionCheck: %w", err)
 	}
 	e := newExpression()
-	condition := fmt.Sprintf("%s = %s AND %s", e.attr(c.Field), e.value(encodeField(w.Fields[c.Field])), e.notDead(s.clock.Now().Wall))
+	condition := fmt.Sprintf("%s = %s AND %s", e.attr(c.Field), e.value(encodeField(w.Fields[c.Field])),
+		e.notDead(s.clock.Now().Wall))
 	return types.TransactWriteItem{ConditionCheck: &types.ConditionCheck{
 		TableName:                           aws.String(s.table),
 		Key:                                 s.keyOf(c.Key),

@@ -57,5 +57,6 @@ func (e *expression) liveAt(version uint64, now time.Time) string {
 // whatever has become of the row since.
 func (e *expression) creatable(id string, version uint64, now time.Time) string {
 	return fmt.Sprintf("attribute_not_exists(%s) OR ((attribute_exists(%s) OR %s <= %s) AND %s < %s)", e.attr(id),
-		e.attr(attrDeleted), e.attr(attrDeadline), e.value(numberAttr(now.UnixMilli())), e.attr(attrVersion), e.value(numberAttr(version)))
+		e.attr(attrDeleted), e.attr(attrDeadline), e.value(numberAttr(now.UnixMilli())), e.attr(attrVersion),
+		e.value(numberAttr(version)))
 }

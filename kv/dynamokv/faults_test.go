@@ -29,10 +29,11 @@ func create(t *testing.T, s kv.Store) *kv.KVPair {
 }
 
 var writeCases = []writeCase{
-	{"create", func(*testing.T, kv.Store) *kv.KVPair { return nil }, func(ctx context.Context, s kv.Store, _ *kv.KVPair) error {
-		_, err := s.AtomicPut(ctx, "key", kv.WithString("new"))
-		return err
-	}},
+	{"create", func(*testing.T, kv.Store) *kv.KVPair { return nil },
+		func(ctx context.Context, s kv.Store, _ *kv.KVPair) error {
+			_, err := s.AtomicPut(ctx, "key", kv.WithString("new"))
+			return err
+		}},
 	{"swap", create, func(ctx context.Context, s kv.Store, previous *kv.KVPair) error {
 		_, err := s.AtomicPut(ctx, "key", kv.WithString("new"), kv.WithPrevious(previous))
 		return err
@@ -127,7 +128,8 @@ func TestALateAttemptOfACreateDoesNotBringAKeyBack(t *testing.T) {
 }
 
 // foreign changes the key by another Store between the first attempt and its answer.
-func foreign(t *testing.T, other kv.Store, change func(t *testing.T, other kv.Store)) func(int, *http.Request, next) (*http.Response, error) {
+func foreign(t *testing.T, other kv.Store,
+	change func(t *testing.T, other kv.Store)) func(int, *http.Request, next) (*http.Response, error) {
 	return func(n int, r *http.Request, send next) (*http.Response, error) {
 		if n != 1 {
 			return send(r)

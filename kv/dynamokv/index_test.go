@@ -45,7 +45,8 @@ var listings = []struct {
 	{"r", []kv.ReadOption{kv.WithGlobalIndex("by-owner", "owner", "me", "rank"), kv.EventuallyConsistent()}, false},
 	{"", []kv.ReadOption{kv.WithGlobalIndex("by-number", "number", 7, "rank"), kv.EventuallyConsistent()}, false},
 	{"", []kv.ReadOption{kv.WithGlobalIndex("by-number", "number", -1.5, "rank"), kv.EventuallyConsistent()}, false},
-	{"r", []kv.ReadOption{kv.WithGlobalIndex("by-blob", "blob", []byte{0, 255}, "rank"), kv.EventuallyConsistent()}, false},
+	{"r", []kv.ReadOption{kv.WithGlobalIndex("by-blob", "blob", []byte{0, 255}, "rank"), kv.EventuallyConsistent()},
+		false},
 	{"", []kv.ReadOption{kv.WithGlobalIndex("number-only", "number", 7, ""), kv.EventuallyConsistent()}, true},
 }
 
@@ -58,14 +59,16 @@ func indexedRig(t *testing.T, emulator bool, options ...dynamokv.Option) *rig {
 		r := &rig{wire: &wire{base: server.Transport()}, partition: "a", endpoint: "http://dynamodb.invalid", table: "table"}
 		return r.open(t, options)
 	}
-	r := &rig{wire: &wire{base: sharedTransport}, partition: "a", endpoint: dynamolocal.Endpoint(t), table: "indexed-" + rand.Text()}
+	r := &rig{wire: &wire{base: sharedTransport}, partition: "a", endpoint: dynamolocal.Endpoint(t),
+		table: "indexed-" + rand.Text()}
 	createIndexed(t, newClient(r.endpoint, r.wire), r.table)
 	return r.open(t, append([]dynamokv.Option{dynamokv.WithClock(patientClock{clock.System})}, options...))
 }
 
 func createIndexed(t *testing.T, client *dynamodb.Client, table string) {
 	t.Helper()
-	in := &dynamodb.CreateTableInput{TableName: aws.String(table), BillingMode: types.BillingModePayPerRequest, KeySchema: keySchema("id", "name")}
+	in := &dynamodb.CreateTableInput{TableName: aws.String(table), BillingMode: types.BillingModePayPerRequest,
+		KeySchema: keySchema("id", "name")}
 	kinds := map[string]types.ScalarAttributeType{"name": "S", "rank": "S"}
 	for _, x := range indexes {
 		kinds[x.PartitionKey] = cmp.Or(x.PartitionType, "S")
@@ -75,13 +78,16 @@ func createIndexed(t *testing.T, client *dynamodb.Client, table string) {
 		}
 		name, schema := aws.String(x.Name), keySchema(x.PartitionKey, x.SortKey)
 		if x.PartitionKey == "id" {
-			in.LocalSecondaryIndexes = append(in.LocalSecondaryIndexes, types.LocalSecondaryIndex{IndexName: name, KeySchema: schema, Projection: projection})
+			in.LocalSecondaryIndexes = append(in.LocalSecondaryIndexes,
+				types.LocalSecondaryIndex{IndexName: name, KeySchema: schema, Projection: projection})
 		} else {
-			in.GlobalSecondaryIndexes = append(in.GlobalSecondaryIndexes, types.GlobalSecondaryIndex{IndexName: name, KeySchema: schema, Projection: projection})
+			in.GlobalSecondaryIndexes = append(in.GlobalSecondaryIndexes,
+				types.GlobalSecondaryIndex{IndexName: name, KeySchema: schema, Projection: projection})
 		}
 	}
 	for name, kind := range kinds {
-		in.AttributeDefinitions = append(in.AttributeDefinitions, types.AttributeDefinition{AttributeName: aws.String(name), AttributeType: kind})
+		in.AttributeDefinitions = append(in.AttributeDefinitions,
+			types.AttributeDefinition{AttributeName: aws.String(name), AttributeType: kind})
 	}
 	_, err := client.CreateTable(t.Context(), in)
 	require.NoError(t, err)
@@ -119,7 +125,8 @@ func TestListingByIndexes(t *testing.T) {
 			require.NoError(t, other.Put(t.Context(), "x"+key, fields))
 		}
 		require.NoError(t, s.Put(t.Context(), "not in an index"))
-		require.NoError(t, s.Put(t.Context(), "other values", kv.WithFields(kv.Fields{"owner": "you", "number": -1.5, "blob": []byte{0}})))
+		require.NoError(t, s.Put(t.Context(), "other values",
+			kv.WithFields(kv.Fields{"owner": "you", "number": -1.5, "blob": []byte{0}})))
 		require.NoError(t, s.Delete(t.Context(), "k2"))
 		for _, l := range listings {
 			want := []string{"k4", "k3", "k1"}
@@ -189,7 +196,8 @@ func TestWhatAnIndexCannotDo(t *testing.T) {
 func TestAnIndexThatHoldsAPart(t *testing.T) {
 	t.Parallel()
 	s, _ := offlineStore(t, func(_ int, r *http.Request) (*http.Response, error) {
-		return answer(r, 200, `{"Count":1,"Items":[{"id":{"S":"dynalock"},"name":{"S":"k"},"rank":{"S":"r"},"version":{"N":"7"}}]}`), nil
+		return answer(r, 200,
+			`{"Count":1,"Items":[{"id":{"S":"dynalock"},"name":{"S":"k"},"rank":{"S":"r"},"version":{"N":"7"}}]}`), nil
 	})
 	_, err := s.List(t.Context(), "r", kv.WithLocalIndex("part", "rank"))
 	require.ErrorIs(t, err, kv.ErrFormat)
@@ -232,11 +240,13 @@ func indexStep(t *testing.T, s kv.Store, r *mathrand.Rand) string {
 	if r.IntN(4) == 0 {
 		text = fmt.Sprintln("delete", key, outcome(s.Delete(t.Context(), key)))
 	} else {
-		text = fmt.Sprintln("put", key, outcome(s.Put(t.Context(), key, kv.WithFields(fields), kv.WithTTL(time.Duration(1+r.IntN(60))*time.Second))))
+		text = fmt.Sprintln("put", key,
+			outcome(s.Put(t.Context(), key, kv.WithFields(fields), kv.WithTTL(time.Duration(1+r.IntN(60))*time.Second))))
 	}
 	for _, l := range listings {
 		var told []string
-		for p, err := range kv.All(t.Context(), s, l.prefix, append(l.options[:len(l.options):len(l.options)], kv.WithLimit(2))...) {
+		for p, err := range kv.All(t.Context(), s, l.prefix,
+			append(l.options[:len(l.options):len(l.options)], kv.WithLimit(2))...) {
 			require.NoError(t, err)
 			told = append(told, fmt.Sprintf("%s@%d %v", p.Key, p.Version, p.Fields))
 		}

@@ -75,7 +75,8 @@ func checkIndex(prefix string, settings kv.ReadSettings) error {
 	case index.PartitionField != "" && !settings.Eventual:
 		return fmt.Errorf("dynamokv: global index %q is only eventually consistent: %w", index.Name, kv.ErrUnsupported)
 	case index.SortField == "" && prefix != "":
-		return fmt.Errorf("dynamokv: index %q has no sort field to match prefix %q: %w", index.Name, prefix, kv.ErrInvalidOption)
+		return fmt.Errorf("dynamokv: index %q has no sort field to match prefix %q: %w", index.Name, prefix,
+			kv.ErrInvalidOption)
 	}
 	return nil
 }

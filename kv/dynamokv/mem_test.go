@@ -156,7 +156,8 @@ func (s *script) options() []kv.WriteOption {
 		options = []kv.WriteOption{kv.WithBytes([]byte{0, byte(r.IntN(256))})}
 	}
 	if r.IntN(2) == 0 {
-		options = append(options, kv.WithFields(kv.Fields{"n": r.IntN(1000) - 500, "f": r.Float64(), "s": "text", "b": []byte{1}}))
+		options = append(options,
+			kv.WithFields(kv.Fields{"n": r.IntN(1000) - 500, "f": r.Float64(), "s": "text", "b": []byte{1}}))
 	}
 	if r.IntN(2) == 0 {
 		options = append(options, kv.WithTTL(time.Duration(1+r.IntN(20))*time.Second))

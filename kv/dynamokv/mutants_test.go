@@ -217,6 +217,7 @@ func runMutant(t *testing.T, file string, source []byte, run string) ([]byte, er
 	text, err := json.Marshal(map[string]any{"Replace": map[string]string{original: mutant}})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(overlay, text, 0o600))
-	command := exec.CommandContext(t.Context(), "go", "test", "-short", "-vet=off", "-ldflags=-s -w", "-timeout=2m", "-overlay="+overlay, "-run="+run, ".")
+	command := exec.CommandContext(t.Context(), "go", "test", "-short", "-vet=off", "-ldflags=-s -w", "-timeout=2m",
+		"-overlay="+overlay, "-run="+run, ".")
 	return command.CombinedOutput()
 }

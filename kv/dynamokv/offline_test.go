@@ -55,7 +55,8 @@ func TestWhatAnErrorOfDynamoDBMeansForAWrite(t *testing.T) {
 		{"UnrecognizedClientException", "", 400, kv.ErrRefused, true},
 		{"KMSAccessDeniedException", "", 400, kv.ErrRefused, true},
 		{"InvalidSignatureException", "The request signature we calculated does not match", 400, kv.ErrRefused, true},
-		{"InvalidSignatureException", "Signature expired: 20000101T000000Z is now earlier than 20000101T001500Z", 400, kv.ErrClock, true},
+		{"InvalidSignatureException", "Signature expired: 20000101T000000Z is now earlier than 20000101T001500Z", 400,
+			kv.ErrClock, true},
 		{"InvalidSignatureException", "Signature not yet current: 20000101T010000Z", 400, kv.ErrClock, true},
 		{"RequestTimeTooSkewed", "", 403, kv.ErrClock, true},
 	} {
@@ -81,7 +82,8 @@ func TestWhatAnErrorOfDynamoDBMeansForAWrite(t *testing.T) {
 
 func TestARefusalAfterALostAnswerIsUncertain(t *testing.T) {
 	t.Parallel()
-	for _, code := range []string{"ThrottlingException", "ResourceNotFoundException", "RequestTimeTooSkewed", "AccessDeniedException"} {
+	for _, code := range []string{"ThrottlingException", "ResourceNotFoundException", "RequestTimeTooSkewed",
+		"AccessDeniedException"} {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := offlineStore(t, func(n int, r *http.Request) (*http.Response, error) {
 				if n == 1 {
@@ -286,7 +288,8 @@ func TestAClientThatIgnoresOptionsIsUncertainAboutEverything(t *testing.T) {
 
 type deafClient struct{ dynamokv.Client }
 
-func (deafClient) UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+func (deafClient) UpdateItem(context.Context, *dynamodb.UpdateItemInput,
+	...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	return nil, errors.New("who knows")
 }
 
@@ -295,7 +298,9 @@ func TestAnEndpointThatReturnsNoItemGetsARead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w := offlineStore(t, func(_ int, r *http.Request) (*http.Response, error) {
 			if strings.HasSuffix(r.Header.Get("X-Amz-Target"), ".GetItem") {
-				return answer(r, 200, `{"Item":{"id":{"S":"dynalock"},"name":{"S":"key"},"version":{"N":"7"},"payload":{"S":"x"},"writer":{"S":"w"}}}`), nil
+				return answer(r, 200,
+						`{"Item":{"id":{"S":"dynalock"},"name":{"S":"key"},"version":{"N":"7"},"payload":{"S":"x"},"writer":{"S":"w"}}}`),
+					nil
 			}
 			return awsError(r, 400, "ConditionalCheckFailedException", "The conditional request failed"), nil
 		})

@@ -159,14 +159,16 @@ func newRig(t *testing.T, options ...dynamokv.Option) *rig {
 // newMemRig makes a rig on a server in memory, which works inside testing/synctest.
 func newMemRig(t *testing.T, options ...dynamokv.Option) *rig {
 	t.Helper()
-	r := &rig{wire: &wire{base: newMem().Transport()}, partition: "dynalock", endpoint: "http://dynamodb.invalid", table: "table"}
+	r := &rig{wire: &wire{base: newMem().Transport()}, partition: "dynalock", endpoint: "http://dynamodb.invalid",
+		table: "table"}
 	return r.open(t, options)
 }
 
 func (r *rig) open(t *testing.T, options []dynamokv.Option) *rig {
 	t.Helper()
 	var err error
-	r.Store, err = dynamokv.New(newClient(r.endpoint, r.wire), r.table, append(options, dynamokv.WithPartition(r.partition))...)
+	r.Store, err = dynamokv.New(newClient(r.endpoint, r.wire), r.table,
+		append(options, dynamokv.WithPartition(r.partition))...)
 	require.NoError(t, err)
 	dynamokv.SkipLayout(r.Store) // its tests count requests
 	return r
@@ -199,7 +201,8 @@ func (c offsetClock) Now() clock.Reading {
 
 // offlineStore makes a Store all of whose requests are answered by f. It works
 // inside testing/synctest.
-func offlineStore(t *testing.T, f func(n int, r *http.Request) (*http.Response, error), options ...dynamokv.Option) (*dynamokv.Store, *wire) {
+func offlineStore(t *testing.T, f func(n int, r *http.Request) (*http.Response, error),
+	options ...dynamokv.Option) (*dynamokv.Store, *wire) {
 	t.Helper()
 	w := &wire{fault: func(n int, r *http.Request, _ next) (*http.Response, error) { return f(n, r) }}
 	s, err := dynamokv.New(newClient("http://dynamodb.invalid", w), "table", options...)

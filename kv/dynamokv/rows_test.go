@@ -19,7 +19,8 @@ func (r *rig) raw(t *testing.T, key string) map[string]types.AttributeValue {
 	t.Helper()
 	out, err := newClient(r.endpoint, &wire{base: r.wire.base}).GetItem(t.Context(), &dynamodb.GetItemInput{
 		TableName: aws.String(r.table), ConsistentRead: aws.Bool(true),
-		Key: map[string]types.AttributeValue{"id": &types.AttributeValueMemberS{Value: r.partition}, "name": &types.AttributeValueMemberS{Value: key}},
+		Key: map[string]types.AttributeValue{"id": &types.AttributeValueMemberS{Value: r.partition},
+			"name": &types.AttributeValueMemberS{Value: key}},
 	})
 	require.NoError(t, err)
 	return out.Item

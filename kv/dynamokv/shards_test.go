@@ -113,7 +113,8 @@ func TestListingsOfShardsAreThoseOfOneShard(t *testing.T) {
 					prefixes = []string{"", "r", "r1"}
 				}
 				for _, prefix := range prefixes {
-					for _, more := range [][]kv.ReadOption{{}, {kv.Descending()}, {kv.WithoutValues()}, {kv.Descending(), kv.WithoutValues()}} {
+					for _, more := range [][]kv.ReadOption{{}, {kv.Descending()}, {kv.WithoutValues()},
+						{kv.Descending(), kv.WithoutValues()}} {
 						requireSameListings(t, stores, prefix, append(more, by...))
 					}
 				}

@@ -199,7 +199,8 @@ func New(client Client, table string, options ...Option) (*Store, error) {
 
 func newConfig(table string, options []Option) (config, error) {
 	c := config{
-		partition: defaultPartition, shards: 1, retention: defaultRetention, clock: clock.System, idName: "id", nameName: "name",
+		partition: defaultPartition, shards: 1, retention: defaultRetention, clock: clock.System, idName: "id",
+		nameName: "name",
 	}
 	if table == "" {
 		return config{}, fmt.Errorf("dynamokv: the table's name is empty: %w", kv.ErrInvalidOption)

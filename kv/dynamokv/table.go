@@ -23,10 +23,14 @@ const tablePoll = 500 * time.Millisecond
 
 // TableClient is what EnsureTable needs of DynamoDB: *dynamodb.Client has it.
 type TableClient interface {
-	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error)
-	DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error)
-	UpdateTimeToLive(context.Context, *dynamodb.UpdateTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error)
-	DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error)
+	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput,
+		error)
+	DescribeTable(context.Context, *dynamodb.DescribeTableInput,
+		...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error)
+	UpdateTimeToLive(context.Context, *dynamodb.UpdateTimeToLiveInput,
+		...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error)
+	DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput,
+		...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error)
 }
 
 // EnsureTable makes sure that table exists, is active and fits: string keys of the names
@@ -135,8 +139,10 @@ func checkTable(t *types.TableDescription, c config) error {
 	if len(t.KeySchema) != len(want) {
 		return fmt.Errorf("has no sort key, want %q", c.nameName)
 	}
-	if global := len(t.Replicas) > 0 || aws.ToString(t.GlobalTableVersion) != ""; global && t.MultiRegionConsistency != types.MultiRegionConsistencyStrong {
-		return errors.New("is a global table whose Regions are eventually consistent: two Regions could hold one lock; make it strongly consistent, or use a table of one Region")
+	if global := len(t.Replicas) > 0 || aws.ToString(t.GlobalTableVersion) != ""; global &&
+		t.MultiRegionConsistency != types.MultiRegionConsistencyStrong {
+		return errors.New("is a global table whose Regions are eventually consistent: two Regions could hold one lock; " +
+			"make it strongly consistent, or use a table of one Region")
 	}
 	return nil
 }
@@ -169,7 +175,8 @@ func hasTimeToLive(ctx context.Context, client TableClient, table string) (bool,
 		return false, fmt.Errorf("dynamokv: EnsureTable %q: time to live: %w", table, err)
 	}
 	ttl := out.TimeToLiveDescription
-	if ttl == nil || (ttl.TimeToLiveStatus != types.TimeToLiveStatusEnabled && ttl.TimeToLiveStatus != types.TimeToLiveStatusEnabling) {
+	if ttl == nil || (ttl.TimeToLiveStatus != types.TimeToLiveStatusEnabled &&
+		ttl.TimeToLiveStatus != types.TimeToLiveStatusEnabling) {
 		return false, nil
 	}
 	if name := aws.ToString(ttl.AttributeName); name != attrExpires {

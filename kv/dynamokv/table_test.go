@@ -67,11 +67,13 @@ type describedTable struct {
 	ttl         string
 }
 
-func (d *describedTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
+func (d *describedTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
 	return &dynamodb.DescribeTableOutput{Table: &d.description}, nil
 }
 
-func (d *describedTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
+func (d *describedTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
 	return &dynamodb.DescribeTimeToLiveOutput{TimeToLiveDescription: &types.TimeToLiveDescription{
 		AttributeName: aws.String(d.ttl), TimeToLiveStatus: types.TimeToLiveStatusEnabled,
 	}}, nil
@@ -85,7 +87,8 @@ func TestTablesThatDoNotFit(t *testing.T) {
 	}{
 		"a fitting one": {func(*describedTable) {}, ""},
 		"no sort key":   {func(d *describedTable) { d.description.KeySchema = d.description.KeySchema[:1] }, "no sort key"},
-		"other key":     {func(d *describedTable) { d.description.KeySchema[1].AttributeName = aws.String("sk") }, `want "name"`},
+		"other key": {func(d *describedTable) { d.description.KeySchema[1].AttributeName = aws.String("sk") },
+			`want "name"`},
 		"other key type": {func(d *describedTable) {
 			d.description.AttributeDefinitions[1].AttributeType = types.ScalarAttributeTypeN
 		}, "of type N"},
@@ -95,7 +98,8 @@ func TestTablesThatDoNotFit(t *testing.T) {
 		"global, eventually consistent": {func(d *describedTable) {
 			d.description.Replicas = []types.ReplicaDescription{{RegionName: aws.String("eu-west-1")}}
 		}, "eventually consistent"},
-		"global, of the old kind": {func(d *describedTable) { d.description.GlobalTableVersion = aws.String("2017.11.29") }, "eventually consistent"},
+		"global, of the old kind": {func(d *describedTable) { d.description.GlobalTableVersion = aws.String("2017.11.29") },
+			"eventually consistent"},
 		"global, strongly consistent": {func(d *describedTable) {
 			d.description.Replicas = []types.ReplicaDescription{{RegionName: aws.String("eu-west-1")}}
 			d.description.MultiRegionConsistency = types.MultiRegionConsistencyStrong
@@ -135,7 +139,8 @@ type slowTable struct {
 	ttl      *dynamodb.UpdateTimeToLiveInput
 }
 
-func (s *slowTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
+func (s *slowTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error) {
 	status := s.statuses[min(s.looks, len(s.statuses)-1)]
 	s.looks++
 	if status == "" {
@@ -146,16 +151,19 @@ func (s *slowTable) DescribeTable(context.Context, *dynamodb.DescribeTableInput,
 	}}, nil
 }
 
-func (s *slowTable) CreateTable(_ context.Context, in *dynamodb.CreateTableInput, _ ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
+func (s *slowTable) CreateTable(_ context.Context, in *dynamodb.CreateTableInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error) {
 	s.created = in
 	return &dynamodb.CreateTableOutput{}, nil
 }
 
-func (s *slowTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput, ...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
+func (s *slowTable) DescribeTimeToLive(context.Context, *dynamodb.DescribeTimeToLiveInput,
+	...func(*dynamodb.Options)) (*dynamodb.DescribeTimeToLiveOutput, error) {
 	return &dynamodb.DescribeTimeToLiveOutput{TimeToLiveDescription: &types.TimeToLiveDescription{TimeToLiveStatus: types.TimeToLiveStatusDisabled}}, nil
 }
 
-func (s *slowTable) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeToLiveInput, _ ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error) {
+func (s *slowTable) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeToLiveInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.UpdateTimeToLiveOutput, error) {
 	s.ttl = in
 	return &dynamodb.UpdateTimeToLiveOutput{}, nil
 }
@@ -163,7 +171,8 @@ func (s *slowTable) UpdateTimeToLive(_ context.Context, in *dynamodb.UpdateTimeT
 func TestEnsureTableWaitsUntilTheTableIsActive(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := &slowTable{statuses: []types.TableStatus{"", "", types.TableStatusCreating, types.TableStatusCreating, types.TableStatusActive}}
+		s := &slowTable{statuses: []types.TableStatus{"", "", types.TableStatusCreating, types.TableStatusCreating,
+			types.TableStatusActive}}
 		start := time.Now()
 		require.NoError(t, dynamokv.EnsureTable(t.Context(), s, "table"))
 		require.Equal(t, 5, s.looks)

@@ -17,7 +17,8 @@ import (
 // transact sends a transaction of the user's own to the rig's table, and says how it ended.
 func (r *rig) transact(t *testing.T, items ...types.TransactWriteItem) string {
 	t.Helper()
-	_, err := newClient(r.endpoint, &wire{base: r.wire.base}).TransactWriteItems(t.Context(), &dynamodb.TransactWriteItemsInput{TransactItems: items})
+	_, err := newClient(r.endpoint, &wire{base: r.wire.base}).TransactWriteItems(t.Context(),
+		&dynamodb.TransactWriteItemsInput{TransactItems: items})
 	var canceled *types.TransactionCanceledException
 	if err == nil {
 		return "applied"
@@ -47,7 +48,8 @@ func (r *rig) check(t *testing.T, key, acq string) types.TransactWriteItem {
 // addTo counts a number of a row that is not a pair up, or fails from three on.
 func (r *rig) addTo(name string) types.TransactWriteItem {
 	return types.TransactWriteItem{Update: &types.Update{
-		TableName: aws.String(r.table), Key: r.row(name), UpdateExpression: aws.String("SET #n = if_not_exists(#n, :zero) + :one"),
+		TableName: aws.String(r.table), Key: r.row(name),
+		UpdateExpression:          aws.String("SET #n = if_not_exists(#n, :zero) + :one"),
 		ConditionExpression:       aws.String("attribute_not_exists(#n) OR #n < :three"),
 		ExpressionAttributeNames:  map[string]string{"#n": "n"},
 		ExpressionAttributeValues: map[string]types.AttributeValue{":zero": n(0), ":one": n(1), ":three": n(3)},
@@ -119,7 +121,8 @@ func (r *rig) transactionStep(t *testing.T, random *rand.Rand) string {
 	}
 	for range 1 + random.IntN(3) {
 		row := []string{"b", "c", "d", "e", "f"}[random.IntN(5)]
-		items = append(items, []types.TransactWriteItem{r.addTo(row), r.addTo(row), r.putRow(row), r.deleteRow(row)}[random.IntN(4)])
+		items = append(items, []types.TransactWriteItem{r.addTo(row), r.addTo(row), r.putRow(row),
+			r.deleteRow(row)}[random.IntN(4)])
 	}
 	text := r.transact(t, items...)
 	for _, row := range []string{"b", "c", "d", "e", "f"} {

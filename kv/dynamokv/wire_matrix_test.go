@@ -192,25 +192,29 @@ var wireOperations = []wireOperation{
 		_, err := s.List(ctx, "", as[kv.ReadOption](options)...)
 		return err
 	}},
-	{name: "list page", read: true, run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
-		_, err := s.ListPage(ctx, "", as(options, kv.WithLimit(1))...)
-		return err
-	}},
+	{name: "list page", read: true,
+		run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+			_, err := s.ListPage(ctx, "", as(options, kv.WithLimit(1))...)
+			return err
+		}},
 	{name: "put", want: "new", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
 		return s.Put(ctx, "key", as(options, kv.WithString("new"))...)
 	}},
 	{name: "blind delete", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
 		return s.Delete(ctx, "key", as[kv.DeleteOption](options)...)
 	}},
-	{name: "create", conditional: true, want: "new", run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
-		_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"))...)
-		return err
-	}},
-	{name: "swap", conditional: true, want: "new", run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
-		_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"), kv.WithPrevious(previous))...)
-		return err
-	}},
-	{name: "delete", conditional: true, run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
-		return s.AtomicDelete(ctx, "key", previous, as[kv.DeleteOption](options)...)
-	}},
+	{name: "create", conditional: true, want: "new",
+		run: func(ctx context.Context, s kv.Store, _ *kv.KVPair, options ...kv.CallOption) error {
+			_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"))...)
+			return err
+		}},
+	{name: "swap", conditional: true, want: "new",
+		run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
+			_, err := s.AtomicPut(ctx, "key", as(options, kv.WithString("new"), kv.WithPrevious(previous))...)
+			return err
+		}},
+	{name: "delete", conditional: true,
+		run: func(ctx context.Context, s kv.Store, previous *kv.KVPair, options ...kv.CallOption) error {
+			return s.AtomicDelete(ctx, "key", previous, as[kv.DeleteOption](options)...)
+		}},
 }

@@ -130,7 +130,8 @@ func (s *Store) Delete(ctx context.Context, key string, options ...kv.DeleteOpti
 // bumpVersion is the assignment of a blind write's version.
 func (s *Store) bumpVersion(op *operation, e *expression) string {
 	version := e.attr(attrVersion)
-	return fmt.Sprintf("%s = if_not_exists(%s, %s) + %s", version, version, e.value(numberAttr(op.wall().UnixMicro())), e.value(numberAttr(1)))
+	return fmt.Sprintf("%s = if_not_exists(%s, %s) + %s", version, version, e.value(numberAttr(op.wall().UnixMicro())),
+		e.value(numberAttr(1)))
 }
 
 // updateItem makes the sender of an UpdateItem, unconditional if condition is empty.

@@ -121,7 +121,8 @@ func (s *Store) migrate(ctx context.Context) error {
 			return fmt.Errorf("sqlkv: creating tables: %w", err)
 		}
 		var version int
-		if err := t.conn.QueryRowContext(t.ctx, `SELECT value FROM kv_meta WHERE name = 'schema'`).Scan(&version); err != nil {
+		if err := t.conn.QueryRowContext(t.ctx,
+			`SELECT value FROM kv_meta WHERE name = 'schema'`).Scan(&version); err != nil {
 			return fmt.Errorf("sqlkv: reading the schema's version: %w", err)
 		}
 		if version != schemaVersion {

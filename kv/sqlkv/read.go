@@ -167,7 +167,8 @@ func listQuery(prefix string, settings kv.ReadSettings, after string, now int64)
 	if after != "" {
 		bound(behind, []byte(after))
 	}
-	return fmt.Sprintf("SELECT %s FROM kv WHERE %s ORDER BY key %s LIMIT ?", selected, strings.Join(where, " AND "), order),
+	return fmt.Sprintf("SELECT %s FROM kv WHERE %s ORDER BY key %s LIMIT ?", selected, strings.Join(where, " AND "),
+			order),
 		append(args, settings.Limit+1)
 }
 

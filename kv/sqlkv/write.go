@@ -266,7 +266,8 @@ func (t *transaction) write(key string, settings kv.WriteSettings, live *kv.KVPa
 // nextVersion counts the store's versions up.
 func (t *transaction) nextVersion() (uint64, error) {
 	var version int64
-	err := t.conn.QueryRowContext(t.ctx, `UPDATE kv_meta SET value = value + 1 WHERE name = 'version' RETURNING value`).Scan(&version)
+	err := t.conn.QueryRowContext(t.ctx,
+		`UPDATE kv_meta SET value = value + 1 WHERE name = 'version' RETURNING value`).Scan(&version)
 	if err != nil {
 		return 0, fmt.Errorf("sqlkv: counting versions: %w", err)
 	}

@@ -23,7 +23,7 @@ const (
 	cut            weather = "cut"             // connections are reset, new ones too
 	requestsVanish weather = "requests vanish" // a black hole towards the store, from which nothing returns
 	answersVanish  weather = "answers vanish"  // requests are served, their answers go into a black hole
-	// requests land when the weather changes, long after their caller gave up
+	// Requests land when the weather changes, long after their caller gave up.
 	requestsLate weather = "requests held back"
 	answersLost  weather = "half the answers cut" // instead of the answer comes the end of the connection
 )

@@ -108,7 +108,8 @@ func hunt(ctx context.Context, dir string, mutants []*mutant, parallel int) (tab
 	results := make([]result, len(mutants))
 	each(len(mutants), parallel, func(i int) {
 		results[i] = mutants[i].run(ctx, dir)
-		fmt.Fprintf(os.Stderr, "%3d/%d %-8s %3.0fs %s\n", i+1, len(mutants), results[i].verdict(), results[i].took.Seconds(), mutants[i].name)
+		fmt.Fprintf(os.Stderr, "%3d/%d %-8s %3.0fs %s\n", i+1, len(mutants), results[i].verdict(), results[i].took.Seconds(),
+			mutants[i].name)
 	})
 	table = ledger(mutants, results)
 	fmt.Print(table)
@@ -119,7 +120,8 @@ func hunt(ctx context.Context, dir string, mutants []*mutant, parallel int) (tab
 			fmt.Fprintf(os.Stderr, "\n== not found: %s (%s): %v\n%s\n", mutants[i].name, mutants[i].rule, r.err, r.output)
 		}
 	}
-	fmt.Fprintf(os.Stderr, "%d mutants, %d found, in %v\n", len(mutants), len(mutants)-missed, time.Since(began).Round(time.Second))
+	fmt.Fprintf(os.Stderr, "%d mutants, %d found, in %v\n", len(mutants), len(mutants)-missed,
+		time.Since(began).Round(time.Second))
 	if missed > 0 {
 		return "", fmt.Errorf("%d of %d mutants were not found", missed, len(mutants))
 	}

@@ -25,9 +25,10 @@ type edit struct{ file, old, new string }
 
 // layers are those that have one test for everything, so that any mutant can be sent through them.
 var layers = map[string]mutant{
-	"sim":             {pkg: "./tests/sim", tests: "TestSimulation", env: []string{"SIM_SEEDS=300", "SIM_FIRST=1"}},
-	"units":           {pkg: "./lease", tests: "."},
-	"linearizability": {pkg: "./tests", tests: "TestHistoriesAreLinearizable|TestHistoriesWithLost|TestHistoriesOverABadWire"},
+	"sim":   {pkg: "./tests/sim", tests: "TestSimulation", env: []string{"SIM_SEEDS=300", "SIM_FIRST=1"}},
+	"units": {pkg: "./lease", tests: "."},
+	"linearizability": {pkg: "./tests",
+		tests: "TestHistoriesAreLinearizable|TestHistoriesWithLost|TestHistoriesOverABadWire"},
 }
 
 func layerNames() []string { return slices.Sorted(maps.Keys(layers)) }

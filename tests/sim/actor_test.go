@@ -53,7 +53,8 @@ func (a *actor) work() {
 	for _, weight := range a.w.mix {
 		total += weight
 	}
-	for a.pause(latency(a.rng, 0, 1500*time.Millisecond)); a.node.ctx.Err() == nil; a.pause(latency(a.rng, time.Millisecond, 1500*time.Millisecond)) {
+	for a.pause(latency(a.rng, 0, 1500*time.Millisecond)); a.node.ctx.Err() == nil; a.pause(latency(a.rng,
+		time.Millisecond, 1500*time.Millisecond)) {
 		pick := a.rng.IntN(total)
 		for i, l := range workloads {
 			if pick -= a.w.mix[i]; pick < 0 {

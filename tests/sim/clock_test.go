@@ -40,7 +40,8 @@ func (trueTime) Now() clock.Reading {
 }
 
 func (w *world) newMachine(rng *rand.Rand, rate float64, offset time.Duration) *machine {
-	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng, salt: rng.Uint64(), ids: rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))}
+	return &machine{Skewed: clock.NewSkewed(trueTime{clock.System}, rate, offset), w: w, rate: rate, rng: rng,
+		salt: rng.Uint64(), ids: rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))}
 }
 
 // Float64 is where a simulated library takes its jitter from: it depends on the

@@ -38,7 +38,8 @@ func cloneSession(a *actor, _ string) {
 	item["payload"] = &types.AttributeValueMemberS{Value: payload}
 	item["version"] = &types.AttributeValueMemberN{Value: strconv.FormatUint(row.version+1, 10)}
 	item["writer"] = &types.AttributeValueMemberS{Value: "clone" + beat}
-	_, err := w.server.Client().PutItem(context.Background(), &dynamodb.PutItemInput{TableName: aws.String("table"), Item: item})
+	_, err := w.server.Client().PutItem(context.Background(),
+		&dynamodb.PutItemInput{TableName: aws.String("table"), Item: item})
 	if payload == text(row.item["payload"]) {
 		err = errors.Join(err, errors.New("no beat in the payload"))
 	}

@@ -31,23 +31,33 @@
 //
 //	I1   a resource that compares tokens never refuses a lease that is held
 //	I2   the tokens of a key grow with every grant
-//	I3   nobody is granted a key, writes its row or kills its holder's session while the holder believes in its lease, as told by
-//	     Held on its own clocks; no lease is believed in after a later grant
-//	I4   no write changes a row of another live session, or of another session's lease
-//	I5   nothing blocks for ever; after a crash a waiter has the key within the bound
+//	I3   nobody is granted a key, writes its row or kills its holder's session
+//	     while the holder believes in its lease, as told by Held on its own
+//	     clocks; no lease is believed in after a later grant
+//	I4   no write changes a row of another live session, or of another
+//	     session's lease
+//	I5   nothing blocks for ever; after a crash a waiter has the key within the
+//	     bound
 //	I6   lost answers on a free key cost attempts, never a TTL
 //	I7   a lease that was not held once never is again
 //	I8   nothing is returned that is not held
-//	I9   an observer sees no leader who was not elected with that token, no token after a greater one, and what lasts within two polls
-//	I10  no row of a live session is nobody's for longer than a resolver needs; a closed client has no timer, sends nothing and leaves no session
-//	I11  the version of a row never goes back; a session that was deleted never lives again
-//	I14  nobody is granted a lock of readers and writers beside a writer who believes in his, nor a writer beside a reader who does; a
-//	     resource with two bars refuses nobody who holds it, and serves nobody between two acts of one whom that excludes
+//	I9   an observer sees no leader who was not elected with that token, no
+//	     token after a greater one, and what lasts within two polls
+//	I10  no row of a live session is nobody's for longer than a resolver needs;
+//	     a closed client has no timer, sends nothing and leaves no session
+//	I11  the version of a row never goes back; a session that was deleted never
+//	     lives again
+//	I14  nobody is granted a lock of readers and writers beside a writer who
+//	     believes in his, nor a writer beside a reader who does; a resource
+//	     with two bars refuses nobody who holds it, and serves nobody between
+//	     two acts of one whom that excludes
 //	once a slot is started at most once, or never again after it was done; nobody is told of an outcome that is not one
 //	pool a partition has one handler at a time, which has returned before Run does; without faults each is worked on
 //	R1   no lease row names a session that is not known to be there
-//	R2   a session that a clone has heartbeat is never heartbeat by its owner again
-//	R3   trust ends when the TTL less the margin has passed since before the last acknowledged heartbeat was sent, counted from outside
+//	R2   a session that a clone has heartbeat is never heartbeat by its owner
+//	     again
+//	R3   trust ends when the TTL less the margin has passed since before the
+//	     last acknowledged heartbeat was sent, counted from outside
 //
 // What is not simulated: backups that are restored, eventual consistency,
 // throttling by real capacity, a clock beyond its bounds, a suspension together

@@ -69,7 +69,8 @@ func (w *world) granted(n *node, key string, l holding) *grant {
 	if !w.heldLocked(g) {
 		var lost *lease.LostError
 		if !errors.As(l.Err(), &lost) || lost.Reason != lease.ReasonClosed { // Close may have begun this very moment
-			w.failLocked("I8", "%s is granted %s (token %d, handed over: %t), which is not held: %v", n.name, key, g.token, row != nil && row.handed[g.token], l.Err())
+			w.failLocked("I8", "%s is granted %s (token %d, handed over: %t), which is not held: %v", n.name, key, g.token,
+				row != nil && row.handed[g.token], l.Err())
 		}
 		return g
 	}
@@ -84,7 +85,8 @@ func (w *world) granted(n *node, key string, l holding) *grant {
 	var others []*grant
 	for _, o := range w.grants[key] {
 		if w.believed(o) {
-			w.failLocked("I3", "%s is granted %s (token %d) while %s believes in it (token %d)", n.name, key, g.token, o.node.name, o.token)
+			w.failLocked("I3", "%s is granted %s (token %d) while %s believes in it (token %d)", n.name, key, g.token,
+				o.node.name, o.token)
 		}
 		if !o.ended && !o.lost {
 			others = append(others, o)
@@ -111,7 +113,8 @@ func (w *world) heldLocked(g *grant) bool {
 	case g.lost:
 		w.failLocked("I7", "%s of %s (token %d) is held again", g.key, g.node.name, g.token)
 	case w.greatest[g.key] > g.token && !g.node.gone:
-		w.failLocked("I3", "%s believes in %s (token %d), which was granted meanwhile (token %d)", g.node.name, g.key, g.token, w.greatest[g.key])
+		w.failLocked("I3", "%s believes in %s (token %d), which was granted meanwhile (token %d)", g.node.name, g.key,
+			g.token, w.greatest[g.key])
 	}
 	if left, known := w.trust(g); known && left <= 0 && !g.node.gone {
 		w.failLocked("R3", "%s believes in %s (token %d) although its trust ended %v ago", g.node.name, g.key, g.token, -left)
@@ -141,7 +144,8 @@ func (w *world) signalled(g *grant) {
 	left, known := w.trust(g)
 	late := margin(g.node.ttl)*52/100 + 30*time.Millisecond
 	if known && -left > late && g.node.clock.quiet() > late && g.lease.Context().Err() == nil && !g.node.gone {
-		w.failLocked("I7", "the trust of %s in %s (token %d) ended %v ago, which was not signalled", g.node.name, g.key, g.token, -left)
+		w.failLocked("I7", "the trust of %s in %s (token %d) ended %v ago, which was not signalled", g.node.name, g.key,
+			g.token, -left)
 	}
 }
 
@@ -175,7 +179,8 @@ func (w *world) use(g *grant) bool {
 	if g.token < w.fences[g.key] {
 		w.recordLocked(g.node, "fenced off", g.key, g.token)
 		if !g.node.gone && g.lease.Context().Err() == nil && g.lease.Held() {
-			w.failLocked("I1", "%s holds %s with token %d, but the resource has seen %d", g.node.name, g.key, g.token, w.fences[g.key])
+			w.failLocked("I1", "%s holds %s with token %d, but the resource has seen %d", g.node.name, g.key, g.token,
+				w.fences[g.key])
 		}
 		return false
 	}
@@ -200,7 +205,8 @@ func (w *world) orphans() {
 			continue
 		}
 		if age := w.elapsed() - row.orphaned; age > w.patience(row, s.owner) {
-			w.failLocked("I10", "%s has been an orphan of %s (version %d) for %v; its write landed %v after it was sent", name, s.owner.name, row.version, age, row.late)
+			w.failLocked("I10", "%s has been an orphan of %s (version %d) for %v; its write landed %v after it was sent", name,
+				s.owner.name, row.version, age, row.late)
 		}
 	}
 }
@@ -235,5 +241,6 @@ func (w *world) covered(r *row, owner *node, key string) bool {
 func (w *world) summary() string {
 	t := w.tally
 	return fmt.Sprintf("calls %d, grants %d, takeovers %d, handovers %d, kills %d, fenced off %d, renewed %d, simulated %v",
-		w.calls, t["GRANTED"], t["takeovers"], t["handovers"], t["kills"], t["fenced off"], t["renewed"], w.lasted.Round(time.Second))
+		w.calls, t["GRANTED"], t["takeovers"], t["handovers"], t["kills"], t["fenced off"], t["renewed"],
+		w.lasted.Round(time.Second))
 }

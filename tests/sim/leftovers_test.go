@@ -7,8 +7,9 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// sweepLeftovers removes what crashed nodes have left of some keys, while others take the same keys over. That it spares whoever
-// lives is what I3 and I4 say of every write.
+// sweepLeftovers removes what crashed nodes have left of some keys, while others
+// take the same keys over. That it spares whoever lives is what I3 and I4 say of
+// every write.
 func sweepLeftovers(a *actor, key string) {
 	prefix := ""
 	if a.rng.IntN(2) == 0 {

@@ -53,33 +53,40 @@ type answer struct {
 
 var errNotSimulated = errors.New("sim: the lease layer is not expected to send this")
 
-func (l *link) GetItem(ctx context.Context, in *dynamodb.GetItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
-	out, err := l.send(ctx, request{op: "get", row: nameOf(in.Key), serve: func() (any, error) { return l.wire.GetItem(context.Background(), in) }})
+func (l *link) GetItem(ctx context.Context, in *dynamodb.GetItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.GetItemOutput, error) {
+	out, err := l.send(ctx, request{op: "get", row: nameOf(in.Key),
+		serve: func() (any, error) { return l.wire.GetItem(context.Background(), in) }})
 	if err != nil {
 		return nil, err
 	}
 	return out.(*dynamodb.GetItemOutput), nil
 }
 
-func (l *link) PutItem(ctx context.Context, in *dynamodb.PutItemInput, _ ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
+func (l *link) PutItem(ctx context.Context, in *dynamodb.PutItemInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.PutItemOutput, error) {
 	op := "put"
 	if in.Item["deleted"] != nil {
 		op = "delete"
 	}
-	out, err := l.send(ctx, request{op: op, row: nameOf(in.Item), put: in.Item, serve: func() (any, error) { return l.wire.PutItem(context.Background(), in) }})
+	out, err := l.send(ctx, request{op: op, row: nameOf(in.Item), put: in.Item,
+		serve: func() (any, error) { return l.wire.PutItem(context.Background(), in) }})
 	if err != nil {
 		return nil, err
 	}
 	return out.(*dynamodb.PutItemOutput), nil
 }
 
-func (l *link) UpdateItem(context.Context, *dynamodb.UpdateItemInput, ...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
+func (l *link) UpdateItem(context.Context, *dynamodb.UpdateItemInput,
+	...func(*dynamodb.Options)) (*dynamodb.UpdateItemOutput, error) {
 	l.node.w.fail("harness", "UpdateItem was sent")
 	return nil, errNotSimulated
 }
 
-func (l *link) Query(ctx context.Context, in *dynamodb.QueryInput, _ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
-	out, err := l.send(ctx, request{op: "query", row: "*", serve: func() (any, error) { return l.wire.Query(context.Background(), in) }})
+func (l *link) Query(ctx context.Context, in *dynamodb.QueryInput,
+	_ ...func(*dynamodb.Options)) (*dynamodb.QueryOutput, error) {
+	out, err := l.send(ctx, request{op: "query", row: "*",
+		serve: func() (any, error) { return l.wire.Query(context.Background(), in) }})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +144,8 @@ func (l *link) fate(r request) fate {
 	weather := &w.weather
 	f := fate{lands: true, answered: true, there: weather.latency(rng), back: weather.latency(rng)}
 	if l.clear {
-		f.there, f.back = latency(rng, time.Millisecond, 8*time.Millisecond), latency(rng, time.Millisecond, 8*time.Millisecond)
+		f.there, f.back = latency(rng, time.Millisecond, 8*time.Millisecond), latency(rng, time.Millisecond,
+			8*time.Millisecond)
 		if l.mute > 0 && classOf(r) == "put lease" {
 			l.mute--
 			f.answered = false
@@ -167,7 +175,8 @@ func (l *link) fate(r request) fate {
 		}},
 		{weather.throttle, func() {
 			f.lands = false
-			f.refusal = dynamomem.Answer("PutItem", 400, &types.ProvisionedThroughputExceededException{Message: aws.String("simulated")})
+			f.refusal = dynamomem.Answer("PutItem", 400,
+				&types.ProvisionedThroughputExceededException{Message: aws.String("simulated")})
 		}},
 		{weather.broken, func() {
 			f.lands = rng.IntN(2) == 0

@@ -35,7 +35,8 @@ func (w working) Context() context.Context { return w.ctx }
 
 func (n *node) newPool() error {
 	p := &pooled{busy: map[string]bool{}, calls: map[string]int{}, grants: map[string]*grant{}}
-	made, err := pool.New(n.client, "pool", n.handle, pool.WithPlanInterval(n.ttl/2), pool.WithDrainTimeout(n.ttl/2), pool.WithoutEnd())
+	made, err := pool.New(n.client, "pool", n.handle, pool.WithPlanInterval(n.ttl/2), pool.WithDrainTimeout(n.ttl/2),
+		pool.WithoutEnd())
 	p.Pool, n.pool = made, p
 	return err
 }

@@ -23,7 +23,10 @@ func simulate(t *testing.T, seed uint64) *world {
 			}
 		}()
 		w.storm()
-		for _, part := range []func(){w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition, w.everyPermit, w.everyoneShares} {
+		for _, part := range []func(){
+			w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition, w.everyPermit,
+			w.everyoneShares,
+		} {
 			if !w.failed() {
 				part()
 			}
@@ -153,7 +156,8 @@ func (w *world) gets(a *actor, key string, bound time.Duration) {
 	defer cancel()
 	g := a.acquire(ctx, key)
 	if took := w.elapsed() - began; g == nil || took > bound {
-		w.fail("I5", "%s asked for %s without any fault: granted %t, after %v, bound %v", a.node.name, key, g != nil, took, bound)
+		w.fail("I5", "%s asked for %s without any fault: granted %t, after %v, bound %v", a.node.name, key, g != nil, took,
+			bound)
 	}
 	if g != nil {
 		a.release(g)

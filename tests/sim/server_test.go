@@ -74,7 +74,8 @@ type record struct {
 func (w *world) rowLocked(name string) *row {
 	r, ok := w.rows[name]
 	if !ok {
-		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{}, revoked: map[string]bool{}, handed: map[uint64]bool{}, acquired: map[uint64]time.Duration{}}
+		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{},
+			revoked: map[string]bool{}, handed: map[uint64]bool{}, acquired: map[uint64]time.Duration{}}
 		w.rows[name] = r
 	}
 	return r
@@ -221,7 +222,8 @@ func (w *world) killed(by *node, id string) {
 	for key, grants := range w.grants {
 		for _, g := range grants {
 			if g.session == id && w.believed(g) {
-				w.failLocked("I3", "%s kills the session of %s, which believes in its lease of %s (token %d)", by.name, g.node.name, key, g.token)
+				w.failLocked("I3", "%s kills the session of %s, which believes in its lease of %s (token %d)", by.name, g.node.name,
+					key, g.token)
 			}
 		}
 	}
@@ -261,7 +263,9 @@ func (w *world) leaseWritten(n *node, row *row, r request, key string, rec recor
 
 // updated checks a write of the acquisition that has the row already.
 func (w *world) updated(n *node, row *row, r request, rec record) {
-	if s := w.rows["session/"+row.session]; rec.Session != row.session || s == nil || s.owner != n && rec.Value != row.value { // anyone may mark a partition
+	// anyone may mark a partition
+	if s := w.rows["session/"+row.session]; rec.Session != row.session || s == nil || s.owner != n &&
+		rec.Value != row.value {
 		w.failLocked("I4", "%s updates %s of another session", n.name, r.row)
 	}
 	row.value = rec.Value

@@ -21,9 +21,10 @@ func (w *world) sweep(ctx context.Context) {
 			if row.live || row.version == 0 || row.swept || w.elapsed()-row.changed < sweepAfter {
 				continue
 			}
-			_, err := w.server.Client().DeleteItem(ctx, &dynamodb.DeleteItemInput{TableName: aws.String("table"), Key: map[string]types.AttributeValue{
-				"id": row.id, "name": &types.AttributeValueMemberS{Value: name},
-			}})
+			_, err := w.server.Client().DeleteItem(ctx,
+				&dynamodb.DeleteItemInput{TableName: aws.String("table"), Key: map[string]types.AttributeValue{
+					"id": row.id, "name": &types.AttributeValueMemberS{Value: name},
+				}})
 			if err != nil {
 				w.failLocked("harness", "%v", err)
 			}

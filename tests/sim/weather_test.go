@@ -50,10 +50,12 @@ func newWeather(rng *rand.Rand) weather {
 		return 0
 	}
 	y := weather{
-		lost: some(0.6, 0.12), lostAnswer: some(0.6, 0.15), late: some(0.6, 0.10), double: some(0.4, 0.08), throttle: some(0.3, 0.10), broken: some(0.3, 0.08),
+		lost: some(0.6, 0.12), lostAnswer: some(0.6, 0.15), late: some(0.6, 0.10), double: some(0.4, 0.08),
+		throttle: some(0.3, 0.10), broken: some(0.3, 0.08),
 		lateness: 5 * time.Second, slowest: 700 * time.Millisecond, slow: some(0.5, 0.10),
 		partitions: often(0.5, 8*time.Second, 60*time.Second), outages: often(0.3, 15*time.Second, 60*time.Second),
-		freezes: often(0.6, 5*time.Second, 40*time.Second), steps: often(0.4, 5*time.Second, 40*time.Second), endings: often(0.8, 5*time.Second, 40*time.Second),
+		freezes: often(0.6, 5*time.Second, 40*time.Second), steps: often(0.4, 5*time.Second, 40*time.Second),
+		endings:       often(0.8, 5*time.Second, 40*time.Second),
 		stopMonotonic: rng.IntN(2) == 0, crash: rng.Float64(), offset: 5 * time.Second,
 		widened: map[string]widening{},
 	}
@@ -65,7 +67,8 @@ func newWeather(rng *rand.Rand) weather {
 	case 3: // rolling restarts
 		y.endings, y.crash = latency(rng, time.Second, 6*time.Second), 0
 	}
-	classes := []string{"get session", "put session", "delete session", "get lease", "put lease", "delete lease", "query *"}
+	classes := []string{"get session", "put session", "delete session", "get lease", "put lease", "delete lease",
+		"query *"}
 	widest := 400 * time.Millisecond
 	if y.hostile = rng.IntN(3) == 0; y.hostile {
 		widest = 2 * time.Second

@@ -82,8 +82,10 @@ func (w *world) shards() int {
 func newWorld(seed uint64) *world {
 	w := &world{
 		seed: seed, began: time.Now(), server: dynamomem.New(),
-		instants: map[int64]struct{}{}, rows: map[string]*row{}, slots: map[string]*slot{}, worked: map[string]time.Duration{}, grants: map[string][]*grant{}, greatest: map[string]uint64{},
-		fences: map[string]uint64{}, kept: map[string]*keptKey{}, waiting: map[string]int{}, names: map[string]string{}, tally: map[string]int{},
+		instants: map[int64]struct{}{}, rows: map[string]*row{}, slots: map[string]*slot{},
+		worked: map[string]time.Duration{}, grants: map[string][]*grant{}, greatest: map[string]uint64{},
+		fences: map[string]uint64{}, kept: map[string]*keptKey{}, waiting: map[string]int{}, names: map[string]string{},
+		tally: map[string]int{},
 	}
 	w.server.CreateTable("table", "id", "name")
 	rng := w.rng("world")
@@ -94,7 +96,8 @@ func newWorld(seed uint64) *world {
 		w.keys = append(w.keys, fmt.Sprintf("key%d", i))
 	}
 	for range 2 + rng.IntN(3) {
-		w.ttls = append(w.ttls, []time.Duration{3 * time.Second, 3 * time.Second, 5 * time.Second, 8 * time.Second}[rng.IntN(4)])
+		w.ttls = append(w.ttls, []time.Duration{3 * time.Second, 3 * time.Second, 5 * time.Second,
+			8 * time.Second}[rng.IntN(4)])
 	}
 	return w
 }
