@@ -59,7 +59,7 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 			token)}
 	}
 	if !yes {
-		if err := c.ask(fmt.Sprintf("Break %s, held by %s for %s (token %d)?",
+		if err := c.ask("break", fmt.Sprintf("Break %s, held by %s for %s (token %d)?",
 			printable(key), printable(h.Owner), ago(h.Acquired), h.Token)); err != nil {
 			return err
 		}
@@ -82,9 +82,9 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 }
 
 // ask asks a person, who answers y or yes.
-func (c *cli) ask(question string) error {
+func (c *cli) ask(command, question string) error {
 	if !term.IsTerminal(int(c.in.Fd())) {
-		return usage(errors.New("break: not a terminal, so nobody can be asked: add --yes"))
+		return usage(fmt.Errorf("%s: not a terminal, so nobody can be asked: add --yes", command))
 	}
 	_, _ = fmt.Fprintf(c.err, "%s [y/N] ", question)
 	answer, err := bufio.NewReader(c.in).ReadString('\n')
@@ -92,7 +92,7 @@ func (c *cli) ask(question string) error {
 		return err
 	}
 	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
-		return &exit{statusFailed, errors.New("break: nothing was done")}
+		return &exit{statusFailed, fmt.Errorf("%s: nothing was done", command)}
 	}
 	return nil
 }
