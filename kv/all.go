@@ -38,9 +38,9 @@ func All(ctx context.Context, store Store, prefix string, options ...ReadOption)
 // called again with what that writer left. So fn must have no other effect, and must
 // not keep or change its argument.
 //
-// The options are AtomicPut's. Update itself sets the value and WithPrevious.
-// WithKeepTTL applies if there is a pair to keep it from. The new pair has the fields
-// that options give, no others.
+// The options are AtomicPut's. Update itself sets the value and WithPrevious. Where
+// there is a pair, it keeps its fields unless options has WithFields, and its expiry
+// unless options has WithTTL. To let an expiring pair live for ever use AtomicPut.
 //
 // On success it returns the pair that it wrote. An error of fn, or of ctx between two
 // rounds, is returned as it is, and nothing was written. A *UncertainError ends it
@@ -59,10 +59,7 @@ func Update(
 			return nil, err
 		}
 		// The full slice expression makes append copy: options is the caller's.
-		round := append(options[:len(options):len(options)], WithBytes(value), WithPrevious(current))
-		if current == nil {
-			round = append(round, withoutKeepTTL)
-		}
+		round := append(options[:len(options):len(options)], WithBytes(value), WithPrevious(current), keepRest(current))
 		written, err := store.AtomicPut(ctx, key, round...)
 		conflict, lost := errors.AsType[*ConflictError](err)
 		if !lost || errors.Is(err, ErrUncertain) {
@@ -75,11 +72,23 @@ func Update(
 	}
 }
 
-// withoutKeepTTL takes WithKeepTTL back.
-var withoutKeepTTL WriteOption = writeOption(func(s *WriteSettings) error {
-	s.KeepTTL = false
-	return nil
-})
+// keepRest keeps what the options before it do not set. current is nil if there is
+// nothing to keep.
+func keepRest(current *KVPair) WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		if current == nil {
+			s.KeepTTL = false
+			return nil
+		}
+		s.KeepTTL = s.KeepTTL || s.TTL == 0
+		if s.fieldsGiven {
+			return nil
+		}
+		fields, err := current.Fields.normalize()
+		s.Fields = fields
+		return err
+	})
+}
 
 // DeletePrefix deletes the live pairs whose keys begin with prefix, one by one, and
 // returns how many it deleted. The empty prefix deletes everything. A pair that is

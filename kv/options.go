@@ -103,7 +103,7 @@ func WithPrevious(previous *KVPair) WriteOption {
 func WithFields(fields Fields) WriteOption {
 	return writeOption(func(s *WriteSettings) error {
 		normalized, err := fields.normalize()
-		s.Fields = normalized
+		s.Fields, s.fieldsGiven = normalized, true
 		return err
 	})
 }

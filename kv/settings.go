@@ -31,7 +31,7 @@ type WriteSettings struct {
 	// Size is what the pair counts towards MaxPairSize.
 	Size int
 
-	atomic bool
+	atomic, fieldsGiven bool
 }
 
 // ReadSettings is what the options of a read add up to. Drivers get it from

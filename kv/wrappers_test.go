@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -195,6 +196,43 @@ func TestUpdateCountsExactly(t *testing.T) {
 	pair, err := store.Get(t.Context(), "n")
 	require.NoError(t, err)
 	require.Equal(t, "400", pair.String())
+}
+
+func TestUpdateKeepsFieldsAndExpiryUnlessItIsToldOtherwise(t *testing.T) {
+	t.Parallel()
+	store, fields := memkv.New(), kv.Fields{"size": int64(17), "raw": []byte("x")}
+	start := func(*kv.KVPair) ([]byte, error) { return []byte("value"), nil }
+	update := func(options ...kv.WriteOption) *kv.KVPair {
+		_, err := kv.Update(t.Context(), store, "key", start, options...)
+		require.NoError(t, err)
+		pair, err := store.Get(t.Context(), "key")
+		require.NoError(t, err)
+		require.Equal(t, "value", pair.String())
+		return pair
+	}
+	require.NoError(t, store.Put(t.Context(), "key", kv.WithFields(fields), kv.WithTTL(time.Hour)))
+	before, err := store.Get(t.Context(), "key")
+	require.NoError(t, err)
+
+	pair := update()
+	require.Equal(t, fields, pair.Fields)
+	require.Equal(t, before.Expires, pair.Expires)
+	require.Equal(t, before.Expires, update(kv.WithKeepTTL()).Expires)
+
+	pair = update(kv.WithTTL(2 * time.Hour))
+	require.Equal(t, fields, pair.Fields)
+	require.Greater(t, pair.Expires.Sub(before.Expires), 50*time.Minute)
+	later := pair.Expires
+
+	pair = update(kv.WithFields(kv.Fields{"size": int64(18)}))
+	require.Equal(t, kv.Fields{"size": int64(18)}, pair.Fields)
+	require.Equal(t, later, pair.Expires)
+	require.Empty(t, update(kv.WithFields(nil)).Fields)
+
+	require.NoError(t, store.Put(t.Context(), "key"))
+	require.Zero(t, update().Expires, "for ever, as before")
+	require.NoError(t, store.Delete(t.Context(), "key"))
+	require.Zero(t, update(kv.WithKeepTTL()).Expires, "there is none to keep it from")
 }
 
 func TestUpdateStopsOnErrorsAndUnknownOutcomes(t *testing.T) {
