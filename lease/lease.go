@@ -21,6 +21,9 @@ import (
 // A Lease is not proof of exclusion for its resource. Between a check of Held and
 // the act that follows, the process may be paused for longer than the lease
 // lasts. Pass Token to the resource and let it refuse older ones.
+//
+// A nil Lease, as comes with an error, is one that is not held: Release returns
+// nil, Err matches ErrNotHeld, and the context has ended.
 type Lease struct {
 	client  *Client
 	session *session.Session
@@ -58,19 +61,32 @@ type hold struct {
 }
 
 // Key returns the key that was acquired.
-func (l *Lease) Key() string { return l.key }
+func (l *Lease) Key() string {
+	if l == nil {
+		return ""
+	}
+	return l.key
+}
 
 // Token returns the fencing token. Of any two acquisitions of a key the later
 // one has the greater token, across crashes, releases and restarts. A resource
 // that refuses tokens smaller than one it has seen is safe from a holder that
 // was paused.
-func (l *Lease) Token() uint64 { return l.token }
+func (l *Lease) Token() uint64 {
+	if l == nil {
+		return 0
+	}
+	return l.token
+}
 
 // TakenOver reports whether this acquisition took the key from a session that
 // ended without releasing it: it died, or its client was closed. The
 // predecessor's work may be half done. False is no proof that it is whole: a
 // client may take a key over and die in its turn.
 func (l *Lease) TakenOver() bool {
+	if l == nil {
+		return false
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.record.Taken
@@ -86,6 +102,9 @@ func (l *Lease) TakenOver() bool {
 //
 // The slice is the caller's to keep. No I/O.
 func (l *Lease) Value() []byte {
+	if l == nil {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return bytes.Clone(l.record.Value)
@@ -94,6 +113,9 @@ func (l *Lease) Value() []byte {
 // Version returns the version that the lease's row had when this lease last wrote
 // it, for whoever compares rows: see Holder.Version. No I/O.
 func (l *Lease) Version() uint64 {
+	if l == nil {
+		return 0
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.version
@@ -103,8 +125,12 @@ func (l *Lease) Version() uint64 {
 // acquisition. Put it into the transaction that writes the guarded data (for
 // DynamoDB: (*dynamokv.Store).ConditionCheck). Then whoever has lost the lease to
 // another cannot write, which no lock can promise by itself. The condition is in
-// terms of the driver's keys, whatever wrappers the client's store has.
+// terms of the driver's keys, whatever wrappers the client's store has. That of a nil
+// Lease has no key, which no store takes for true.
 func (l *Lease) Condition() kv.Condition {
+	if l == nil {
+		return kv.Condition{Field: rows.AcqField}
+	}
 	return kv.ResolveCondition(l.client.store, kv.Condition{Key: l.row, Field: rows.AcqField, Value: l.acq()})
 }
 
@@ -118,7 +144,19 @@ func (l *Lease) acq() string {
 // Context returns a context that ends when the lease does. context.Cause is then
 // a *LostError that says why. The context ends by the trust deadline at the
 // latest, whether or not the store answers.
-func (l *Lease) Context() context.Context { return l.ctx }
+func (l *Lease) Context() context.Context {
+	if l == nil {
+		return ended
+	}
+	return l.ctx
+}
+
+// ended is the context of a nil Lease.
+var ended = func() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel((*Lease)(nil).Err())
+	return ctx
+}()
 
 // Held reports whether the lease is held. It is computed from the clocks now, so
 // that no late timer matters. No I/O.
@@ -136,6 +174,9 @@ func (l *Lease) Err() error {
 // lost is why the lease is not held, nil if it is. What the clocks tell is
 // latched (R5).
 func (l *Lease) lost() *LostError {
+	if l == nil {
+		return &LostError{Reason: ReasonReleased}
+	}
 	if l.ctx.Err() == nil {
 		switch reason := l.session.Reason(); {
 		case reason != "":
@@ -226,6 +267,9 @@ func (l *Lease) Remaining() time.Duration {
 func (l *Lease) Update(ctx context.Context, value []byte) error {
 	if err := checkValue("Update", value); err != nil {
 		return err
+	}
+	if l == nil {
+		return l.Err()
 	}
 	slot := l.updateSlot()
 	select {

@@ -18,7 +18,7 @@ import (
 // after all, it does not take back. No I/O.
 func (l *Lease) Notify(before time.Duration) <-chan struct{} {
 	n := &notice{lease: l, before: before, near: make(chan struct{})}
-	context.AfterFunc(l.ctx, n.close)
+	context.AfterFunc(l.Context(), n.close)
 	n.check()
 	return n.near
 }

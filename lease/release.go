@@ -69,7 +69,12 @@ func (l *Lease) updateFailed(version uint64, err error) error {
 //     hold the key.
 //   - Any other error: the outcome is unknown. Where answers are lost, Release
 //     asks twice before it says so. It goes on in the background until it knows.
-func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, nil) }
+func (l *Lease) Release(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
+	return l.releaseOnce(ctx, nil)
+}
 
 // ReleaseWith is Release that leaves value behind, in the same write, for the
 // next holder. The key must keep its value (KeepValue). For any other key the
@@ -86,6 +91,9 @@ func (l *Lease) Release(ctx context.Context) error { return l.releaseOnce(ctx, n
 func (l *Lease) ReleaseWith(ctx context.Context, value []byte) error {
 	if err := checkValue("ReleaseWith", value); err != nil {
 		return err
+	}
+	if l == nil {
+		return l.Err()
 	}
 	if !l.keeps() {
 		return fmt.Errorf("lease: ReleaseWith: %q does not keep its value, acquire it with KeepValue: %w",
