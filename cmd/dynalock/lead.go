@@ -41,8 +41,9 @@ func (c *cli) leadCommand() *cobra.Command {
 		Short: "Run a command while this process leads an election",
 		Long: `lead stands as a candidate in the election NAME, and runs the command while it leads. When the
 leadership is lost the command is stopped as with run, and is dead before anybody else leads.
-Then lead is a candidate again, and starts the command again when it leads again (--restart on-loss). When the command ends by itself, lead resigns and
-ends with its status. With --restart always it leads and starts it again, after a second.
+Then lead is a candidate again, and starts the command again when it leads again (--restart on-loss).
+When the command ends by itself, lead resigns and ends with its status. With --restart always it
+leads and starts it again, after a second.
 
 Signals before it leads end lead. Later ones are passed on to the command, and lead ends with it.
 

@@ -25,8 +25,9 @@ func (c *cli) sweepCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "sweep [PREFIX]", Short: "Remove what crashed processes have left", Args: onePrefix("sweep"),
-		Long: `sweep deletes the sessions of processes that have died, and frees those of their locks whose keys begin with PREFIX. It
-never touches what belongs to a live process, and may run at any time. Locks that somebody asks for need no sweep.
+		Long: `sweep deletes the sessions of processes that have died, and frees those of their locks whose keys
+begin with PREFIX. It never touches what belongs to a live process, and may run at any time.
+Locks that somebody asks for need no sweep.
 
 It watches every session for its next heartbeat, or for its TTL and a sixteenth, so it takes as long. --timeout does not
 end it, a signal does. What keeps a value and what cannot be read is left, and counted.`,

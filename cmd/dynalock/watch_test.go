@@ -6,6 +6,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -125,4 +127,44 @@ func TestATableOfDynastoreIsImported(t *testing.T) {
 	output, err = command(t, store, "kv", "import", source, "--text").CombinedOutput()
 	require.NoError(t, err, "%s", output)
 	require.Contains(t, string(output), "0 copied, 2 were there")
+}
+
+func TestThePageIsServedUntilItIsInterrupted(t *testing.T) {
+	t.Parallel()
+	store := "sqlite:" + filepath.Join(t.TempDir(), "locks.db")
+	server := command(t, store, "web", "--listen", "127.0.0.1:0")
+	out, err := server.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, server.Start())
+	address, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	holder := command(t, store, "-q", "run", "demo/lock", "--", "sleep", "600")
+	require.NoError(t, holder.Start())
+	defer func() {
+		_ = holder.Process.Signal(syscall.SIGTERM)
+		_ = holder.Wait()
+	}()
+	require.Eventually(t, func() bool {
+		response, err := http.Get(strings.TrimSpace(address) + "locks")
+		if err != nil {
+			return false
+		}
+		defer func() { _ = response.Body.Close() }()
+		text, err := io.ReadAll(response.Body)
+		return err == nil && response.StatusCode == http.StatusOK && strings.Contains(string(text), "demo/lock")
+	}, patience, 50*time.Millisecond)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSpace(address), http.NoBody)
+	require.NoError(t, err)
+	request.Host = "elsewhere.example.com"
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	require.Equal(t, http.StatusMisdirectedRequest, response.StatusCode)
+
+	require.NoError(t, server.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, server.Wait(), "status 0")
+
+	output, err := command(t, store, "web", "--listen", "0.0.0.0:0", "--actions").CombinedOutput()
+	require.ErrorContains(t, err, "exit status 64")
+	require.Contains(t, string(output), "want an address of this machine only")
 }
