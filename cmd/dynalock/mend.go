@@ -22,7 +22,7 @@ import (
 
 func (c *cli) breakCommand() *cobra.Command {
 	var token uint64
-	var force, yes bool
+	var force, yes, unreadable bool
 	cmd := &cobra.Command{
 		Use: "break KEY", Short: "Take a lock away from its holder", Args: oneKey("break"),
 		Long: `break tells the holder of KEY to stop, waits until it has, and frees the lock. The holder's other locks stay.
@@ -31,9 +31,13 @@ It takes one to two heartbeats and the holder's margin, and no longer than its T
 With --force it does not wait. Then two may believe in the lock for up to the holder's TTL, and only the token
 keeps them apart.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if unreadable {
+				return c.breakRow(cmd.Context(), args[0], yes)
+			}
 			return c.breakLock(cmd.Context(), args[0], token, force, yes)
 		},
 	}
+	cmd.Flags().BoolVar(&unreadable, "unreadable", false, "remove a row that cannot be read, whoever may believe in it")
 	cmd.Flags().Uint64Var(&token, "token", 0, "break this acquisition only")
 	cmd.Flags().BoolVar(&force, "force", false, "do not wait for the holder to stop")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
@@ -79,6 +83,22 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 			short(time.Since(began)))
 	}
 	return nil
+}
+
+func (c *cli) breakRow(ctx context.Context, key string, yes bool) error {
+	if !yes {
+		question := fmt.Sprintf("Remove the row of %s, which cannot be read? Somebody may believe in it.", printable(key))
+		if err := c.ask("break", question); err != nil {
+			return err
+		}
+	}
+	return c.during(ctx, func(ctx context.Context, s *opened) error {
+		removed, err := s.BreakRow(ctx, key)
+		if err == nil && !c.quiet {
+			_, _ = fmt.Fprintf(c.err, "dynalock: the row of %s was removed, it was: %s\n", printable(key), printable(string(removed)))
+		}
+		return err
+	})
 }
 
 // ask asks a person, who answers y or yes.
