@@ -95,7 +95,8 @@ func (c *cli) breakRow(ctx context.Context, key string, yes bool) error {
 	return c.during(ctx, func(ctx context.Context, s *opened) error {
 		removed, err := s.BreakRow(ctx, key)
 		if err == nil && !c.quiet {
-			_, _ = fmt.Fprintf(c.err, "dynalock: the row of %s was removed, it was: %s\n", printable(key), printable(string(removed)))
+			_, _ = fmt.Fprintf(c.err, "dynalock: the row of %s was removed, it was: %s\n",
+				printable(key), printable(string(removed)))
 		}
 		return err
 	})
