@@ -56,7 +56,7 @@ Without a store it is a file of this user's, which excludes processes of this us
 	root.AddCommand(
 		c.runCommand(), c.onceCommand(), c.leadCommand(), c.checkCommand(), c.listCommand(), c.showCommand(),
 		c.sessionsCommand(), c.whoCommand(), c.watchCommand(), c.stepDownCommand(),
-		c.breakCommand(), c.sweepCommand(), c.kvCommand(), c.webCommand(), c.doctorCommand(),
+		c.breakCommand(), c.sweepCommand(), c.kvCommand(), c.poolCommand(), c.webCommand(), c.doctorCommand(),
 		c.tableCommand(), c.versionCommand(), c.manCommand(),
 	)
 	return root
