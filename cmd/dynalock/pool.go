@@ -72,7 +72,7 @@ func (c *cli) poolCommand() *cobra.Command {
 			Use: sub.use + " NAME PARTITION...", Short: sub.short,
 			Args: func(_ *cobra.Command, args []string) error {
 				if len(args) < 2 {
-					return usage(fmt.Errorf("pool %s: want NAME PARTITION...", sub.use))
+					return usage(fmt.Errorf("pool %s: want NAME and one PARTITION or more", sub.use))
 				}
 				return nil
 			},
@@ -92,7 +92,7 @@ func (c *cli) poolWeightCommand() *cobra.Command {
 		Use: "weight NAME WEIGHT PARTITION...", Short: "Set what partitions count for in balancing",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 3 {
-				return usage(errors.New("pool weight: want NAME WEIGHT PARTITION..."))
+				return usage(errors.New("pool weight: want NAME, WEIGHT and one PARTITION or more"))
 			}
 			if _, err := strconv.Atoi(args[1]); err != nil {
 				return usage(fmt.Errorf("pool weight: %q: want a number of 1 to %d", args[1], pool.MaxWeight))
@@ -147,7 +147,8 @@ func (c *cli) listPartitions(ctx context.Context, s *opened, name string) error 
 		return err
 	}
 	l := c.list(column{name: "PARTITION"}, column{name: "STATE"}, column{name: "OWNER"}, column{name: "WEIGHT"},
-		column{name: "CHECKPOINT"}, column{name: "BYTES"}, column{name: "TOKEN", wide: true}, column{name: "SESSION", wide: true})
+		column{name: "CHECKPOINT"}, column{name: "BYTES"}, column{name: "TOKEN", wide: true},
+		column{name: "SESSION", wide: true})
 	for found, err := range p.Partitions(ctx) {
 		if found == nil {
 			return err
