@@ -55,7 +55,7 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 	h, err := s.Inspect(looking, key)
 	switch {
 	case err != nil:
-		return err
+		return c.unanswered(err)
 	case !h.Held():
 		return &exit{statusFailed, fmt.Errorf("break: nobody holds %q", key)}
 	case token != 0 && token != h.Token:

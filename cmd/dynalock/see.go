@@ -56,8 +56,17 @@ func (c *cli) during(ctx context.Context, do func(ctx context.Context, s *opened
 	if err != nil {
 		return err
 	}
-	err = do(ctx, s)
+	err = c.unanswered(do(ctx, s))
 	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
+// unanswered is err with the status of a store that is out of reach, if --timeout
+// has ended a call: nobody has waited for a lock.
+func (c *cli) unanswered(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && statusOf(err) == statusNotAcquired {
+		return &exit{statusUnavailable, fmt.Errorf("no answer within %v: %w", c.timeout, err)}
+	}
+	return err
 }
 
 func (c *cli) listCommand() *cobra.Command {

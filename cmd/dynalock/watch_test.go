@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -167,4 +169,26 @@ func TestThePageIsServedUntilItIsInterrupted(t *testing.T) {
 	output, err := command(t, store, "web", "--listen", "0.0.0.0:0", "--actions").CombinedOutput()
 	require.ErrorContains(t, err, "exit status 64")
 	require.Contains(t, string(output), "want an address of this machine only")
+}
+
+// A store that accepts connections and says nothing is out of reach, whatever is
+// asked of it.
+func TestASilentStoreIsOutOfReach(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = silent.Close() }()
+	store := "dynamodb:table?endpoint=http://" + silent.Addr().String()
+	for _, arguments := range [][]string{
+		{"ls"}, {"show", "k"}, {"sessions"}, {"break", "k", "--yes"}, {"kv", "get", "k"}, {"kv", "put", "k", "v"},
+		{"once", "ls"}, {"who", "e"}, {"pool", "ls", "p"}, {"run", "-n", "k", "--", "true"},
+	} {
+		t.Run(strings.Join(arguments, " "), func(t *testing.T) {
+			t.Parallel()
+			output, err := command(t, store, append([]string{"--timeout", "2s"}, arguments...)...).CombinedOutput()
+			var ended *exec.ExitError
+			require.ErrorAs(t, err, &ended, "%s", output)
+			require.Equal(t, statusUnavailable, ended.ExitCode(), "%s", output)
+		})
+	}
 }
