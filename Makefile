@@ -40,7 +40,7 @@ race-notice:
 	@$(if $(RACE),true,echo "WARNING: no cgo or no C compiler: tests run WITHOUT the race detector" >&2)
 
 # Its cache is this checkout's own: one that checkouts share answers with paths of another.
-lint: export GOLANGCI_LINT_CACHE := $(CURDIR)/bin/lint-cache
+lint: export GOLANGCI_LINT_CACHE := $(CURDIR)/bin/.lint-cache
 lint: $(LINT) ## golangci-lint on every module, .golangci.yml
 	$(call each,$(CURDIR)/$(LINT) run --allow-parallel-runners ./...)
 $(LINT): # the version is in the name, so another version is another file

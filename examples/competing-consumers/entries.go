@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/dynalock/dynalock/kv"
 )
@@ -34,8 +35,8 @@ func setName(name, dir string) string {
 const longestName = kv.MaxKeySize - 64
 
 // listEntries returns the regular files under dir, as slash-separated paths
-// relative to it, in order. It skips .git and the files in skip, which are
-// absolute paths. An error is one line that says what to do.
+// relative to it, in order. It skips folders below it whose names begin
+// with a dot, and the files in skip, which are absolute paths. An error is one line that says what to do.
 func listEntries(dir string, skip []string) ([]string, error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fmt.Errorf("there is no folder %s: give one with -input", dir)
@@ -49,7 +50,7 @@ func listEntries(dir string, skip []string) ([]string, error) {
 		switch {
 		case err != nil:
 			return err
-		case d.Name() == ".git" && d.IsDir():
+		case d.IsDir() && path != root && strings.HasPrefix(d.Name(), "."):
 			return filepath.SkipDir
 		case !d.Type().IsRegular() || slices.Contains(skip, path):
 			return nil

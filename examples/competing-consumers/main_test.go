@@ -146,14 +146,15 @@ func (p *program) complete(t *testing.T, entries int) line {
 }
 
 // files makes a folder of n files, in two folders of its own and with one in
-// .git that is not an entry.
+// hidden folders that are not entries.
 func files(t *testing.T, n int) string {
 	t.Helper()
 	folder := t.TempDir()
-	for _, sub := range []string{"a", "b ü", ".git"} {
-		require.NoError(t, os.Mkdir(filepath.Join(folder, sub), 0o700))
+	for _, sub := range []string{"a", "b ü", ".git", "bin/.cache"} {
+		require.NoError(t, os.MkdirAll(filepath.Join(folder, sub), 0o700))
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(folder, ".git", "config"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "bin", ".cache", "object"), nil, 0o600))
 	for i := range n {
 		sub := []string{"", "a", "b ü"}[i%3]
 		name := filepath.Join(folder, sub, fmt.Sprintf("%03d", i))
