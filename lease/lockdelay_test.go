@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,7 +187,19 @@ func TestCloseLeavesNoLockDelayForWritesOfUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(t *testing.T, w *world, a *lease.Client, link *link){
 		"an acquire": func(t *testing.T, _ *world, a *lease.Client, link *link) {
-			link.LoseAnswer("AtomicPut", "lease/")
+			var lost, closed atomic.Bool
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				switch {
+				case strings.HasPrefix(call.Key, "session/") && strings.HasSuffix(call.Op, "Delete"):
+					closed.Store(true)
+				case call.Op == "AtomicPut" && call.Key == "lease/key" && lost.CompareAndSwap(false, true):
+					require.NoError(t, next(ctx))
+					return &kv.UncertainError{Key: call.Key, Err: errLost}
+				case call.Op == "Get" && call.Key == "lease/key" && !closed.Load():
+					return kv.ErrUnavailable // until the session is deleted nobody can look
+				}
+				return next(ctx)
+			})
 			_, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Hour))
 			require.ErrorIs(t, err, kv.ErrUncertain)
 		},
