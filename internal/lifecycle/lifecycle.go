@@ -24,8 +24,9 @@ type Lifecycle struct {
 	// tasks are ours, foreign call code of the program.
 	tasks, foreign sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
+	mu sync.Mutex
+	// finished: idle is closed.
+	closed, finished bool
 	// outcome is that of Close, once done is closed.
 	outcome error
 	// calls are under way. users counts them, and the leases not released.
@@ -70,8 +71,9 @@ func (u *Use) End() {
 	l.mu.Lock()
 	delete(l.calls, u)
 	if !u.Stays {
-		l.leaveLocked()
+		l.users--
 	}
+	l.finishLocked()
 	l.mu.Unlock()
 	u.cancel(nil)
 }
@@ -87,7 +89,8 @@ func (l *Lifecycle) Enter() {
 func (l *Lifecycle) Leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leaveLocked()
+	l.users--
+	l.finishLocked()
 }
 
 // Count returns how many users there are, calls among them, for tests.
@@ -101,8 +104,12 @@ func (l *Lifecycle) Count() (users, calls int) {
 // begins.
 func (l *Lifecycle) Open() context.Context { return l.open }
 
-func (l *Lifecycle) leaveLocked() {
-	if l.users--; l.users == 0 && l.closed {
+// finishLocked closes idle once. A call that is under way is a user, also while the
+// lease that it is about to give back has left for both: a max-hold or an operator
+// may end that lease before the call has looked at it.
+func (l *Lifecycle) finishLocked() {
+	if l.closed && l.users == 0 && len(l.calls) == 0 && !l.finished {
+		l.finished = true
 		close(l.idle)
 	}
 }
@@ -168,9 +175,7 @@ func (l *Lifecycle) BeginClose() (first bool) {
 	for u := range l.calls {
 		u.cancel(l.closedErr)
 	}
-	if l.users == 0 {
-		close(l.idle)
-	}
+	l.finishLocked()
 	return true
 }
 
