@@ -17,6 +17,8 @@ import (
 // A Term is no proof that nobody else acts as leader. Between a check of Held and the
 // act that follows, the process may be paused for longer than the term lasts. Pass
 // Token to what the leader changes, and let it refuse smaller ones.
+//
+// A nil Term, as comes with an error, does not lead.
 type Term struct {
 	election *Election
 	lease    *lease.Lease
@@ -32,39 +34,47 @@ type Term struct {
 	report  clock.Timer
 }
 
+// leading is the lease of the term, nil if there is no term.
+func (t *Term) leading() *lease.Lease {
+	if t == nil {
+		return nil
+	}
+	return t.lease
+}
+
 // Token returns the term's fencing token. Of any two terms of an election, in
 // whatever processes, the later one has the greater token.
-func (t *Term) Token() uint64 { return t.lease.Token() }
+func (t *Term) Token() uint64 { return t.leading().Token() }
 
 // Context returns a context that ends with the term. context.Cause is then a
 // *lease.LostError that says why. It ends by the trust deadline at the latest,
 // whether or not the store answers. The end of Run's ctx alone does not end it
 // before Resign.
-func (t *Term) Context() context.Context { return t.lease.Context() }
+func (t *Term) Context() context.Context { return t.leading().Context() }
 
 // Held reports whether this process leads, computed from the clocks now: no I/O.
-func (t *Term) Held() bool { return t.lease.Held() }
+func (t *Term) Held() bool { return t.leading().Held() }
 
 // Err returns nil while this process leads. Afterwards it returns the
 // *lease.LostError that says why it does not, for ever. It matches lease.ErrNotHeld
 // after Resign, else lease.ErrLost. No I/O.
-func (t *Term) Err() error { return t.lease.Err() }
+func (t *Term) Err() error { return t.leading().Err() }
 
 // Remaining returns how long this process leads if no further heartbeat succeeds. It
 // is 0 if the process does not lead. No I/O.
-func (t *Term) Remaining() time.Duration { return t.lease.Remaining() }
+func (t *Term) Remaining() time.Duration { return t.leading().Remaining() }
 
 // TakenOver reports whether the leader before had died, so that its work may be half done.
-func (t *Term) TakenOver() bool { return t.lease.TakenOver() }
+func (t *Term) TakenOver() bool { return t.leading().TakenOver() }
 
 // Value returns what this leader is known to have proclaimed last, else what it
 // campaigned with. The slice is the caller's to keep. No I/O.
-func (t *Term) Value() []byte { return t.lease.Value() }
+func (t *Term) Value() []byte { return t.leading().Value() }
 
 // Condition returns the condition that no other term has followed this one. Put it
 // into the transaction that writes what the leader guards. See
 // lease.Lease.Condition.
-func (t *Term) Condition() kv.Condition { return t.lease.Condition() }
+func (t *Term) Condition() kv.Condition { return t.leading().Condition() }
 
 // Proclaim changes the value that others see, at most lease.MaxValueSize bytes. It
 // costs one write, conditional on this term. The term goes on unless the error says
@@ -76,7 +86,9 @@ func (t *Term) Condition() kv.Condition { return t.lease.Condition() }
 //   - An error that matches kv.ErrUncertain: they may see it, until the next Proclaim
 //     or Resign.
 //   - Any other error: they do not see it.
-func (t *Term) Proclaim(ctx context.Context, value []byte) error { return t.lease.Update(ctx, value) }
+func (t *Term) Proclaim(ctx context.Context, value []byte) error {
+	return t.leading().Update(ctx, value)
+}
 
 // Resign ends the term and the candidacy. The next candidate leads within one poll.
 // The term ends before anything is sent, so stop the work first. Call it after a loss
@@ -91,6 +103,9 @@ func (t *Term) Proclaim(ctx context.Context, value []byte) error { return t.leas
 //   - Any other error: the outcome is unknown. The resignation goes on in the
 //     background until it is known.
 func (t *Term) Resign(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
 	t.unwatch()
 	t.mu.Lock()
 	first := !t.over

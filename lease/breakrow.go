@@ -41,7 +41,7 @@ func (c *Client) BreakRow(ctx context.Context, key string) ([]byte, error) {
 	if err != nil {
 		return nil, c.life.Explain(fmt.Errorf("lease: breaking the row of %q: %w", key, err))
 	}
-	c.log.Warn("lease: a row that cannot be read was removed", "key", key, "value", string(removed))
+	c.log.Warn("lease: a row that cannot be read was removed", "key", key, "bytes", len(removed))
 	return removed, nil
 }
 

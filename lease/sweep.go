@@ -101,8 +101,7 @@ func (c *Client) sweepSessions(ctx context.Context, swept *Swept) error {
 			return err
 		}
 		for id, s := range suspects {
-			switch now := listed[id]; {
-			case now == nil, now.Version != s.Version: // ended, or alive
+			if now := listed[id]; now == nil || now.Version != s.Version { // ended, or alive
 				delete(suspects, id)
 			}
 		}

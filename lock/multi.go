@@ -166,7 +166,8 @@ func (m *Multi) orClosed(err error) error {
 
 // MultiLease is one acquisition of all the names of a Multi. It is held until
 // Release, or until one of the names is lost. Once it is not held it never is
-// again. It is safe for concurrent use.
+// again. It is safe for concurrent use. A nil MultiLease, as comes with an error,
+// is one that is not held.
 type MultiLease struct {
 	leases map[string]*lease.Lease
 	names  []string
@@ -192,7 +193,12 @@ func (l *MultiLease) add(one *lease.Lease) {
 
 // Context returns a context that ends when the first of the names is lost, and on
 // Release. context.Cause is then the *lease.LostError of that name.
-func (l *MultiLease) Context() context.Context { return l.ctx }
+func (l *MultiLease) Context() context.Context {
+	if l == nil {
+		return l.Lease("").Context()
+	}
+	return l.ctx
+}
 
 // Held reports whether every name is held. It is computed from the clocks now. No
 // I/O.
@@ -201,6 +207,9 @@ func (l *MultiLease) Held() bool { return l.Err() == nil }
 // Err returns nil while every name is held. Afterwards it returns the
 // *lease.LostError of the name that was found lost first, for ever. No I/O.
 func (l *MultiLease) Err() error {
+	if l == nil {
+		return l.Lease("").Err()
+	}
 	for _, name := range l.names {
 		if l.ctx.Err() != nil {
 			break
@@ -230,11 +239,19 @@ func (l *MultiLease) Remaining() time.Duration {
 
 // Lease returns the lease of a name, for its value and its condition, nil if the
 // name is none of the Multi's. Release of that lease ends the whole MultiLease.
-func (l *MultiLease) Lease(name string) *lease.Lease { return l.leases[name] }
+func (l *MultiLease) Lease(name string) *lease.Lease {
+	if l == nil {
+		return nil
+	}
+	return l.leases[name]
+}
 
 // Tokens returns the fencing token of each name. A resource that is guarded by
 // one name checks that name's token. No I/O.
 func (l *MultiLease) Tokens() map[string]uint64 {
+	if l == nil {
+		return nil
+	}
 	tokens := make(map[string]uint64, len(l.leases))
 	for name, one := range l.leases {
 		tokens[name] = one.Token()
@@ -251,6 +268,9 @@ const releases = 32
 // else joins theirs: it matches lease.ErrLost if a name had been lost, and what
 // could not be given back yet goes on in the background.
 func (l *MultiLease) Release(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
 	l.release.Do(func() {
 		if l.Err() == nil {
 			l.cancel(&lease.LostError{Key: l.names[0], Reason: lease.ReasonReleased})

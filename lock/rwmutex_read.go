@@ -12,7 +12,8 @@ import (
 
 // ReadLease is one acquisition of an RWMutex by a reader. It is held until
 // Release, or until it is lost, as a lease.Lease is. Once it is not held it
-// never is again. It is safe for concurrent use.
+// never is again. It is safe for concurrent use. A nil ReadLease, as comes with an
+// error, is one that is not held.
 type ReadLease struct {
 	mutex  *RWMutex
 	row    *lease.Lease
@@ -36,32 +37,45 @@ type ReadLease struct {
 // record an epoch the first time that it is seen. If a resource cannot record
 // reads at all, a writer that was paused may still write while later readers
 // read.
-func (l *ReadLease) Epoch() uint64 { return l.epoch }
+func (l *ReadLease) Epoch() uint64 {
+	if l == nil {
+		return 0
+	}
+	return l.epoch
+}
 
 // Lease returns the lease of the reader's own row, for its condition, its value
 // and Notify. Its token says nothing: take Epoch. Release the ReadLease, not
 // this.
-func (l *ReadLease) Lease() *lease.Lease { return l.row }
+func (l *ReadLease) Lease() *lease.Lease {
+	if l == nil {
+		return nil
+	}
+	return l.row
+}
 
 // Context returns a context that ends when the lock is lost, and on Release.
 // context.Cause is then a *lease.LostError.
-func (l *ReadLease) Context() context.Context { return l.row.Context() }
+func (l *ReadLease) Context() context.Context { return l.Lease().Context() }
 
 // Held reports whether the lock is held. It is computed from the clocks now. No
 // I/O.
-func (l *ReadLease) Held() bool { return l.row.Held() }
+func (l *ReadLease) Held() bool { return l.Lease().Held() }
 
 // Err returns nil while the lock is held, and afterwards a *lease.LostError,
 // for ever. No I/O.
-func (l *ReadLease) Err() error { return l.row.Err() }
+func (l *ReadLease) Err() error { return l.Lease().Err() }
 
 // Remaining returns how long the lock is held if no further heartbeat succeeds,
 // 0 if it is not held. No I/O.
-func (l *ReadLease) Remaining() time.Duration { return l.row.Remaining() }
+func (l *ReadLease) Remaining() time.Duration { return l.Lease().Remaining() }
 
 // Release gives the lock back. Everything else is as with lease.Lease.Release.
 // It costs one write.
 func (l *ReadLease) Release(ctx context.Context) error {
+	if l == nil {
+		return nil
+	}
 	defer l.mutex.gaveBack(l.number, l.row)
 	return l.row.Release(ctx)
 }

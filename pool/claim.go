@@ -142,8 +142,8 @@ func (c *claim) release(l *lease.Lease, finished bool) {
 		err = l.ReleaseWith(m.values, s.encode(checkpoint))
 	}
 	if err != nil {
-		m.logNow(m.values, slog.LevelWarn, "a partition that was done may be worked on again", "partition", c.name, "error",
-			err)
+		m.logNow(m.values, slog.LevelWarn, "a partition that was done may be worked on again",
+			"partition", c.name, "error", err)
 	}
 }
 

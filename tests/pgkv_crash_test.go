@@ -47,8 +47,8 @@ func (c *counter) run(ctx context.Context) error {
 		case errors.Is(readErr, kv.ErrKeyNotFound) && c.acks.Load() > 0:
 			return fmt.Errorf("%s is gone, after %d acknowledged writes", c.key, c.acks.Load())
 		case readErr == nil && read.Version < c.acked.Load():
-			return fmt.Errorf("%s is at version %d, and %d was acknowledged (after %w)", c.key, read.Version, c.acked.Load(),
-				err)
+			return fmt.Errorf("%s is at version %d, and %d was acknowledged (after %w)",
+				c.key, read.Version, c.acked.Load(), err)
 		case readErr == nil:
 			current = read
 		}

@@ -59,8 +59,8 @@ func TestAFrozenHolderIsOverdueBeforeOthersTakeItsLocks(t *testing.T) {
 				began, overdue := time.Now(), time.Time{}
 				for overdue.IsZero() {
 					time.Sleep(10 * time.Millisecond)
-					require.Empty(t, taken, "ttl %v, after %v: the key was taken after %v, and nothing was said", ttl, after,
-						time.Since(began))
+					require.Empty(t, taken, "ttl %v, after %v: the key was taken after %v, and nothing was said",
+						ttl, after, time.Since(began))
 					for _, p := range v.take() {
 						for _, row := range p.Rows {
 							if stateOf(t, row, "key") == "overdue" {

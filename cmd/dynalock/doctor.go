@@ -273,8 +273,8 @@ func watchSessions(ctx context.Context, client *lease.Client, before []*lease.Me
 			"%s sent no heartbeat in %v, longer than its TTL: stopped, or cut off; whoever waits for its locks gets them",
 			strings.Join(silent, ", "), watch)
 	case len(young) > 0:
-		return good("silent", "%s sent no heartbeat in %v, less than its TTL: watch for longer", strings.Join(young, ", "),
-			watch)
+		return good("silent", "%s sent no heartbeat in %v, less than its TTL: watch for longer",
+			strings.Join(young, ", "), watch)
 	}
 	return good("silent", "all sessions sent heartbeats")
 }

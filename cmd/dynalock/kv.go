@@ -2,107 +2,19 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"github.com/dynalock/dynalock/adapters/dynastore"
 	"github.com/dynalock/dynalock/kv"
 )
-
-// pairRow is a pair for JSON, and a line of an export. A value that is not UTF-8 is
-// in base64.
-type pairRow struct {
-	Key     string         `json:"key,omitempty"`
-	Version uint64         `json:"version,omitempty"`
-	Value   *string        `json:"value,omitempty"`
-	Bytes   []byte         `json:"value_base64,omitempty"`
-	Fields  map[string]any `json:"fields,omitempty"`
-	Expires *time.Time     `json:"expires,omitempty"`
-}
-
-// base64Field is how a field of bytes stands in JSON.
-const base64Field = "base64"
-
-func pairRowOf(p *kv.KVPair) pairRow {
-	r := pairRow{Key: p.Key, Version: p.Version}
-	if value := p.Bytes(); utf8.Valid(value) {
-		text := string(value)
-		r.Value = &text
-	} else {
-		r.Bytes = value
-	}
-	if !p.Expires.IsZero() {
-		r.Expires = &p.Expires
-	}
-	for name, field := range p.Fields {
-		if r.Fields == nil {
-			r.Fields = map[string]any{}
-		}
-		if bytes, ok := field.([]byte); ok {
-			field = map[string][]byte{base64Field: bytes}
-		}
-		r.Fields[name] = field
-	}
-	return r
-}
-
-// options are those that write the row again. expired: there is nothing to write.
-func (r *pairRow) options(now time.Time) (options []kv.WriteOption, expired bool, err error) {
-	value := r.Bytes
-	if r.Value != nil {
-		value = []byte(*r.Value)
-	}
-	options = []kv.WriteOption{kv.WithBytes(value)}
-	if len(r.Fields) > 0 {
-		fields := kv.Fields{}
-		for name, given := range r.Fields {
-			if fields[name], err = fieldOf(given); err != nil {
-				return nil, false, fmt.Errorf("key %q: field %q: %w", r.Key, name, err)
-			}
-		}
-		options = append(options, kv.WithFields(fields))
-	}
-	if r.Expires != nil {
-		left := r.Expires.Sub(now)
-		if left < time.Millisecond {
-			return nil, true, nil
-		}
-		options = append(options, kv.WithTTL(min(left, kv.MaxTTL)))
-	}
-	return options, false, nil
-}
-
-// fieldOf is the field that JSON has as given.
-func fieldOf(given any) (any, error) {
-	switch given := given.(type) {
-	case string:
-		return given, nil
-	case json.Number:
-		return kv.ParseNumber(given.String())
-	case map[string]any:
-		text, ok := given[base64Field].(string)
-		if !ok || len(given) != 1 {
-			break
-		}
-		var bytes []byte
-		err := json.Unmarshal([]byte(strconv.Quote(text)), &bytes)
-		return bytes, err
-	}
-	return nil, fmt.Errorf("%v: want a string, a number or {%q: ...}", given, base64Field)
-}
 
 // ours are the prefixes of what the library itself keeps.
 var ours = []string{"session/", "lease/", "pool/"}
@@ -164,16 +76,6 @@ func (c *cli) kvGetCommand() *cobra.Command {
 			})
 		},
 	}
-}
-
-// encode writes one value as JSON.
-func (c *cli) encode(value any) error {
-	encoder := json.NewEncoder(c.out)
-	encoder.SetEscapeHTML(false)
-	if c.output == "json" {
-		encoder.SetIndent("", "  ")
-	}
-	return encoder.Encode(value)
 }
 
 func (c *cli) kvPutCommand(f *kvFlags) *cobra.Command {
@@ -319,21 +221,15 @@ func (c *cli) kvWatchCommand(f *kvFlags) *cobra.Command {
 		Long: `watch prints a line for each pair, the line {"event":"synced"}, and then one for each change, until it is
 interrupted. Changes that follow one another quickly may show as one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			s, err := c.open(ctx)
-			if err != nil {
-				return err
-			}
-			err = c.watch(ctx, s, f, strings.Join(args, ""))
-			return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+			return c.untilStopped(cmd.Context(), func(ctx context.Context, s *opened) error {
+				return c.watch(ctx, s, f, strings.Join(args, ""))
+			})
 		},
 	}
 }
 
 func (c *cli) watch(ctx context.Context, s *opened, f *kvFlags, prefix string) error {
-	encoder := json.NewEncoder(c.out)
-	encoder.SetEscapeHTML(false)
+	encoder := c.lines()
 	for event, err := range kv.Watch(ctx, s.store, prefix) {
 		switch {
 		case ctx.Err() != nil:
@@ -355,129 +251,4 @@ func (c *cli) watch(ctx context.Context, s *opened, f *kvFlags, prefix string) e
 		}
 	}
 	return nil
-}
-
-func (c *cli) kvExportCommand(f *kvFlags) *cobra.Command {
-	return &cobra.Command{
-		Use: "export [PREFIX]", Short: "Print pairs as JSON lines, which import reads", Args: onePrefix("kv export"),
-		Long: `export prints a line for each pair, while others write: it is no snapshot of all at one instant.
-It takes as long as it takes, --timeout does not end it.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			s, err := c.open(ctx)
-			if err != nil {
-				return err
-			}
-			encoder := json.NewEncoder(c.out)
-			encoder.SetEscapeHTML(false)
-			for pair, listErr := range kv.All(ctx, s.store, strings.Join(args, "")) {
-				if err = listErr; err == nil && f.shown(pair.Key) {
-					err = encoder.Encode(pairRowOf(pair))
-				}
-				if err != nil {
-					break
-				}
-			}
-			return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
-		},
-	}
-}
-
-const dynastoreScheme = "dynastore:"
-
-func (c *cli) kvImportCommand(f *kvFlags) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "import [dynastore:TABLE/PARTITION]", Short: "Write the pairs of an export, or of a table of dynastore",
-		Long: `import reads the lines of an export from the standard input, or copies the pairs of a DynamoDB table
-that dynastore or dynalock before version 2 have written. A key that is there already is left alone.
-So an import that was broken off may be repeated. Versions are the store's own.`,
-		Example: `  dynalock kv export settings/ | dynalock --store sqlite:copy.db kv import
-  dynalock kv import dynastore:app/settings --text`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 1 || len(args) == 1 && !strings.HasPrefix(args[0], dynastoreScheme) {
-				return usage(errors.New("kv import: want an export on standard input, or dynastore:TABLE/PARTITION"))
-			}
-			if len(args) == 1 && f.text == f.base64 {
-				return usage(errors.New("kv import: want --text if values were written by WriteWithString, " +
-					"--base64 if by WriteWithBytes"))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			s, err := c.open(ctx)
-			if err != nil {
-				return err
-			}
-			done := dynastore.Imported{}
-			if len(args) == 1 {
-				done, err = f.importTable(ctx, s.store, strings.TrimPrefix(args[0], dynastoreScheme))
-			} else {
-				done, err = f.importLines(ctx, s.store, c.in)
-			}
-			if !c.quiet {
-				_, _ = fmt.Fprintf(c.err, "dynalock: %d copied, %d were there\n", done.Copied, done.Kept)
-			}
-			return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
-		},
-	}
-	cmd.Flags().BoolVar(&f.text, "text", false, "values of dynastore are text")
-	cmd.Flags().BoolVar(&f.base64, "base64", false, "values of dynastore are bytes in base64")
-	return cmd
-}
-
-func (f *kvFlags) importTable(ctx context.Context, store kv.Store, from string) (dynastore.Imported, error) {
-	path, query, _ := strings.Cut(from, "?")
-	table, partition, _ := strings.Cut(path, "/")
-	if partition == "" {
-		return dynastore.Imported{}, usage(fmt.Errorf("kv import: %q: want dynastore:TABLE/PARTITION", dynastoreScheme+from))
-	}
-	client, table, _, err := dynamoDB(ctx, table+"?"+query)
-	if err != nil {
-		return dynastore.Imported{}, err
-	}
-	old, err := dynastore.Open(client, table, partition)
-	if err != nil {
-		return dynastore.Imported{}, err
-	}
-	encoding := dynastore.Text
-	if f.base64 {
-		encoding = dynastore.Base64
-	}
-	return old.Import(ctx, store, encoding)
-}
-
-func (f *kvFlags) importLines(ctx context.Context, store kv.Store,
-	from io.Reader) (done dynastore.Imported, err error) {
-	decoder := json.NewDecoder(from)
-	decoder.UseNumber()
-	decoder.DisallowUnknownFields()
-	for line := 1; ; line++ {
-		var row pairRow
-		switch err := decoder.Decode(&row); {
-		case errors.Is(err, io.EOF):
-			return done, nil
-		case err != nil:
-			return done, usage(fmt.Errorf("kv import: pair %d: %w", line, err))
-		}
-		if err := f.writable("import", row.Key); err != nil {
-			return done, err
-		}
-		options, expired, err := row.options(time.Now())
-		if err != nil {
-			return done, usage(fmt.Errorf("kv import: pair %d: %w", line, err))
-		}
-		if expired {
-			continue
-		}
-		_, err = store.AtomicPut(ctx, row.Key, options...)
-		switch {
-		case errors.Is(err, kv.ErrKeyExists):
-			done.Kept++
-		case err != nil:
-			return done, err
-		default:
-			done.Copied++
-		}
-	}
 }

@@ -1,12 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -24,15 +23,20 @@ type beat struct {
 // and ends none. It compares no clocks of machines.
 type watcher struct{ beats map[string]beat }
 
-// note notes what a listing showed of a session, and returns for how long no
-// heartbeat of it was seen.
-func (w *watcher) note(m *lease.Member, now time.Time) (silent time.Duration) {
-	last, ok := w.beats[m.Session]
-	if !ok || m.Version > last.version {
-		last = beat{m.Version, now}
-		w.beats[m.Session] = last
+// observe notes what a listing showed, and returns for how long no heartbeat of each
+// session was seen. It forgets sessions that are not listed.
+func (w *watcher) observe(listed map[string]*lease.Member, now time.Time) (silent map[string]time.Duration) {
+	beats := make(map[string]beat, len(listed))
+	silent = make(map[string]time.Duration, len(listed))
+	for id, m := range listed {
+		last, ok := w.beats[id]
+		if !ok || m.Version > last.version {
+			last = beat{m.Version, now}
+		}
+		beats[id], silent[id] = last, now.Sub(last.at)
 	}
-	return now.Sub(last.at)
+	w.beats = beats
+	return silent
 }
 
 // judge is what silence means. Heartbeats come every third of the TTL. Whoever waits
@@ -52,42 +56,40 @@ func (c *cli) listAgain(ctx context.Context, prefix string, every time.Duration)
 	if every < 100*time.Millisecond {
 		return usage(fmt.Errorf("ls: --watch=%v: want 100ms or more", every))
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	s, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	w := &watcher{beats: map[string]beat{}}
-	for ctx.Err() == nil {
-		if err = c.listOnce(ctx, s, prefix, w); err != nil {
-			break
+	return c.untilStopped(ctx, func(ctx context.Context, s *opened) error {
+		w := &watcher{}
+		for ctx.Err() == nil {
+			if err := c.listOnce(ctx, s, prefix, w); err != nil && ctx.Err() == nil {
+				return err
+			}
+			select {
+			case <-time.After(every):
+			case <-ctx.Done():
+			}
 		}
-		select {
-		case <-time.After(every):
-		case <-ctx.Done():
-		}
-	}
-	if ctx.Err() != nil {
-		err = nil // interrupted, as it is meant to end
-	}
-	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+		return nil // interrupted, as it is meant to end
+	})
 }
 
 // clearScreen moves to the upper left, and clears what is below.
 const clearScreen = "\x1b[H\x1b[J"
 
-// listOnce is one listing of many. It says what goes wrong, and goes on.
+// listOnce is one listing of many, shown when it is whole. It says what goes wrong,
+// and goes on.
 func (c *cli) listOnce(ctx context.Context, s *opened, prefix string, w *watcher) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	if f, ok := c.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		_, _ = fmt.Fprint(c.out, clearScreen)
-	}
-	err := c.ls(ctx, s, prefix, w)
-	if status := statusOf(err); status == statusUnavailable || status == statusNotAcquired {
+	var text bytes.Buffer
+	page := *c
+	page.out = &text
+	err := c.unanswered(page.ls(ctx, s, prefix, w))
+	if statusOf(err) == statusUnavailable {
 		_, _ = fmt.Fprintln(c.err, "dynalock: "+err.Error())
 		return nil
 	}
-	return err
+	if f, ok := c.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		_, _ = fmt.Fprint(c.out, clearScreen)
+	}
+	_, wrote := text.WriteTo(c.out)
+	return errors.Join(err, wrote)
 }

@@ -126,7 +126,7 @@ session. Its status is 0 if they were held when it looked, 76 if not. What follo
 only a resource that refuses smaller tokens is safe.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			keys, tokens := lines("DYNALOCK_KEY"), lines("DYNALOCK_TOKEN")
+			keys, tokens := linesOf("DYNALOCK_KEY"), linesOf("DYNALOCK_TOKEN")
 			if len(keys) == 0 || len(keys) != len(tokens) {
 				return usage(errors.New("check: want DYNALOCK_KEY and DYNALOCK_TOKEN as run sets them"))
 			}
@@ -142,7 +142,7 @@ only a resource that refuses smaller tokens is safe.`,
 	}
 }
 
-func lines(name string) []string {
+func linesOf(name string) []string {
 	value := os.Getenv(name)
 	if value == "" {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,8 +28,7 @@ type column struct {
 }
 
 func (c *cli) list(columns ...column) *listing {
-	l := &listing{format: c.output, out: c.out, columns: columns, encoder: json.NewEncoder(c.out), all: []any{}}
-	l.encoder.SetEscapeHTML(false)
+	l := &listing{format: c.output, out: c.out, columns: columns, encoder: c.lines(), all: []any{}}
 	if l.format == "table" || l.format == "wide" {
 		l.table = tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 		l.line(func(c column) string { return c.name })
@@ -77,6 +77,30 @@ func (l *listing) end() error {
 		return l.encoder.Encode(l.all)
 	}
 	return nil
+}
+
+// logger logs with --verbose.
+func (c *cli) logger() *slog.Logger {
+	if c.verbose {
+		return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// lines writes values as lines of JSON, whatever --output says.
+func (c *cli) lines() *json.Encoder {
+	encoder := json.NewEncoder(c.out)
+	encoder.SetEscapeHTML(false)
+	return encoder
+}
+
+// encode writes one value as JSON: on one line with -o jsonl.
+func (c *cli) encode(value any) error {
+	encoder := c.lines()
+	if c.output == "json" {
+		encoder.SetIndent("", "  ")
+	}
+	return encoder.Encode(value)
 }
 
 // printable keeps what others have written from moving the cursor.

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -114,17 +111,13 @@ func (c *cli) poolWeightCommand() *cobra.Command {
 // withPool calls do with a pool of which this process is no member, until a signal
 // comes: it may have to wait until a partition is drained.
 func (c *cli) withPool(ctx context.Context, name string, do func(context.Context, *pool.Pool) error) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	s, err := c.open(ctx)
-	if err != nil {
-		return err
-	}
-	p, err := pool.New(s.Client, name, nil)
-	if err == nil {
-		err = do(ctx, p)
-	}
-	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	return c.untilStopped(ctx, func(ctx context.Context, s *opened) error {
+		p, err := pool.New(s.Client, name, nil)
+		if err != nil {
+			return err
+		}
+		return do(ctx, p)
+	})
 }
 
 func (c *cli) poolListCommand() *cobra.Command {

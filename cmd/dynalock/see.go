@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,6 +63,18 @@ func (c *cli) during(ctx context.Context, do func(ctx context.Context, s *opened
 	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
 }
 
+// untilStopped runs do with the store opened, until a signal ends its context.
+func (c *cli) untilStopped(ctx context.Context, do func(ctx context.Context, s *opened) error) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	s, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = do(ctx, s)
+	return errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+}
+
 // unanswered is err with the status of a store that is out of reach, if --timeout
 // has ended a call: nobody has waited for a lock.
 func (c *cli) unanswered(err error) error {
@@ -101,22 +116,20 @@ const watchFlag = "watch"
 // ls lists once. w judges the holders, nil: nobody watches.
 func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) error {
 	members := map[string]*lease.Member{}
-	silent := map[string]time.Duration{}
 	for m, err := range s.Members(ctx) {
 		if err != nil && !errors.Is(err, kv.ErrFormat) {
 			return err
 		}
 		if err == nil {
 			members[m.Session] = m
-			if w != nil {
-				silent[m.Session] = w.note(m, time.Now())
-			}
 		}
 	}
 	columns := []column{{name: "KEY"}, {name: "STATE"}, {name: "OWNER"}, {name: "TOKEN"}, {name: "HELD FOR"},
 		{name: "BEAT"},
 		{name: "HOST", wide: true}, {name: "PID", wide: true}, {name: "SESSION", wide: true}}
+	var silent map[string]time.Duration
 	if w != nil {
+		silent = w.observe(members, time.Now())
 		columns = slices.Insert(columns, 6, column{name: "SILENT"})
 	}
 	l := c.list(columns...)

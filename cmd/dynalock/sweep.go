@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -38,13 +35,9 @@ end it, a signal does. What keeps a value and what cannot be read is left, and c
 					return err
 				}
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			s, err := c.open(ctx)
-			if err != nil {
-				return err
-			}
-			return errors.Join(c.sweep(ctx, s, prefix), s.Close(context.WithoutCancel(ctx)))
+			return c.untilStopped(cmd.Context(), func(ctx context.Context, s *opened) error {
+				return c.sweep(ctx, s, prefix)
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -23,8 +23,8 @@ func TestOnPostgres(t *testing.T) {
 	})
 	t.Run("a killed worker", func(t *testing.T) {
 		t.Parallel()
-		p := start(t, nil, "-store", open(t), "-create-table", "-crash", "-ttl", "3s", "-input", files(t, 20), "-work",
-			"20ms")
+		p := start(t, nil, "-store", open(t), "-create-table", "-crash", "-ttl", "3s", "-input", files(t, 20),
+			"-work", "20ms")
 		require.Positive(t, p.complete(t, 20).Takeovers)
 	})
 	t.Run("two processes", func(t *testing.T) {

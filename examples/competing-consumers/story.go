@@ -215,8 +215,8 @@ func (s *story) block() []string {
 	done := barWidth * len(s.doers) / s.entries
 	block := []string{
 		"",
-		fmt.Sprintf("  %s%s  %d of %d files", strings.Repeat("█", done), strings.Repeat("░", barWidth-done), len(s.doers),
-			s.entries),
+		fmt.Sprintf("  %s%s  %d of %d files", strings.Repeat("█", done), strings.Repeat("░", barWidth-done),
+			len(s.doers), s.entries),
 	}
 	did := s.did()
 	width := longest(did, s.short)

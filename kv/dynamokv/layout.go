@@ -62,8 +62,8 @@ func (s *Store) agree(ctx, budget context.Context, op *operation) error {
 			return err
 		}
 	}
-	return fmt.Errorf("dynamokv: key %q: the layout of partition %q does not stay: %w", op.key, s.partition,
-		kv.ErrUnavailable)
+	return fmt.Errorf("dynamokv: key %q: the layout of partition %q does not stay: %w",
+		op.key, s.partition, kv.ErrUnavailable)
 }
 
 // mayGoOn reports that op needs no look at the layout.

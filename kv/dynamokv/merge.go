@@ -3,7 +3,8 @@ package dynamokv
 import (
 	"cmp"
 	"context"
-	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dynalock/dynalock/kv"
 )
@@ -123,29 +124,14 @@ func (r listed) before(other listed, descending bool) bool {
 
 // fill asks the shards of which no row is left, side by side.
 func (m *merge) fill(ctx context.Context, limit int) error {
-	var asking sync.WaitGroup
-	slots := make(chan struct{}, sideBySide)
-	errs := make([]error, len(m.parts))
-	for i, p := range m.parts {
-		if len(p.rows) > 0 || p.done {
-			continue
-		}
-		if len(m.parts) == 1 {
-			return p.ask(ctx, limit)
-		}
-		slots <- struct{}{}
-		asking.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = p.ask(ctx, limit)
-		})
-	}
-	asking.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	var asking errgroup.Group
+	asking.SetLimit(sideBySide)
+	for _, p := range m.parts {
+		if len(p.rows) == 0 && !p.done {
+			asking.Go(func() error { return p.ask(ctx, limit) })
 		}
 	}
-	return nil
+	return asking.Wait()
 }
 
 func (p *part) ask(ctx context.Context, limit int) (err error) {

@@ -23,8 +23,8 @@ const tablePoll = 500 * time.Millisecond
 
 // TableClient is what EnsureTable needs of DynamoDB: *dynamodb.Client has it.
 type TableClient interface {
-	CreateTable(context.Context, *dynamodb.CreateTableInput, ...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput,
-		error)
+	CreateTable(context.Context, *dynamodb.CreateTableInput,
+		...func(*dynamodb.Options)) (*dynamodb.CreateTableOutput, error)
 	DescribeTable(context.Context, *dynamodb.DescribeTableInput,
 		...func(*dynamodb.Options)) (*dynamodb.DescribeTableOutput, error)
 	UpdateTimeToLive(context.Context, *dynamodb.UpdateTimeToLiveInput,

@@ -167,9 +167,9 @@ func listQuery(prefix string, settings kv.ReadSettings, after string, now int64)
 	if after != "" {
 		bound(behind, []byte(after))
 	}
-	return fmt.Sprintf("SELECT %s FROM kv WHERE %s ORDER BY key %s LIMIT ?", selected, strings.Join(where, " AND "),
-			order),
-		append(args, settings.Limit+1)
+	query := fmt.Sprintf("SELECT %s FROM kv WHERE %s ORDER BY key %s LIMIT ?", selected,
+		strings.Join(where, " AND "), order)
+	return query, append(args, settings.Limit+1)
 }
 
 // successor returns the least key that is greater than all with the prefix, which is not

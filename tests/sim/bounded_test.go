@@ -80,7 +80,7 @@ func (w *world) checkKeptLocked(g *grant) {
 		return
 	}
 	if errors.Is(k.lease.Err(), lease.ErrNotHeld) { // it was not lost before
-		w.failLocked("R13", "%s is granted %s, which %s keeps from others for %v more", g.node.name, g.key, k.node.name,
-			k.until-w.elapsed())
+		w.failLocked("R13", "%s is granted %s, which %s keeps from others for %v more",
+			g.node.name, g.key, k.node.name, k.until-w.elapsed())
 	}
 }

@@ -78,8 +78,8 @@ func (w *world) elected(n *node, l *election.Leader) {
 		return
 	}
 	if row == nil || row.sessions[l.Token] != l.Member.Session {
-		w.failLocked("I9", "%s observes %s as leader with token %d, which was not given to it", n.name, l.Member.Owner,
-			l.Token)
+		w.failLocked("I9", "%s observes %s as leader with token %d, which was not given to it",
+			n.name, l.Member.Owner, l.Token)
 	}
 }
 

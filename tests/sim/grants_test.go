@@ -179,8 +179,8 @@ func (w *world) use(g *grant) bool {
 	if g.token < w.fences[g.key] {
 		w.recordLocked(g.node, "fenced off", g.key, g.token)
 		if !g.node.gone && g.lease.Context().Err() == nil && g.lease.Held() {
-			w.failLocked("I1", "%s holds %s with token %d, but the resource has seen %d", g.node.name, g.key, g.token,
-				w.fences[g.key])
+			w.failLocked("I1", "%s holds %s with token %d, but the resource has seen %d",
+				g.node.name, g.key, g.token, w.fences[g.key])
 		}
 		return false
 	}

@@ -144,8 +144,8 @@ func (l *link) fate(r request) fate {
 	weather := &w.weather
 	f := fate{lands: true, answered: true, there: weather.latency(rng), back: weather.latency(rng)}
 	if l.clear {
-		f.there, f.back = latency(rng, time.Millisecond, 8*time.Millisecond), latency(rng, time.Millisecond,
-			8*time.Millisecond)
+		f.there = latency(rng, time.Millisecond, 8*time.Millisecond)
+		f.back = latency(rng, time.Millisecond, 8*time.Millisecond)
 		if l.mute > 0 && classOf(r) == "put lease" {
 			l.mute--
 			f.answered = false

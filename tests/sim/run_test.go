@@ -156,8 +156,8 @@ func (w *world) gets(a *actor, key string, bound time.Duration) {
 	defer cancel()
 	g := a.acquire(ctx, key)
 	if took := w.elapsed() - began; g == nil || took > bound {
-		w.fail("I5", "%s asked for %s without any fault: granted %t, after %v, bound %v", a.node.name, key, g != nil, took,
-			bound)
+		w.fail("I5", "%s asked for %s without any fault: granted %t, after %v, bound %v",
+			a.node.name, key, g != nil, took, bound)
 	}
 	if g != nil {
 		a.release(g)

@@ -64,8 +64,8 @@ func Files(spec string) ([]string, error) {
 
 func openSQLite(ctx context.Context, path string) (kv.Store, func() error, error) {
 	if info, err := os.Stat(filepath.Dir(path)); err != nil || !info.IsDir() {
-		return nil, nil, fmt.Errorf("store sqlite:%s: there is no folder %s: make it or give another path", path,
-			filepath.Dir(path))
+		return nil, nil, fmt.Errorf("store sqlite:%s: there is no folder %s: make it or give another path",
+			path, filepath.Dir(path))
 	}
 	db, err := sql.Open("sqlite", "file:"+url.PathEscape(path))
 	if err != nil {
