@@ -97,7 +97,8 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Term, error) {
 	if err != nil {
 		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)
 	}
-	l, err := e.client.Acquire(ctx, e.key(), lease.WithValue(value), lease.WithRowCheck(e.ttl))
+	l, err := e.client.Acquire(ctx, e.key(), lease.WithValue(value), lease.WithRowCheck(e.ttl),
+		seam.NoTurn.(lease.AcquireOption))
 	if err != nil {
 		leave()
 		return nil, fmt.Errorf("election: campaigning for %q: %w", e.name, err)

@@ -118,6 +118,8 @@ type request struct {
 	// taken: the key is, or was about to be, taken over from a dead session. The
 	// lease says so, whatever it takes to get it.
 	taken bool
+	// acq is the acquisition id of the latest write.
+	acq string
 }
 
 func checkKey(key string) error {
@@ -140,7 +142,7 @@ type heldRow struct {
 	err error
 }
 
-func (b *heldRow) Error() string { return "lease: " + b.Record.Owner + " holds the key" }
+func (b *heldRow) Error() string { return "lease: held, or reserved for another" }
 
 func (b *heldRow) held(key string) *HeldError {
 	return &HeldError{Holder: showHolder(key, b.Found)}
@@ -197,8 +199,10 @@ func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Le
 	if c.localHolder(r.key) != nil {
 		return nil, errHeldHere // who had the slot before has got it
 	}
-	if err := c.yield(ctx, r); err != nil {
-		return nil, err
+	if known == nil || !c.isReservedForUs(known.Record) {
+		if err := c.yield(ctx, r); err != nil {
+			return nil, err
+		}
 	}
 	for round := 0; ; round++ {
 		if err := c.contentionBackoff(ctx, r.key, round, known); err != nil {
@@ -211,18 +215,10 @@ func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Le
 		if known, err = r.begin(known); err != nil {
 			return nil, err
 		}
-		var takeover bool
-		if known != nil {
-			if r.any && round > 0 {
-				return nil, &heldRow{Found: known, recheck: c.pollMin}
-			}
-			if takeover, err = c.mayTake(ctx, s, known); err != nil {
-				r.blocked = true
-				return nil, err
-			}
-			r.taken = r.taken || takeover
+		if r.any && round > 0 && known != nil {
+			return nil, &heldRow{Found: known, recheck: c.pollMin}
 		}
-		l, current, err := c.write(ctx, s, r, known)
+		l, current, err := c.tryOver(ctx, s, r, known)
 		if l != nil || err != nil {
 			return l, err
 		}
@@ -237,6 +233,28 @@ func (c *Client) tryRow(ctx context.Context, r *request, known *rows.Found) (*Le
 			return nil, ErrClosed
 		}
 	}
+}
+
+// tryOver writes over a row, or creates one, if session s may, or reserves the row
+// for whose turn it is. It returns what write does.
+func (c *Client) tryOver(
+	ctx context.Context, s *session.Session, r *request, row *rows.Found,
+) (*Lease, *kv.KVPair, error) {
+	if row == nil {
+		return c.write(ctx, s, r, nil)
+	}
+	m, err := c.mayTake(ctx, s, r, row)
+	if err != nil {
+		r.blocked = true
+		return nil, nil, err
+	}
+	if m.reserve {
+		r.blocked = true
+		current, err := c.reserve(ctx, r, m)
+		return nil, current, err
+	}
+	r.taken = r.taken || m.dead
+	return c.write(ctx, s, r, m.row)
 }
 
 // beginWriting takes the key's slot for acquiring writes. Who waits for it
@@ -301,28 +319,39 @@ func permanent(err error) bool {
 	return retry.IsPermanent(err, ErrClosed, ErrChanged, ErrInvalid)
 }
 
-// mayTake decides whether session s may overwrite the row (R9.2). A nil error says
-// that it may. takeover: the session in the row is dead.
-func (c *Client) mayTake(ctx context.Context, s *session.Session, row *rows.Found) (takeover bool, err error) {
+// move is what an acquire may do to a row.
+type move struct {
+	// row is the row, without the entries that are passed over.
+	row *rows.Found
+	// reserve: it is another's turn, so the row is only reserved for that one.
+	reserve bool
+	// dead: the session in the row is.
+	dead bool
+}
+
+// mayTake decides what session s may do to the row (R9.2, R20). The error is
+// *heldRow if that is nothing.
+func (c *Client) mayTake(ctx context.Context, s *session.Session, r *request, row *rows.Found) (move, error) {
+	others := !row.Record.IsFirst(s.ID())
 	switch row.Record.Session {
 	case "":
-		return false, nil // unowned, it keeps its value
+		return c.mayTakeUnowned(s, r, row)
 	case s.ID():
 		if c.owns(row.Record.Acq) {
-			return false, &heldRow{Found: row, recheck: c.ttl}
+			return move{}, &heldRow{Found: row, recheck: c.ttl}
 		}
-		return false, nil // an orphan of our own
+		return move{row: row, reserve: others && row.Record.Acq != r.acq}, nil // an orphan of our own
 	}
 	dead, next, err := c.isDead(ctx, row.Record)
 	switch {
 	case permanent(err):
-		return false, err
+		return move{}, err
 	case err != nil:
-		return false, &heldRow{Found: row, recheck: c.pollMin, err: err}
+		return move{}, &heldRow{Found: row, recheck: c.pollMin, err: err}
 	case !dead:
-		return false, &heldRow{Found: row, recheck: next}
+		return move{}, &heldRow{Found: row, recheck: next}
 	}
-	return true, nil
+	return move{row: row, reserve: others, dead: true}, nil
 }
 
 // write sends the acquiring write on row; nil makes it a create. It returns a
@@ -338,8 +367,9 @@ func (c *Client) write(
 	}
 	began := c.clock.Now()
 	record := r.record(c, s, old)
-	// An orphan of our own may have been taken over.
-	record.Taken = r.taken || (old != nil && old.Session == s.ID() && old.Taken)
+	// An orphan of our own may have been taken over, and a reserved row too.
+	record.Taken = r.taken || (old != nil && (old.Session == s.ID() || old.Session == "") && old.Taken)
+	r.acq = record.Acq
 	c.track(record.Acq, nil)
 	pair, err := c.store.AtomicPut(ctx, r.row, record.Options(previous, c.attempts)...)
 	if err == nil {

@@ -25,6 +25,7 @@ type acquireSettings struct {
 	lockDelay    time.Duration
 	rowCheck     time.Duration
 	private      bool        // no other client wants the key: it is not left to any
+	noTurn       bool        // it does not enter the queue (R20)
 	listing      *listing    // nil: none
 	from         *rows.Found // nil: whatever the row says, or none
 }
@@ -186,6 +187,9 @@ func (a *acquireSettings) record(c *Client, s *session.Session, old *rows.Lease)
 		Session: s.ID(), Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
 		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
 		Delay: a.lockDelay.Milliseconds(),
+	}
+	if old != nil {
+		r.Queue = old.Queue.Without(s.ID())
 	}
 	if old != nil && old.Keep {
 		r.Keep, r.Note = true, old.Note

@@ -80,7 +80,7 @@ func (c *Client) Dead(ctx context.Context, session string) (bool, error) {
 // Free reports whether an acquire would get a key, as h shows it: what Holder,
 // Keys, Inspect or a HeldError returned. It is free if one of these is true:
 //
-//   - Nobody holds it.
+//   - Nobody holds it, and it is reserved for nobody else.
 //   - Its holder is proven dead, and the time of WithLockDelay is over.
 //   - Its row is what a write of this client has left that nobody waits for, and
 //     that the client is about to give back.
@@ -92,8 +92,10 @@ func (c *Client) Free(ctx context.Context, h *Holder) (bool, error) {
 	switch {
 	case h == nil:
 		return false, fmt.Errorf("lease: Free: want a holder that was read, not nil: %w", ErrInvalid)
-	case h.row == nil || h.row.Record.Session == "":
+	case h.row == nil:
 		return true, nil
+	case h.row.Record.Session == "":
+		return c.isOpen(h.row), nil
 	case h.row.Record.Session == c.Session():
 		return c.isOrphan(h.row), nil
 	}

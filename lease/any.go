@@ -335,9 +335,9 @@ func (c *Client) listAndTake(ctx context.Context, r *anyRequest, set *anySet) (*
 			err = listed.unreadable[key] // R18
 		case here != nil:
 			full.holders = append(full.holders, here.holder())
-		case row == nil || row.Record.Session == "" || c.isOrphan(row):
+		case row == nil || c.isOpen(row) || c.isOrphan(row):
 			free = append(free, candidate{key, row, c.touch(key)})
-		case row.Record.Session == c.Session(): // of a call of ours that is under way
+		case row.Record.Session == "", row.Record.Session == c.Session(): // reserved, or a call of ours is under way
 			full.holders = append(full.holders, showHolder(key, row))
 		default:
 			others = append(others, candidate{key: key, row: row})

@@ -126,6 +126,10 @@ func init() {
 		a.private = true
 		return nil
 	})
+	seam.NoTurn = AcquireOption(func(a *acquireSettings) error {
+		a.noTurn = true
+		return nil
+	})
 	seam.ReleaseUnused = func(ctx context.Context, l any) { l.(*Lease).releaseUnused(ctx) }
 	seam.Of = func(client any) seam.Client {
 		c := client.(*Client)

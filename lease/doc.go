@@ -148,6 +148,6 @@
 //   - Exclusion between Regions of an eventually consistent global table.
 //   - Tokens that grow across the restore of a backup, or a switch to another
 //     Region.
-//   - Fairness between processes. Goroutines of one client get a key in the
-//     order in which they came. Clients do not.
+//   - Order between processes within the first second, or in a queue of more
+//     than 16. Goroutines of one client get a key in the order in which they came.
 package lease

@@ -26,9 +26,10 @@ var (
 	ErrInvalid = errors.New("lease: invalid argument")
 )
 
-// HeldError says that a key is held. It matches [ErrHeld].
+// HeldError says that a key is held, or reserved for somebody who waits for it
+// (see WithTurnAfter). It matches [ErrHeld].
 type HeldError struct {
-	// Holder is who has it.
+	// Holder is who has it. See Holder.Reserved.
 	Holder Holder
 	// Holders are those of all keys, from AcquireAny and TryAcquireAny, else nil.
 	Holders []Holder
@@ -37,6 +38,9 @@ type HeldError struct {
 // Error implements error.
 func (e *HeldError) Error() string {
 	text := fmt.Sprintf("%q is held by %s (token %d)", e.Holder.Key, e.Holder.Owner, e.Holder.Token)
+	if next := e.Holder.Reserved(); next != nil {
+		text = fmt.Sprintf("%q is reserved for %s, who waits", e.Holder.Key, next.Owner)
+	}
 	if len(e.Holders) > 1 {
 		return fmt.Sprintf("lease: all of %d keys are held: %s", len(e.Holders), text)
 	}
@@ -75,6 +79,8 @@ func (e *WaitError) Error() string {
 	switch {
 	case e.Own:
 		text += fmt.Sprintf(" (held by this client, token %d)", e.Holder.Token)
+	case e.Holder != nil && e.Holder.Reserved() != nil:
+		text += fmt.Sprintf(" (reserved for %s)", e.Holder.Reserved().Owner)
 	case e.Holder != nil && e.Silent > 0:
 		text += fmt.Sprintf(" (held by %s, token %d, last heartbeat seen %v ago)",
 			e.Holder.Owner, e.Holder.Token, e.Silent.Round(time.Millisecond))

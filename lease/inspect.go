@@ -41,6 +41,9 @@ type Holder struct {
 	MaxHold time.Duration
 	// LockDelay is that of WithLockDelay, 0: none.
 	LockDelay time.Duration
+	// Waiters are the clients that have a place in the key's queue, the first of
+	// them first. See WithTurnAfter. Others may wait as well.
+	Waiters []Waiter
 	// Member is the holder's session, which Inspect reads after the key. Where
 	// Inspect names a Session and no Member, the holder is dead: the next acquire
 	// gets the key. HeldError and the listings leave it out.
@@ -49,8 +52,25 @@ type Holder struct {
 	row *rows.Found // nil: there is none
 }
 
+// Waiter is a client that has a place in a key's queue.
+type Waiter struct {
+	// Owner is the beginning of its name.
+	Owner string
+	// Session is the id of its session.
+	Session string
+}
+
 // Held reports whether anybody held the key.
 func (h *Holder) Held() bool { return h.Session != "" }
+
+// Reserved returns the client for whom the key was reserved, nil: nobody held it
+// or it was reserved for nobody. Who does not come is passed over.
+func (h *Holder) Reserved() *Waiter {
+	if h.Held() || len(h.Waiters) == 0 {
+		return nil
+	}
+	return &h.Waiters[0]
+}
 
 // Member is a client that has a session. It is alive, or nobody has watched it for
 // long enough to prove it dead.
@@ -88,6 +108,9 @@ func showHolder(key string, f *rows.Found) Holder {
 		h.Owner, h.Token, h.Session, h.Acquired = r.Owner, r.TokenIn(f.Pair), r.Session, r.Acquired
 		h.MaxHold = time.Duration(r.MaxHold) * time.Millisecond
 		h.LockDelay = time.Duration(r.Delay) * time.Millisecond
+	}
+	for _, e := range r.Queue {
+		h.Waiters = append(h.Waiters, Waiter{Owner: e.Owner, Session: e.Session})
 	}
 	return h
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/rows"
 	"github.com/dynalock/dynalock/internal/session"
 	"github.com/dynalock/dynalock/kv"
@@ -29,6 +30,8 @@ type keyTable struct {
 	unresolved map[string]*resolver
 	// checking is held for a moment before each read of WithRowCheck.
 	checking chan struct{}
+	// reserved is, by key, for whom others' rows were found reserved (R20).
+	reserved map[string]reservation
 }
 
 // init makes an empty table.
@@ -36,6 +39,7 @@ func (t *keyTable) init() {
 	t.states, t.turns = map[string]*keyState{}, map[string]turn{}
 	t.tracked, t.held = map[string]*Lease{}, map[string]*Lease{}
 	t.unresolved, t.checking = map[string]*resolver{}, make(chan struct{}, 1)
+	t.reserved = map[string]reservation{}
 }
 
 // keyState is where the acquires of one key by this client meet.
@@ -54,6 +58,8 @@ type keyState struct {
 	// look failed. keyTable.mu guards both.
 	known   *rows.Found
 	trouble error
+	// entered: an entry of this client may be in the row's queue (R20).
+	entered bool
 }
 
 // waiter is an Acquire in a key's queue.
@@ -66,6 +72,8 @@ type waiter struct {
 	lease chan *Lease
 	// emitted: the observer knows that it waits; troubled: because of an error.
 	emitted, troubled bool
+	// enterFailed is when the store last failed while it entered the queue (R20).
+	enterFailed clock.Reading
 }
 
 // stateOf returns the state of a key. The caller leaves it with leaveState.
@@ -95,7 +103,7 @@ func (c *Client) leaveState(key string, g *keyState) {
 	case <-g.freed:
 	default:
 	}
-	g.known, g.trouble = nil, nil
+	g.known, g.trouble, g.entered = nil, nil, false
 	c.keys.spare = g // for the next key: an uncontended acquire makes none
 }
 
@@ -159,13 +167,13 @@ func (g *keyState) removeLocked(w *waiter) bool {
 }
 
 // nextWaiter returns the waiter to whom a lease may be handed over. It is nil if
-// nobody waits, or if other processes get their chance now. The caller uses the
-// state like an acquire, and leaves it.
-func (c *Client) nextWaiter(l *Lease) *waiter {
+// nobody waits, or if other processes get their chance now, or their turn (R20).
+// The caller uses the state like an acquire, and leaves it.
+func (c *Client) nextWaiter(l *Lease, r *row) *waiter {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	g, ok := c.keys.states[l.key]
-	if yields := c.endTurn(l); yields || !ok || len(g.queue) == 0 {
+	if yields := c.endTurn(l); yields || !ok || len(g.queue) == 0 || len(r.record.Queue) > 0 {
 		return nil
 	}
 	g.users++
@@ -178,7 +186,7 @@ func (c *Client) nextWaiter(l *Lease) *waiter {
 // resolver looks after a write of unknown outcome, so the row is given back under
 // either acquisition id.
 func (c *Client) handOver(ctx context.Context, l *Lease, r *row) bool {
-	w := c.nextWaiter(l)
+	w := c.nextWaiter(l, r)
 	if w == nil {
 		return false
 	}
@@ -220,6 +228,8 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 		if errors.Is(err, kv.ErrUncertain) {
 			r.unknown = true
 			c.resolve(s, l.key, record, err)
+		} else if current, _ := rows.CurrentPair(err); current != nil {
+			r.adopt(current) // somebody has entered the queue
 		}
 		return nil, false
 	}

@@ -43,6 +43,8 @@ type settings struct {
 	ttl, heartbeat, margin time.Duration
 	pollMin, pollMax       time.Duration
 	maxSkew, refusedLimit  time.Duration
+	turnAfter              time.Duration
+	noTurns                bool
 	owner                  string
 	metadata               map[string]string
 	log                    *slog.Logger
@@ -215,7 +217,7 @@ func WithClock(c clock.Clock) Option {
 func newSettings(options []Option) (settings, error) {
 	s := settings{
 		ttl: DefaultTTL, pollMin: 50 * time.Millisecond, pollMax: time.Second,
-		log: logs.Default(), clock: clock.System, refusedLimit: -1,
+		log: logs.Default(), clock: clock.System, refusedLimit: -1, turnAfter: DefaultTurnAfter,
 	}
 	for _, option := range options {
 		if option == nil {

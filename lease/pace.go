@@ -16,9 +16,10 @@ const maxFailurePause = 5 * time.Second
 // pace keeps the rounds of one waiting acquire apart. A round is a read or a
 // write of the key's row and, when it is due, a read of its holder's session.
 type pace struct {
-	// version is that of the row as it was last seen held, since when.
-	version uint64
-	since   clock.Reading
+	// holder is the acquisition that the row was last seen held by, or the entry that
+	// it was reserved for, since when.
+	holder string
+	since  clock.Reading
 	// failures are the pauses while rounds fail, nil while they succeed.
 	failures *clock.Pauses
 	// refused is since when the store refuses what is asked, with no round that
@@ -35,8 +36,15 @@ func (p *pace) note(c *Client, b *heldRow) {
 	default:
 		p.succeeded()
 	}
-	if b != nil && (b.Pair.Version != p.version || p.since.IsZero()) {
-		p.version, p.since = b.Pair.Version, c.clock.Now()
+	if b == nil {
+		return
+	}
+	holder := b.Record.Acq
+	if e := b.Record.Reserved(); e != nil {
+		holder = e.ID
+	}
+	if holder != p.holder || p.since.IsZero() {
+		p.holder, p.since = holder, c.clock.Now()
 	}
 }
 
@@ -80,6 +88,9 @@ func (p *pace) pause(c *Client, b *heldRow, looked clock.Reading, watch *watch) 
 		unchanged = now.MonotonicSince(p.since)
 	}
 	pause := min(max(unchanged/10, c.pollMin), c.pollMax)
+	if b != nil && b.Found != nil && c.waitsBehind(b.Record) {
+		pause = c.pollMax
+	}
 	pause = clock.Spread(c.clock, pause*9/10, 1.0/9)
 	if b == nil {
 		return pause

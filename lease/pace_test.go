@@ -95,7 +95,7 @@ func TestR9PollsCountFromTheLastChangeOfTheRow(t *testing.T) {
 		first := w.acquire(a, "key")
 		next := waitFor(t.Context(), a, "key")
 		synctest.Wait()
-		b, link := w.client("b")
+		b, link := w.client("b", lease.WithoutTurns())
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		got := waitFor(ctx, b, "key")

@@ -45,7 +45,7 @@ func TestTakenOverOutlastsTheCallThatTookOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, la := w.client("a")
-		b, lb := w.client("b")
+		b, lb := w.client("b", lease.WithoutTurns())
 		w.acquire(a, "key")
 		require.NoError(t, w.acquire(b, "other").Release(t.Context()))
 		la.SetCut(true)

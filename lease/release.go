@@ -40,7 +40,7 @@ func (l *Lease) update(ctx context.Context, value []byte) error {
 		if decodeErr != nil || found.Acq != record.Acq {
 			return l.updateFailed(version, err)
 		}
-		version, record.Note = current.Version, found.Note
+		version, record.Note, record.Queue = current.Version, found.Note, found.Queue
 	}
 }
 
@@ -269,10 +269,10 @@ func (r *row) pair() *kv.KVPair {
 	return kv.NewPair(r.row, r.version, nil, time.Time{}, nil)
 }
 
-// free deletes a row of ours, or for a row that keeps its value writes it
-// unowned (R19), whatever version our own updates have given it. foreign: the row
-// is not ours any more; if r.unknown that may have been our own doing. An
-// error: not known yet, ask again.
+// free deletes a row of ours. One that keeps its value is written unowned (R19),
+// and so is one that somebody waits for (R20). Its version may have risen since
+// r.version. foreign: the row is not ours any more; if r.unknown that may have been
+// our own doing. An error: not known yet, ask again.
 func (c *Client) free(ctx context.Context, r *row) (foreign bool, err error) {
 	for {
 		err := c.freeVersion(ctx, r)
@@ -282,37 +282,47 @@ func (c *Client) free(ctx context.Context, r *row) (foreign bool, err error) {
 		asked := r.unknown
 		r.unknown = asked || errors.Is(err, kv.ErrUncertain)
 		current, conflict := rows.CurrentPair(err)
-		var record *rows.Lease
-		if current != nil {
-			record, _ = rows.DecodeLease(current) // what cannot be read is not ours
-		}
 		switch {
-		case record != nil && record.Acq == r.acq && current.Version > r.version:
-			// No attempt before was applied.
-			r.version, r.record, r.unknown = current.Version, *record, false
+		case current != nil && r.adopt(current):
 		case conflict, current != nil && current.Version != r.version:
-			return !r.left(record), nil // no attempt of ours can be applied any more
+			return !r.left(current), nil // no attempt of ours can be applied any more
 		case asked || !r.unknown || ctx.Err() != nil:
 			return false, err
 		}
 	}
 }
 
+// adopt takes over what the row says by now, if it is still ours. Then no attempt to
+// free it was applied.
+func (r *row) adopt(current *kv.KVPair) bool {
+	record, err := rows.DecodeLease(current)
+	if err != nil || record.Acq != r.acq || current.Version <= r.version { // what cannot be read is not ours
+		return false
+	}
+	r.version, r.record, r.unknown = current.Version, *record, false
+	return true
+}
+
 // left reports whether the row that was found in the place of ours has the
 // value that an attempt of ours may have left.
-func (r *row) left(found *rows.Lease) bool {
-	return r.unknown && r.leave != nil && found != nil && found.Keep && bytes.Equal(found.Value, r.leave)
+func (r *row) left(current *kv.KVPair) bool {
+	if !r.unknown || r.leave == nil || current == nil {
+		return false
+	}
+	found, err := rows.DecodeLease(current)
+	return err == nil && found.Keep && bytes.Equal(found.Value, r.leave)
 }
 
 func (c *Client) freeVersion(ctx context.Context, r *row) error {
 	previous := r.pair()
-	if !r.record.Keep {
+	if !r.record.Keep && len(r.record.Queue) == 0 {
 		return c.store.AtomicDelete(ctx, previous.Key, previous, c.attempts)
 	}
-	unowned := r.record.Unowned()
+	free := r.record.Freed(c.clock.Now().Wall)
 	if r.leave != nil {
-		unowned.Value = bytes.Clone(r.leave)
+		free.Value = bytes.Clone(r.leave)
 	}
-	_, err := c.store.AtomicPut(ctx, previous.Key, unowned.Options(previous, c.attempts)...)
+	c.lineUpAgain(r.key, &free)
+	_, err := c.store.AtomicPut(ctx, previous.Key, free.Options(previous, c.attempts)...)
 	return err
 }

@@ -43,9 +43,9 @@ type Swept struct {
 // takes it over meanwhile has it.
 //
 // These are left. A key that keeps a value, because only its next holder knows
-// what the value means. A key whose WithLockDelay is not over: it counts from
-// this client's proof, so a later Sweep of the same client frees the key. A row
-// that cannot be read.
+// what the value means. A key that a live client waits for in its queue. A key
+// whose WithLockDelay is not over: it counts from this client's proof, so a later
+// Sweep of the same client frees the key. A row that cannot be read.
 //
 // nil: nothing else of a process that had died before the call is left under
 // prefix. After an error Swept says what was done until then, and another Sweep
@@ -134,7 +134,7 @@ func (c *Client) sweepKeys(ctx context.Context, prefix string, swept *Swept) err
 			return err
 		case err != nil:
 			swept.Unreadable++
-		case h.Held():
+		case h.Held(), h.Reserved() != nil && !h.Kept:
 			if err := c.sweepKey(ctx, h, swept); err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (c *Client) sweepKey(ctx context.Context, h *Holder, swept *Swept) error {
 		return nil
 	case err != nil:
 		return err
-	case !free:
+	case h.Reserved() == nil && !free:
 		if c.others.KnownDead(h.Session) {
 			swept.Delayed++
 		}
@@ -159,6 +159,11 @@ func (c *Client) sweepKey(ctx context.Context, h *Holder, swept *Swept) error {
 	case h.Kept:
 		swept.Kept++
 		return nil
+	}
+	for _, w := range h.Waiters {
+		if dead, err := c.Dead(ctx, w.Session); err != nil || !dead { // it gets the key, or others pass it over
+			return err
+		}
 	}
 	freed, err := c.deleteListed(ctx, h.row.Pair)
 	if err != nil {

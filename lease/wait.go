@@ -13,7 +13,12 @@ import (
 // acquire gets a key at once if it is free and nobody waits for it here.
 // Otherwise it waits for its turn in this process, or for a lease that is handed
 // over to it, and then for the key (R9.3, R15), until Close begins.
-func (c *Client) acquire(ctx context.Context, r *request) (*Lease, error) {
+func (c *Client) acquire(ctx context.Context, r *request) (l *Lease, err error) {
+	defer func() {
+		if l == nil {
+			c.leaveQueue(r)
+		}
+	}()
 	var failed error
 	if c.alone(r.keyState) {
 		l, err := c.tryRow(ctx, r, nil)
@@ -130,6 +135,7 @@ func (c *Client) contend(ctx context.Context, w *waiter, err error) (*Lease, err
 		}
 		var b *heldRow
 		errors.As(err, &b)
+		c.enter(ctx, w, b)
 		w.pace.note(c, b)
 		w.note(b, err)
 		w.emitWaiting(b, err)
@@ -219,6 +225,8 @@ func (w *waiter) emitWaiting(b *heldRow, err error) {
 	switch {
 	case b == nil && err == nil:
 		e.Owner = w.client.owner
+	case b != nil && b.Record.Session == "":
+		e.Owner = b.Record.First().Owner
 	case b != nil:
 		e.Owner, e.Token, e.Err = b.Record.Owner, b.Record.TokenIn(b.Pair), b.err
 	}
@@ -237,11 +245,19 @@ func (c *Client) poll(
 ) (known *rows.Found, handoff *Lease, err error) {
 	looked := c.clock.Now()
 	for {
-		freed, handoff, err := w.sleep(ctx, w.pace.pause(c, b, looked, watch), watch)
+		pause := w.pace.pause(c, b, looked, watch)
+		left, never := w.untilTurn(b)
+		if !never && left > 0 {
+			pause = min(pause, left)
+		}
+		freed, handoff, err := w.sleep(ctx, pause, watch)
 		if freed || handoff != nil || err != nil {
 			return nil, handoff, err
 		}
 		lookDue := b != nil && c.clock.Now().MonotonicSince(looked) >= b.recheck
+		if left, never := w.untilTurn(b); !never && left <= 0 {
+			lookDue = true
+		}
 		pair, err := c.store.Get(ctx, rows.LeasePrefix+w.key, c.attempts)
 		switch {
 		case errors.Is(err, kv.ErrKeyNotFound):

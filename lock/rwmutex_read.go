@@ -211,7 +211,10 @@ func (m *RWMutex) readWriter(ctx context.Context) (writer *lease.Holder, epoch u
 	if err != nil {
 		return nil, 0, err
 	}
-	free, err := m.client.Free(ctx, h)
+	free := !h.Held() // also where it is reserved for a writer, who then waits for this reader
+	if !free {
+		free, err = m.client.Free(ctx, h)
+	}
 	switch {
 	case err != nil:
 		return nil, 0, err

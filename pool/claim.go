@@ -8,6 +8,7 @@ import (
 
 	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/internal/retry"
+	"github.com/dynalock/dynalock/internal/seam"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -110,7 +111,7 @@ const tryTimeout = 10 * time.Second
 func (c *claim) acquire(r *row) (*lease.Lease, error) {
 	m := c.member
 	if c.currentOwner != "" {
-		return m.client.Acquire(c.trying, r.Key, lease.From(r.Holder))
+		return m.client.Acquire(c.trying, r.Key, lease.From(r.Holder), seam.NoTurn.(lease.AcquireOption))
 	}
 	done, err := m.slots.take(c.trying)
 	if err != nil {

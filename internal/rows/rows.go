@@ -98,6 +98,11 @@ type Lease struct {
 	// the key is held: the acquisition stays as it is, and its holder adopts the
 	// note.
 	Note []byte `json:"note,omitempty"`
+	// Queue is who waits for the key (R20).
+	Queue Queue `json:"queue,omitempty"`
+	// Until marks a row that is reserved for the first of its queue: for how long
+	// those who try once leave it to that one.
+	Until until `json:"until_ms,omitempty"`
 }
 
 // TokenIn is the fencing token of the acquisition that pair shows.
@@ -108,16 +113,11 @@ func (r *Lease) TokenIn(pair *kv.KVPair) uint64 {
 	return pair.Version
 }
 
-// Unowned is the record that frees the row of a record with Keep (R19).
-func (r *Lease) Unowned() Lease {
-	return Lease{Format: format, Keep: true, Value: r.Value, Sweep: r.Sweep, Note: r.Note}
-}
-
 // Options are what a write of the record over previous carries, nil: a create.
 func (r *Lease) Options(previous *kv.KVPair, attempts kv.CallOption) []kv.WriteOption {
 	r.Format = format
 	options := make([]kv.WriteOption, 0, 4)
-	options = append(options, kv.WithJSON(r), attempts)
+	options = append(options, kv.WithJSON(r.stored()), attempts)
 	if previous != nil {
 		options = append(options, kv.WithPrevious(previous))
 	}
@@ -126,6 +126,8 @@ func (r *Lease) Options(previous *kv.KVPair, attempts kv.CallOption) []kv.WriteO
 		options = append(options, kv.WithFields(kv.Fields{AcqField: r.Acq}))
 	case r.Sweep > 0:
 		options = append(options, kv.WithSweepAfter(time.Duration(r.Sweep)*time.Millisecond))
+	case !r.Keep: // reserved
+		options = append(options, kv.WithSweepAfter(reservedSweepAfter))
 	}
 	return options
 }
@@ -162,12 +164,13 @@ func DecodeLease(pair *kv.KVPair) (*Lease, error) {
 	if err := decode(pair, &r); err != nil {
 		return nil, err
 	}
+	r.read()
 	switch {
 	case r.Format != format:
 		return nil, unknownFormat(pair, r.Format)
 	case (r.Session == "") != (r.Acq == ""):
 		return nil, problem(pair, "session and acq do not go together")
-	case r.Session == "" && !r.Keep:
+	case r.Session == "" && !r.Keep && r.Until == 0:
 		return nil, problem(pair, "neither a session nor a value to keep")
 	}
 	r.MaxHold = bounded(r.MaxHold, 0)

@@ -44,6 +44,10 @@ var Of func(client any) Client
 // left to others now and then (R15).
 var Private any
 
+// NoTurn is a lease.AcquireOption for an acquire that does not enter the key's queue
+// (R20).
+var NoTurn any
+
 // ReleaseUnused releases a *lease.Lease that nobody has had. It does not wait for a
 // lease.WithMinHold, and what fails goes on in the background.
 var ReleaseUnused func(ctx context.Context, l any)
