@@ -49,7 +49,8 @@ func (w *world) start(name string, ttl time.Duration, rng *rand.Rand) *node {
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	store, err := dynamokv.New(n.link, "table", dynamokv.WithClock(n.clock), dynamokv.WithShards(w.shards()))
 	if err == nil {
-		n.client, err = lease.New(store, lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(n.clock))
+		n.client, err = lease.New(store, lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(n.clock),
+			turns(w.rng("turns "+name)))
 	}
 	if err == nil {
 		n.election, err = election.New(n.client, "e", election.WithClock(n.clock))

@@ -152,6 +152,7 @@ func (w *world) everyoneAsks() {
 // gets lets an actor get a key, which must not take longer than bound.
 func (w *world) gets(a *actor, key string, bound time.Duration) {
 	began := w.elapsed()
+	bound += w.absent(key)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	g := a.acquire(ctx, key)

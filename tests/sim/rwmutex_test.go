@@ -164,10 +164,11 @@ func (w *world) everyoneShares() {
 	a := &actor{node: n, w: w, rng: rng}
 	for _, writing := range []bool{false, true, false} {
 		began := w.elapsed()
+		bound := takeover(8*time.Second) + 5*time.Second + w.absent("rw/m/w")
 		ctx, cancel := n.clock.WithTimeout(n.ctx, 5*time.Minute)
 		s := a.getShared(ctx, writing, true)
 		cancel()
-		if took := w.elapsed() - began; s == nil || took > takeover(8*time.Second)+5*time.Second {
+		if took := w.elapsed() - began; s == nil || took > bound {
 			w.fail("I5", "the lock of readers and writers without any fault: granted %t, after %v", s != nil, took)
 			return
 		}

@@ -58,6 +58,7 @@ type row struct {
 	sent   map[string]time.Duration
 	// acquired is when each of its acquisitions was written.
 	acquired map[uint64]time.Duration
+	turn     turn
 }
 
 // record is what the observer reads of the value of a row.
@@ -69,6 +70,8 @@ type record struct {
 	Revoked []string `json:"revoked"`
 	Keep    bool     `json:"keep"`
 	Value   string   `json:"value"`
+	Queue   []entry  `json:"queue"`
+	Until   int64    `json:"until_ms"`
 }
 
 func (w *world) rowLocked(name string) *row {
@@ -171,10 +174,12 @@ func (w *world) written(n *node, r request, version uint64) {
 		if err := json.Unmarshal([]byte(text(r.put["payload"])), &rec); err != nil {
 			w.failLocked("harness", "payload of %s: %v", r.row, err)
 		}
+		rec.reserve()
 	}
 	if name, ok := strings.CutPrefix(r.row, "session/"); ok {
 		w.sessionWritten(n, row, r, name, rec)
 	} else if key, ok := strings.CutPrefix(r.row, "lease/"); ok {
+		w.queued(n, row, r, key, rec)
 		w.leaseWritten(n, row, r, key, rec, version)
 		if strings.HasPrefix(key, "once/") {
 			w.slotWritten(n, key, rec)
