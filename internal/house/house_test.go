@@ -92,7 +92,11 @@ func TestNoFileNamesAPathOfOneMachine(t *testing.T) {
 	t.Parallel()
 	path := regexp.MustCompile(`(^|[^\w.~})-])/(work|root)/`)
 	for _, file := range tracked(t) {
-		for i, line := range strings.Split(read(t, file), "\n") {
+		text := read(t, file)
+		if !strings.Contains(text, "/"+"work/") && !strings.Contains(text, "/"+"root/") {
+			continue // an expression on every line of every file takes seconds
+		}
+		for i, line := range strings.Split(text, "\n") {
 			require.False(t, path.MatchString(line), "%s:%d: %s", file, i+1, line)
 		}
 	}
