@@ -21,7 +21,7 @@ import (
 // write.
 func TestPoolCostsInSteadyStateWhatItSays(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{10, 1010} {
+	for n, minutes := range map[int]int{10: 20, 1010: 5} {
 		if n > 1000 && testing.Short() {
 			continue // two pages: it takes long
 		}
@@ -41,13 +41,13 @@ func TestPoolCostsInSteadyStateWhatItSays(t *testing.T) {
 				for _, m := range members {
 					m.link.Take()
 				}
-				const minutes = 20
-				time.Sleep(minutes * time.Minute)
+				time.Sleep(time.Duration(minutes) * time.Minute)
+				within := 0.6 / float64(minutes) // a request more or less at each end
 				for _, m := range members {
 					calls := m.link.Take()
 					pages := 1 + (n+999)/1000
-					require.InEpsilon(t, minutes*12, calls["AtomicPut"], 0.03)
-					require.InEpsilon(t, minutes*6*pages, calls["ListPage"], 0.03)
+					require.InEpsilon(t, minutes*12, calls["AtomicPut"], within)
+					require.InEpsilon(t, minutes*6*pages, calls["ListPage"], within)
 					delete(calls, "AtomicPut")
 					delete(calls, "ListPage")
 					require.Empty(t, calls)
