@@ -31,9 +31,10 @@ test-short: race-notice ## the same without DynamoDB Local, PostgreSQL and the l
 
 check: fmt-check lint test-short ## what to run before a commit: format, lint, short tests
 
-proof: ## repeat what is left to chance: histories 50 times, process tests 20 times, a minute of turns
+proof: ## repeat what is left to chance: histories 50 times, process tests 20 times, a minute of turns and of each recipe
 	cd tests && go test $(RACE) $(TIMEOUT) -count 50 -run 'TestHistories' .
-	cd tests && go test $(RACE) -timeout 4h -count 20 -run 'TestPoolOfProcesses|TestRollingRestarts' .
+	cd tests && DYNALOCK_TEST_LONG=1 go test $(RACE) -timeout 4h -count 20 -run 'TestPoolOfProcesses|TestRollingRestarts' .
+	cd tests && DYNALOCK_TEST_RECIPES=60s go test $(RACE) $(TIMEOUT) -count 3 -run 'Semaphore|RWMutex|OnceValue|TestMulti' .
 	cd tests && DYNALOCK_TEST_TURNS=60s go test $(TIMEOUT) -count 1 -v -run TestTwoClientsInALoop .
 
 race-notice:

@@ -5,11 +5,13 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +46,7 @@ func TestMain(m *testing.M) {
 	}
 	child, ok := children[os.Getenv(childMode)]
 	if !ok {
+		parallel()
 		code := m.Run()
 		dynamolocal.Stop()
 		postgreslocal.Stop()
@@ -52,6 +55,14 @@ func TestMain(m *testing.M) {
 	if err := runChild(child); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
+	}
+}
+
+// parallel lets two tests run at once for each processor, unless -parallel says
+// otherwise: most wait for other processes.
+func parallel() {
+	if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+		panic(err)
 	}
 }
 
