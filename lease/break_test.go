@@ -2,7 +2,9 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,5 +318,73 @@ func TestBreakThatEndsWithItsContextSaysSoAndWhatWasWrong(t *testing.T) {
 		err := b.Break(ctx, h)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorIs(t, err, kv.ErrThrottled)
+	})
+}
+
+func TestR16BreakOfARefusedGrantCountsForNobody(t *testing.T) {
+	for _, other := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			a, link := w.client("a", lease.WithHeartbeat(4*time.Second))
+			b, _ := w.client("b")
+			var l2 *lease.Lease
+			if other {
+				l2 = w.acquire(a, "other")
+			} else {
+				require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+			}
+			var slow, deaf atomic.Bool
+			deaf.Store(true)
+			first := true
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				for slow.Load() {
+					time.Sleep(100 * time.Millisecond)
+				}
+				if call.Op == "AtomicDelete" && call.Key == "lease/key" && deaf.Load() {
+					return errors.New("throttled for a while")
+				}
+				err := next(ctx)
+				if first && call.Key == "lease/key" {
+					first = false
+					slow.Store(true)
+					time.Sleep(5 * time.Second)
+					slow.Store(false)
+				}
+				return err
+			})
+			_, err := a.TryAcquire(t.Context(), "key", lease.WithMinRemaining(4500*time.Millisecond))
+			require.Error(t, err) // refused by R9.4, the giving back goes on
+			require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+			deaf.Store(false)
+			time.Sleep(2 * time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			err = a.Close(ctx)
+			if other {
+				require.Error(t, err, "Close did not wait for the holder of other")
+				_ = l2.Release(t.Context())
+				return
+			}
+			require.NoError(t, err, "Close hangs although nothing is held")
+		})
+	}
+}
+
+func TestBreakEndsWhenTheStoreIsClosed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, lb := w.client("b")
+		w.acquire(a, "key")
+		h := inspect(t, b, "key")
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			return kv.ErrClosed
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err := b.Break(ctx, h)
+		require.Error(t, err)
+		require.NoError(t, ctx.Err(), "an hour of tries, although trying again does not mend it")
 	})
 }

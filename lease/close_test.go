@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -220,4 +222,116 @@ func TestR16CloseThatWaitsForACallNamesNoLease(t *testing.T) {
 		require.ErrorIs(t, (<-got).err, lease.ErrClosed)
 		time.Sleep(time.Minute)
 	})
+}
+
+func TestUnreleasedCloseTellsTheEndOfALease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var got []lease.EventType
+		a, _ := w.client("a", lease.WithObserver(func(e lease.Event) { got = append(got, e.Type) }))
+		w.acquire(a, "key")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.Error(t, a.Close(ctx))
+		require.True(t, slices.Contains(got, lease.EventReleased) || slices.Contains(got, lease.EventLost), "%v", got)
+	})
+}
+
+func TestCloseInterruptsATryAcquireThatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		_, _ = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" && call.Key == "lease/key" {
+				<-ctx.Done()
+				return &kv.UncertainError{Key: call.Key, Err: ctx.Err()}
+			}
+			return next(ctx)
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _, _ = a.Acquire(ctx, "key") }()
+		synctest.Wait()
+		began := time.Now()
+		closing, c2 := context.WithTimeout(t.Context(), time.Minute)
+		defer c2()
+		err := a.Close(closing)
+		took := time.Since(began)
+		cancel()
+		<-done
+		require.NoError(t, err)
+		require.Less(t, took, 30*time.Second)
+	})
+}
+
+func TestReleaseDuringCloseTellsOfALoss(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		l := w.acquire(a, "key")
+		closed := make(chan error, 1)
+		go func() { closed <- a.Close(context.Background()) }()
+		<-l.Context().Done()
+		link.SetCut(true)
+		_, err := b.Acquire(t.Context(), "key")
+		require.NoError(t, err)
+		link.SetCut(false) // Close goes on as soon as the lease is released
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost, "b holds the key by now")
+		require.NoError(t, <-closed)
+	})
+}
+
+func TestReleaseWithDuringCloseKeepsTheValue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b")
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), lease.WithValue([]byte("old")))
+		require.NoError(t, err)
+		closed := make(chan error)
+		go func() { closed <- a.Close(context.Background()) }()
+		<-l.Context().Done() // told to stop: checkpoint and release
+		err = l.ReleaseWith(t.Context(), []byte("checkpoint"))
+		require.NoError(t, <-closed)
+		if err != nil {
+			return // an honest refusal would do
+		}
+		require.Equal(t, "checkpoint", string(inspect(t, b, "key").Value))
+	})
+}
+
+func TestCloseOfAnIdleClientWithAnEndedContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	bad, again := 0, 0
+	for range 200 {
+		c, err := lease.New(memkv.New())
+		require.NoError(t, err)
+		if c.Close(ctx) != nil {
+			bad++
+		}
+		if c.Close(ctx) != nil {
+			again++
+		}
+	}
+	require.Zero(t, bad, "of 200: nothing was held")
+	require.Zero(t, again, "of 200: closing again returns nil")
+}
+
+func TestCloseAgainReturnsNil(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 200 {
+		c, err := lease.New(memkv.New())
+		require.NoError(t, err)
+		_ = c.Close(t.Context())
+		require.NoError(t, c.Close(ctx))
+	}
 }

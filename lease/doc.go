@@ -85,8 +85,8 @@
 //
 // # What happens when
 //
-// Tests in failures_test.go run each line but the last two over the DynamoDB
-// driver.
+// Tests in dynamodb_faults_test.go run each line but the last two over the
+// DynamoDB driver.
 //
 //	the holder crashes         A waiter gets the key within ttl + ttl/16 + ttl/3
 //	                           and a poll. A thousand leases pass on together.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -312,4 +313,88 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+func TestHandedLeaseIsHeldWhenAcquireReturnsIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		theirs := w.acquire(b, "key")
+		var slow atomic.Bool
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if call.Op == "Get" && call.Key == "lease/key" && slow.CompareAndSwap(true, false) {
+				time.Sleep(1500 * time.Millisecond) // two attempts
+			}
+			return err
+		})
+		var held, ok bool
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l, err := a.Acquire(t.Context(), "key", lease.WithMaxHold(time.Second))
+			ok, held = err == nil, err == nil && l.Held()
+			if err == nil {
+				_ = l.Release(t.Context())
+			}
+		}()
+		time.Sleep(time.Second)
+		slow.Store(true)
+		for slow.Load() {
+			time.Sleep(10 * time.Millisecond)
+		}
+		require.NoError(t, theirs.Release(t.Context()))
+		mine := w.acquire(a, "key")
+		require.NoError(t, mine.Release(t.Context())) // hands over
+		<-done
+		require.True(t, ok)
+		require.True(t, held, "Acquire returned a lease that had ended")
+	})
+}
+
+// The interleavings that the simulation found (tests/sim), as exact schedules.
+
+func TestR9LeaseHandedOverAndLostBeforeTheWaiterLookedIsNotReturned(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, _ := w.client("b")
+		a, link := w.client("a")
+		theirs := w.acquire(b, "key")
+		held := make(chan struct{})
+		polling := make(chan struct{}, 1)
+		var hold atomic.Bool
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "Get" && call.Key == "lease/key" && hold.Load() {
+				select {
+				case polling <- struct{}{}:
+				default:
+				}
+				<-held
+				return errLost // it learns of the handover, not of what became of it
+			}
+			return next(ctx)
+		})
+		got := waitFor(t.Context(), a, "key")
+		time.Sleep(time.Second)
+		hold.Store(true)
+		<-polling
+		require.NoError(t, theirs.Release(t.Context()))
+		ours := w.acquire(a, "key")
+		require.NoError(t, ours.Release(t.Context())) // handoff over to the waiter, which is in the middle of a read
+		session := inspect(t, b, "key").Session
+		require.NotEmpty(t, session)
+		require.NoError(t, w.store.Delete(t.Context(), "session/"+session))
+		time.Sleep(ttl / 2) // a heartbeat finds out
+		hold.Store(false)
+		close(held)
+		g := <-got
+		require.NoError(t, g.err)
+		require.True(t, g.Held())
+		require.NotEqual(t, session, inspect(t, b, "key").Session)
+		require.NoError(t, g.Release(t.Context()))
+		require.NoError(t, a.Close(t.Context()))
+	})
 }

@@ -135,3 +135,153 @@ func TestR2RowThatAnUncertainAnswerShows(t *testing.T) {
 		})
 	}
 }
+
+func TestR2LostHeartbeatAnswerCostsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		for range 5 {
+			link.LoseAnswer("AtomicPut", "session/")
+			time.Sleep(ttl)
+			require.True(t, l.Held())
+		}
+	})
+}
+
+func TestR2AdoptingDoesNotExtendTrust(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if err := next(ctx); err != nil {
+				return err
+			}
+			return &kv.UncertainError{Key: call.Key, Err: errLost} // every heartbeat lands, no answer ever arrives
+		})
+		began := time.Now()
+		requireLost(t, l)
+		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+		require.Equal(t, ttl-ttl/10, time.Since(began))
+	})
+}
+
+func TestR2ForeignSessionRowEndsTheSession(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(w *world, row string){
+		"deleted": func(w *world, row string) { require.NoError(w.t, w.store.Delete(w.t.Context(), row)) },
+		"cloned": func(w *world, row string) {
+			pair, err := w.store.Get(w.t.Context(), row)
+			require.NoError(w.t, err)
+			value := strings.Replace(pair.String(), `"nonce":"`, `"nonce":"00`, 1)
+			require.NoError(w.t, w.store.Put(w.t.Context(), row, kv.WithString(value)))
+		},
+		"garbage": func(w *world, row string) { require.NoError(w.t, w.store.Put(w.t.Context(), row, kv.WithString("?"))) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a, _ := w.client("a")
+				l := w.acquire(a, "key")
+				spoil(w, w.rows("session/")[0])
+				began := time.Now()
+				requireLost(t, l)
+				require.Equal(t, lease.ReasonKilled, reason(t, l.Err()))
+				require.LessOrEqual(t, time.Since(began), ttl/2, "at the next heartbeat")
+			})
+		})
+	}
+}
+
+func TestR3AnswerAfterTheDeadlineIsNotApplied(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		link.SetIntercept(func(ctx context.Context, _ kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			time.Sleep(ttl) // whatever the caller's context says
+			return err
+		})
+		<-l.Context().Done()
+		time.Sleep(3 * ttl)
+		require.Equal(t, lease.ReasonExpired, reason(t, l.Err()))
+		require.Zero(t, l.Remaining())
+	})
+}
+
+func TestR4R5HolderAsksAllItsClocks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link, c := w.skewed("a", 1)
+		l := w.acquire(a, "key")
+		c.FreezeMonotonic()
+		link.SetCut(true)
+		time.Sleep(ttl - ttl/10)
+		require.False(t, l.Held(), "the wall clock went on while the monotonic clock stood still")
+		c.ThawMonotonic()
+		c.Step(-time.Hour)
+		require.False(t, l.Held(), "I7: once false, for ever")
+
+		d, cut, back := w.skewed("d", 1)
+		third := w.acquire(d, "third")
+		cut.SetCut(true)
+		back.Step(-time.Hour)
+		require.True(t, third.Held())
+		time.Sleep(ttl - ttl/10)
+		require.False(t, third.Held(), "a backward step is covered by the monotonic clock")
+
+		b, _, step := w.skewed("b", 1)
+		other := w.acquire(b, "other")
+		step.Step(time.Hour)
+		require.False(t, other.Held(), "a forward step ends it at once")
+	})
+}
+
+func TestR6LossDoesNotWaitForAHungRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		release := make(chan struct{})
+		link.SetIntercept(func(context.Context, kv.Call, func(context.Context) error) error {
+			<-release // not even when its context ends
+			return &kv.UncertainError{Err: errLost}
+		})
+		began := time.Now()
+		<-l.Context().Done()
+		require.Equal(t, ttl-ttl/10, time.Since(began))
+		link.SetIntercept(nil)
+		close(release)
+	})
+}
+
+func TestR2RowOfALowerVersionIsNotOurs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		row := w.rows("session/")[0]
+		pair, err := w.store.Get(t.Context(), row)
+		require.NoError(t, err)
+		restored := kv.NewPair(row, pair.Version-1, pair.Bytes(), time.Time{}, nil) // from a backup, with our own beat
+		var answers atomic.Int32
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Key == row && call.Op == "AtomicPut" && answers.Add(1) <= 3 { // not for ever, lest who adopts it spins
+				return &kv.ConflictError{Key: row, Current: restored, Version: restored.Version}
+			}
+			return next(ctx)
+		})
+		began := time.Now()
+		requireLost(t, l)
+		require.Equal(t, lease.ReasonKilled, reason(t, l.Err()))
+		require.LessOrEqual(t, time.Since(began), ttl/2, "at the next heartbeat")
+	})
+}

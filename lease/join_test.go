@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -143,5 +144,28 @@ func TestJoinEndsWhenCloseBegins(t *testing.T) {
 		require.ErrorIs(t, <-joined, lease.ErrClosed)
 		require.Zero(t, time.Since(began))
 		require.NoError(t, <-closed)
+	})
+}
+
+func TestJoinAgainWhileTheLeavingHeartbeatIsOnTheWire(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		leave, err := a.Join(t.Context(), "pool/x")
+		require.NoError(t, err)
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			time.Sleep(100 * time.Millisecond)
+			return next(ctx)
+		})
+		leave()
+		time.Sleep(50 * time.Millisecond)
+		_, err = a.Join(t.Context(), "pool/x")
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		for m, err := range a.Members(t.Context()) {
+			require.NoError(t, err)
+			require.True(t, slices.Contains(m.Joined, "pool/x"), "joined a second ago")
+		}
 	})
 }

@@ -137,3 +137,68 @@ func TestR15KeyThatIsBeingHandedOverIsNoOrphan(t *testing.T) {
 		require.Empty(t, w.rows("lease/"))
 	})
 }
+
+func TestABurstOfLocalAcquiresCostsOneWrite(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		link.Take()
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			time.Sleep(5 * time.Millisecond)
+			return next(ctx)
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		for range 100 {
+			wait.Go(func() {
+				if l, err := a.Acquire(ctx, "key"); err == nil {
+					<-ctx.Done()
+					_ = l.Release(context.Background())
+				}
+			})
+		}
+		time.Sleep(2900 * time.Millisecond) // before the next heartbeat
+		calls := link.Take()
+		stop()
+		wait.Wait()
+		require.Equal(t, map[string]int{"AtomicPut": 1}, calls)
+	})
+}
+
+func TestR15TwoLocalGoroutinesStarveNobody(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b", lease.WithPoll(time.Millisecond, 10*time.Millisecond))
+		ctx, stop := context.WithCancel(t.Context())
+		var wait sync.WaitGroup
+		for range 2 {
+			wait.Go(func() {
+				for ctx.Err() == nil {
+					l, err := a.Acquire(ctx, "key")
+					if err != nil {
+						return
+					}
+					time.Sleep(5 * time.Millisecond)
+					_ = l.Release(ctx)
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		link.Take()
+		chance, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		got := <-waitFor(chance, b, "key")
+		puts, deletes := link.Take()["AtomicPut"], link.Take()["AtomicDelete"]
+		stop()
+		wait.Wait()
+		if got.err == nil {
+			_ = got.Release(t.Context())
+		}
+		require.NoError(t, got.err, "never in a minute: %d handovers, %d releases", puts, deletes)
+	})
+}

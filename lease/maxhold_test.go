@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -105,5 +106,20 @@ func TestWithMaxHoldReleasesNoLeaseThatWasLostBefore(t *testing.T) {
 		require.Equal(t, 1, lease.Remembered(a)["users"])
 		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 		require.Zero(t, lease.Remembered(a)["users"])
+	})
+}
+
+func TestMaxHoldIsSignalledInTimeHoweverLongTheTTL(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c, err := lease.New(memkv.New(), lease.WithTTL(time.Hour))
+		require.NoError(t, err)
+		l, err := c.TryAcquire(t.Context(), "key", lease.WithMaxHold(time.Second))
+		require.NoError(t, err)
+		began := time.Now()
+		<-l.Context().Done()
+		_ = l.Release(t.Context())
+		require.NoError(t, c.Close(t.Context()))
+		require.LessOrEqual(t, time.Since(began), 2*time.Second)
 	})
 }

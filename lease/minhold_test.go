@@ -2,6 +2,7 @@ package lease_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -246,5 +247,34 @@ func TestWithMinHoldRefusesWhatIsOutOfBounds(t *testing.T) {
 		require.Empty(t, link.Take())
 		_, err = a.TryAcquire(t.Context(), "key", lease.WithMinHold(time.Second), lease.WithMaxHold(time.Second))
 		require.NoError(t, err)
+	})
+}
+
+// The session is lost while Close waits for a lease that is not to be given back
+// yet.
+func TestWithMinHoldAReleaseDuringCloseTellsOfALoss(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l, err := a.TryAcquire(t.Context(), "key", lease.WithMinHold(time.Hour))
+		require.NoError(t, err)
+		closed := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
+			defer cancel()
+			closed <- a.Close(ctx)
+		}()
+		synctest.Wait()
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if strings.HasPrefix(call.Key, "session/") {
+				return kv.ErrUnavailable
+			}
+			return next(ctx)
+		})
+		time.Sleep(ttl)
+		link.SetIntercept(nil)
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		<-closed
 	})
 }

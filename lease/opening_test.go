@@ -328,3 +328,50 @@ func TestR16CloseLeavesNoRowOfASessionThatCouldNotBeOpened(t *testing.T) {
 		require.Empty(t, w.rows("session/"))
 	})
 }
+
+func TestR8NewSessionAfterALossAndTheOldOneIsEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		old := w.rows("session/")
+		link.SetCut(true)
+		<-l.Context().Done()
+		link.SetCut(false)
+		began := time.Now()
+		again, err := a.Acquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.LessOrEqual(t, time.Since(began), ttl/10+time.Second, "not waited out: its own corpse is buried at t0 + TTL")
+		require.GreaterOrEqual(t, time.Since(began), ttl/10-time.Millisecond)
+		require.NotEqual(t, old, w.rows("session/"))
+		require.Len(t, w.rows("session/"), 1)
+		require.Greater(t, again.Token(), l.Token())
+	})
+}
+
+func TestR1SessionOfUnknownOutcomeIsThrownAway(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		var thrown string
+		var calls atomic.Int64
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			err := next(ctx)
+			if calls.Add(1) == 1 {
+				thrown = strings.TrimPrefix(call.Key, "session/")
+				return &kv.UncertainError{Key: call.Key, Err: errLost}
+			}
+			return err
+		})
+		_, err := a.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrUncertain)
+		require.Empty(t, w.rows("lease/"))
+		synctest.Wait()
+		w.acquire(a, "key")
+		pair, err := w.store.Get(t.Context(), "lease/key")
+		require.NoError(t, err)
+		require.NotContains(t, pair.String(), thrown)
+	})
+}

@@ -185,3 +185,33 @@ func TestR14WriteDelayWithoutBoundIsCountedRight(t *testing.T) {
 		require.NoError(t, a.Close(t.Context()))
 	})
 }
+
+func TestTTLOverflowIsOutOfBounds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		b, _ := w.client("b")
+		_, err := w.store.AtomicPut(t.Context(), "session/x", kv.WithString(`{"f":2,"ttl_ms":18446744090000,"nonce":"00"}`))
+		require.NoError(t, err)
+		_, err = w.store.AtomicPut(t.Context(), "lease/key", kv.WithString(`{"f":2,"session":"x","acq":"y"}`))
+		require.NoError(t, err)
+		_, err = b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, kv.ErrFormat)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		_, err = b.Acquire(ctx, "key")
+		require.ErrorIs(t, err, kv.ErrFormat)
+	})
+}
+
+func TestNilOptions(t *testing.T) {
+	require.NotPanics(t, func() {
+		_, err := lease.New(memkv.New(), nil)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	})
+	c, _ := lease.New(memkv.New())
+	require.NotPanics(t, func() {
+		_, err := c.TryAcquire(t.Context(), "key", nil)
+		require.ErrorIs(t, err, lease.ErrInvalid)
+	})
+}

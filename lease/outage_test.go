@@ -2,8 +2,10 @@ package lease_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -277,4 +279,51 @@ func TestI13RefusalsOnTheWireAreFew(t *testing.T) {
 			require.LessOrEqual(t, wire.Requests(), 40)
 		})
 	}
+}
+
+func TestAcquireWaitsOutAnOutageOnceItFoundTheKeyHeld(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, link := w.client("b")
+		held := w.acquire(a, "key")
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "Get" {
+				return errLost
+			}
+			return next(ctx)
+		})
+		_, err := b.TryAcquire(t.Context(), "key")
+		require.ErrorIs(t, err, errLost, "who only tries is told")
+		got := waitFor(t.Context(), b, "key")
+		time.Sleep(2 * ttl)
+		require.Empty(t, got)
+		link.SetIntercept(nil)
+		require.NoError(t, held.Release(t.Context()))
+		require.NoError(t, (<-got).err)
+	})
+}
+
+func TestLocalWaiterWaitsOutAnOutage(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		l := w.acquire(a, "key")
+		got := waitFor(t.Context(), a, "key")
+		time.Sleep(time.Minute)
+		var down atomic.Bool
+		down.Store(true)
+		link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if down.Load() && call.Op == "AtomicPut" && call.Key == "lease/key" {
+				return errors.New("connection refused")
+			}
+			return next(ctx)
+		})
+		require.NoError(t, l.Release(t.Context()))
+		time.Sleep(time.Second)
+		down.Store(false)
+		require.NoError(t, (<-got).err)
+	})
 }

@@ -143,3 +143,18 @@ func TestI13FailingWritesAreRepeatedLessAndLessOften(t *testing.T) {
 		require.NoError(t, g.Release(t.Context()))
 	})
 }
+
+func TestR9SlowPollsStillSeeARelease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		b, _ := w.client("b", lease.WithPoll(5*time.Second, 5*time.Second)) // longer than a third of a's TTL
+		held := w.acquire(a, "key")
+		got := waitFor(t.Context(), b, "key")
+		time.Sleep(20 * time.Second)
+		require.NoError(t, held.Release(t.Context()))
+		time.Sleep(6 * time.Second)
+		require.Len(t, got, 1)
+	})
+}

@@ -2,14 +2,17 @@ package lease_test
 
 import (
 	"context"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/dynalock/dynalock/internal/clock"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
 )
@@ -291,5 +294,66 @@ func TestR17R19BreakKnowsALeaseByItsTokenAfterAnUpdateAndKeepsTheValue(t *testin
 		require.False(t, l.Held())
 		require.False(t, inspect(t, b, "key").Held())
 		require.Equal(t, "v", string(inspect(t, b, "key").Value))
+	})
+}
+
+// stalled is a clock on which the check of a grant stalls once, when it is
+// armed: what it then returns was true before.
+type stalled struct {
+	clock.Clock
+	armed         atomic.Bool
+	stalls, going chan struct{}
+}
+
+func (c *stalled) Now() clock.Reading {
+	now := c.Clock.Now()
+	if inGrant() && c.armed.CompareAndSwap(true, false) {
+		close(c.stalls)
+		<-c.going
+	}
+	return now
+}
+
+// inGrant reports whether it is called from the last check of a grant.
+func inGrant() bool {
+	callers := make([]uintptr, 16)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(0, callers)])
+	check := false
+	for {
+		frame, more := frames.Next()
+		check = check || strings.HasSuffix(frame.Function, ".(*Lease).holdLeft")
+		if check && strings.HasSuffix(frame.Function, ".(*Client).grant") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
+}
+
+func TestR9LeaseThatIsRevokedWhileItIsGrantedDoesNotHaveTheKeyAfterwards(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		c := &stalled{Clock: clock.System, stalls: make(chan struct{}), going: make(chan struct{})}
+		a, _ := w.client("a", lease.WithClock(c))
+		b, _ := w.client("b")
+		w.turn(a, "warm")
+		c.armed.Store(true)
+		granted := make(chan *lease.Lease, 1)
+		go func() {
+			l, _ := a.TryAcquire(context.Background(), "key", lease.WithMaxHold(time.Hour))
+			granted <- l
+		}()
+		<-c.stalls
+		require.NoError(t, b.Break(t.Context(), inspect(t, b, "key")))
+		time.Sleep(ttl) // it is given back
+		require.Empty(t, w.rows("lease/"))
+		close(c.going)
+		l := <-granted
+		require.NotNil(t, l)
+		require.False(t, l.Held())
+		w.turn(a, "key")
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
 	})
 }

@@ -310,3 +310,25 @@ func TestUpdateThatTheEndOfItsLeaseInterruptsSaysSo(t *testing.T) {
 		_ = l.Release(t.Context())
 	})
 }
+
+// A holder learns by Update that its row is gone. Others of its process need not
+// wait until it has released.
+func TestR15UpdateThatFindsItsRowGoneWakesTheLocalWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		next := waitFor(patient(t), a, "key")
+		synctest.Wait()
+		require.NoError(t, w.store.Delete(t.Context(), "lease/key"))
+		require.ErrorIs(t, l.Update(t.Context(), []byte("x")), lease.ErrLost)
+		time.Sleep(2 * time.Second)
+		require.Len(t, next, 1)
+		got := <-next
+		require.NoError(t, got.err)
+		require.True(t, got.Held())
+		require.ErrorIs(t, l.Release(t.Context()), lease.ErrLost)
+		require.True(t, got.Held())
+	})
+}
