@@ -73,7 +73,7 @@ var commands = map[string]how{
 	"make":                        {run: ends},
 	"git log":                     {run: ends},
 	"go doc -all ./kv":            {run: documents},
-	"make test":                   {step: push + "env SIM_FIRST=1 make test"},
+	"make test":                   {step: push + "env SIM_FIRST=1 SIM_SEEDS=100 make test"},
 	"make check":                  {step: nightly + "make check"},
 	"make proof":                  {step: nightly + "make proof"},
 	"make lint":                   {step: push + "make lint"},
