@@ -24,27 +24,31 @@ type workload struct {
 	name   string
 	weight int
 	do     func(a *actor, key string)
+	// later: it came later, and is drawn from numbers of its own, as trouble is.
+	later bool
 }
 
 // workloads are all of them: to add one, write its function in a file of its own and name it here.
 var workloads = []workload{
-	{"mutex", 5, holdMutex},
-	{"try", 3, tryMutex},
-	{"abandon", 2, abandonAcquire},
-	{"fenced", 3, writeFenced},
-	{"value", 2, keepValue},
-	{"break", 1, breakHolder},
-	{"once", 2, runStrict},
-	{"again", 2, runAgain},
-	{"lead", 2, leads},
-	{"observe", 1, observes},
-	{"pool", 2, joinPool},
-	{"mark", 1, markPool},
-	{"clone", 1, cloneSession},
-	{"any", 2, takeAny},
-	{"share", 3, share},
-	{"bounded", 2, holdBounded},
-	{"sweep", 1, sweepLeftovers},
+	{"mutex", 5, holdMutex, false},
+	{"try", 3, tryMutex, false},
+	{"abandon", 2, abandonAcquire, false},
+	{"fenced", 3, writeFenced, false},
+	{"value", 2, keepValue, false},
+	{"break", 1, breakHolder, false},
+	{"once", 2, runStrict, false},
+	{"again", 2, runAgain, false},
+	{"lead", 2, leads, false},
+	{"observe", 1, observes, false},
+	{"pool", 2, joinPool, false},
+	{"mark", 1, markPool, false},
+	{"clone", 1, cloneSession, false},
+	{"any", 2, takeAny, false},
+	{"share", 3, share, false},
+	{"bounded", 2, holdBounded, false},
+	{"sweep", 1, sweepLeftovers, false},
+	{"join", 2, joins, true},
+	{"checked", 2, holdChecked, true},
 }
 
 // work goes on until the node's time is over, or its client is closed.
@@ -69,8 +73,15 @@ func (a *actor) work() {
 func (a *actor) pause(d time.Duration) { _ = clock.Sleep(a.node.ctx, a.node.clock, d) }
 
 // acquire waits for key; nil if it is not to be had.
-func (a *actor) acquire(ctx context.Context, key string) *grant {
-	return a.get(key, func() (*lease.Lease, error) { return a.node.client.Acquire(ctx, key) })
+func (a *actor) acquire(ctx context.Context, key string, options ...lease.AcquireOption) *grant {
+	return a.get(key, func() (*lease.Lease, error) {
+		a.w.mu.Lock()
+		met := a.node.met
+		a.w.mu.Unlock()
+		l, err := a.node.client.Acquire(a.node.asks(ctx, "Acquire", "lease/"+key, 1), key, options...)
+		a.w.waitedOut(ctx, a.node, key, met, err)
+		return l, err
+	})
 }
 
 func (a *actor) get(key string, acquire func() (*lease.Lease, error)) *grant {

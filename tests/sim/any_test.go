@@ -29,7 +29,7 @@ func takeAny(a *actor, _ string) {
 	for _, key := range keys {
 		defer a.w.acquiring(a.node, key)()
 	}
-	l, err := acquire(ctx, keys, options...)
+	l, err := acquire(a.node.asks(ctx, "AcquireAny", "", len(keys)), keys, options...)
 	if err != nil {
 		a.w.refused(a.node, keys[0], err)
 		return

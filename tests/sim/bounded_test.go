@@ -24,13 +24,17 @@ func holdBounded(a *actor, key string) {
 	if a.rng.IntN(3) == 0 {
 		options = append(options, lease.WithMaxHold(time.Second+latency(a.rng, 0, time.Second)))
 	}
-	acquire := func(ctx context.Context) (*lease.Lease, error) { return a.node.client.Acquire(ctx, key, options...) }
+	acquire := func(ctx context.Context) *grant { return a.acquire(ctx, key, options...) }
 	switch a.rng.IntN(4) {
 	case 0:
-		acquire = func(ctx context.Context) (*lease.Lease, error) { return a.node.client.TryAcquire(ctx, key, options...) }
+		acquire = func(ctx context.Context) *grant {
+			return a.get(key, func() (*lease.Lease, error) { return a.node.client.TryAcquire(ctx, key, options...) })
+		}
 	case 1:
-		acquire = func(ctx context.Context) (*lease.Lease, error) {
-			return a.node.client.AcquireAny(ctx, []string{key}, options...)
+		acquire = func(ctx context.Context) *grant {
+			return a.get(key, func() (*lease.Lease, error) {
+				return a.node.client.AcquireAny(a.node.asks(ctx, "AcquireAny of one", "", 1), []string{key}, options...)
+			})
 		}
 	}
 	ctx, cancel := a.node.ctx, context.CancelFunc(func() {})
@@ -38,7 +42,7 @@ func holdBounded(a *actor, key string) {
 		ctx, cancel = a.node.clock.WithTimeout(ctx, latency(a.rng, 0, 2*a.node.ttl))
 	}
 	defer cancel()
-	g := a.get(key, func() (*lease.Lease, error) { return acquire(ctx) })
+	g := acquire(ctx)
 	if g == nil {
 		return
 	}

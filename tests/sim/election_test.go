@@ -16,7 +16,7 @@ func leads(a *actor, _ string) {
 	ctx, cancel := a.node.clock.WithTimeout(a.node.ctx, latency(a.rng, 0, 4*a.node.ttl))
 	defer cancel()
 	if a.rng.IntN(2) == 0 {
-		err := a.node.election.Run(ctx, func(ctx context.Context, t *election.Term) error {
+		err := a.node.election.Run(a.node.asks(ctx, "election.Run", "", 2), func(ctx context.Context, t *election.Term) error {
 			a.lead(ctx, t)
 			return nil
 		})
@@ -24,7 +24,7 @@ func leads(a *actor, _ string) {
 		a.w.record(a.node, fmt.Sprintf("ran, error: %t", err != nil), electionKey, 0)
 		return
 	}
-	t, err := a.node.election.Campaign(ctx, []byte(a.node.name))
+	t, err := a.node.election.Campaign(a.node.asks(ctx, "Campaign", "lease/"+electionKey, 2), []byte(a.node.name))
 	if err != nil {
 		a.w.refused(a.node, electionKey, err)
 		return
@@ -55,7 +55,7 @@ func observes(a *actor, _ string) {
 	ctx, cancel := a.node.clock.WithTimeout(a.node.ctx, latency(a.rng, 0, 5*a.node.ttl))
 	defer cancel()
 	var last uint64
-	for l, err := range a.node.election.Observe(ctx) {
+	for l, err := range a.node.election.Observe(a.node.watches(ctx, "Observe", election.DefaultPoll)) {
 		a.node.clock.await()
 		if err != nil {
 			continue

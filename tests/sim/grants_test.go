@@ -74,6 +74,9 @@ func (w *world) granted(n *node, key string, l holding) *grant {
 		}
 		return g
 	}
+	if w.excused(g) {
+		return g
+	}
 	if g.token <= w.greatest[key] {
 		w.failLocked("I2", "%s is granted %s with token %d after %d", n.name, key, g.token, w.greatest[key])
 	}
@@ -112,7 +115,7 @@ func (w *world) heldLocked(g *grant) bool {
 		return false
 	case g.lost:
 		w.failLocked("I7", "%s of %s (token %d) is held again", g.key, g.node.name, g.token)
-	case w.greatest[g.key] > g.token && !g.node.gone:
+	case w.greatest[g.key] > g.token && !g.node.gone && !w.excused(g):
 		w.failLocked("I3", "%s believes in %s (token %d), which was granted meanwhile (token %d)", g.node.name, g.key,
 			g.token, w.greatest[g.key])
 	}
@@ -153,7 +156,7 @@ func (w *world) signalled(g *grant) {
 // stopped machine cannot be asked without waking it, so then the trust it had
 // is counted from outside.
 func (w *world) believed(g *grant) bool {
-	if g.ended || g.lost || g.node.gone || g.lease.Context().Err() != nil {
+	if g.ended || g.lost || g.node.gone || g.lease.Context().Err() != nil || w.excused(g) {
 		return false
 	}
 	if g.node.clock.isStopped() {
@@ -176,6 +179,9 @@ func (w *world) ending(g *grant) {
 func (w *world) use(g *grant) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.excused(g) {
+		return true
+	}
 	if g.token < w.fences[g.key] {
 		w.recordLocked(g.node, "fenced off", g.key, g.token)
 		if !g.node.gone && g.lease.Context().Err() == nil && g.lease.Held() {

@@ -1,7 +1,11 @@
 package sim_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"time"
 
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/lease"
@@ -23,5 +27,55 @@ func sweepLeftovers(a *actor, key string) {
 	}
 	for range swept.Keys {
 		a.w.record(a.node, "leftover freed", prefix, 0)
+	}
+}
+
+// leftoversSwept: without other faults an operator's Sweep leaves nothing of a process that has
+// crashed with many keys, while somebody takes one of them over, and nothing that
+// lives is lost.
+func (w *world) leftoversSwept() {
+	const keys = 10
+	rng := w.rng("leftovers")
+	ttl := w.ttls[len(w.ttls)-1]
+	nodes := map[string]*actor{}
+	for _, name := range []string{"crashes", "lives", "operator", "taker"} {
+		n := w.start(name, ttl, rng)
+		n.link.set(func(l *link) { l.clear = true })
+		nodes[name] = &actor{node: n, w: w, rng: rng}
+	}
+	var live []*grant
+	for i := range keys {
+		g := nodes["lives"].acquire(nodes["lives"].node.ctx, fmt.Sprint("leftover/live", i))
+		if g == nil || nodes["crashes"].acquire(nodes["crashes"].node.ctx, fmt.Sprint("leftover/dead", i)) == nil {
+			w.fail("I5", "a free key is not granted")
+			return
+		}
+		live = append(live, g)
+	}
+	w.sleep(context.Background(), latency(rng, 0, ttl))
+	nodes["crashes"].node.crash()
+	var taking sync.WaitGroup
+	taken := fmt.Sprint("leftover/dead", rng.IntN(keys))
+	taking.Go(func() { w.gets(nodes["taker"], taken, takeover(ttl)+time.Second) })
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	swept, err := nodes["operator"].node.client.Sweep(ctx, "leftover/")
+	taking.Wait()
+	if err != nil {
+		w.fail("I5", "sweeping without any fault: %+v, %v", swept, err)
+	}
+	for _, g := range live {
+		if !w.held(g) {
+			w.fail("I4", "a Sweep has cost %s its lease of %s: %v", g.node.name, g.key, g.lease.Err())
+		}
+		nodes["lives"].release(g)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, row := range w.rows {
+		s := w.rows["session/"+row.session]
+		if row.live && (row.owner == nodes["crashes"].node || s != nil && s.owner == nodes["crashes"].node) {
+			w.failLocked("sweep", "%s is left of a process that has crashed, after %+v", w.aliasLocked(name), swept)
+		}
 	}
 }

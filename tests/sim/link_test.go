@@ -31,6 +31,8 @@ type link struct {
 	// outward, inward: this direction is cut. dark: the server is out of reach,
 	// and connections to it fail at once.
 	outward, inward, dark bool
+	// spoil, if set, is what the server makes of every request.
+	spoil spoil
 	// clear: no more faults; gone: the node has crashed and is being cleared away.
 	clear, gone bool
 	// mute is how many of the next writes of lease rows get no answer.
@@ -189,6 +191,9 @@ func (l *link) fate(r request) fate {
 		}
 		dice -= fault.p
 	}
+	if l.spoil != nil && (f.lands || f.refusal != nil) {
+		l.spoil(&f, rng)
+	}
 	return f
 }
 
@@ -215,6 +220,9 @@ func (l *link) launch(f fate, r request, reply chan<- answer) {
 		w.record(l.node, r.op+" lost", r.row, 0)
 		return
 	}
+	if f.lands {
+		w.underway(r, 1)
+	}
 	w.after(f.there, func() {
 		a := answer{err: f.refusal}
 		if f.lands {
@@ -227,6 +235,7 @@ func (l *link) launch(f fate, r request, reply chan<- answer) {
 			l.deliver(f.back, reply, a)
 		}
 		if f.again > 0 {
+			w.underway(r, 1)
 			w.after(f.again, func() { _, _ = w.land(l.node, r) })
 		}
 	})

@@ -1,11 +1,20 @@
 package sim_test
 
-import "time"
+import (
+	"time"
+
+	"github.com/dynalock/dynalock/lease"
+)
 
 // holdMutex waits for a key, holds it for a while, at times for longer than the
 // TTL, and gives it back.
-func holdMutex(a *actor, key string) {
-	g := a.acquire(a.node.ctx, key)
+func holdMutex(a *actor, key string) { a.mutex(key) }
+
+// holdChecked does so with a look at the row every second (WithRowCheck).
+func holdChecked(a *actor, key string) { a.mutex(key, lease.WithRowCheck(time.Second)) }
+
+func (a *actor) mutex(key string, options ...lease.AcquireOption) {
+	g := a.acquire(a.node.ctx, key, options...)
 	if g == nil {
 		return
 	}

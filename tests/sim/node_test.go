@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynalock/dynalock/election"
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/dynamokv"
 	"github.com/dynalock/dynalock/lease"
 	"github.com/dynalock/dynalock/lock"
@@ -38,6 +39,13 @@ type node struct {
 	// troubled: it is stopped, or its network is; trouble is the longest time that this took.
 	troubled bool
 	trouble  time.Duration
+	// met: the store has answered its client; refused is when it was first refused.
+	met     bool
+	refused time.Duration
+	// memberships are the groups that it has joined.
+	memberships map[string]*membership
+	// unasked is what the client asks of the store for no call.
+	unasked *asking
 }
 
 // start makes a node, without actors.
@@ -47,10 +55,11 @@ func (w *world) start(name string, ttl time.Duration, rng *rand.Rand) *node {
 	n := &node{w: w, name: name, ttl: ttl, clock: w.newMachine(w.rng("machine "+name), rate, offset)}
 	n.link = &link{node: n, wire: w.server.Client(), counts: map[string]uint64{}}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.unasked = n.newAsking("nobody", "", 10)
 	store, err := dynamokv.New(n.link, "table", dynamokv.WithClock(n.clock), dynamokv.WithShards(w.shards()))
 	if err == nil {
-		n.client, err = lease.New(store, lease.WithTTL(ttl), lease.WithOwner(name), lease.WithClock(n.clock),
-			turns(w.rng("turns "+name)))
+		n.client, err = lease.New(kv.Instrument(store, n.askStore), lease.WithTTL(ttl), lease.WithOwner(name),
+			lease.WithClock(n.clock), turns(w.rng("turns "+name)))
 	}
 	if err == nil {
 		n.election, err = election.New(n.client, "e", election.WithClock(n.clock))
@@ -75,6 +84,17 @@ func (n *node) employ(rng *rand.Rand) {
 		a := &actor{node: n, w: n.w, rng: n.w.rng(fmt.Sprint("actor ", n.name, " ", i))}
 		n.actors.Go(a.work)
 	}
+}
+
+// operate gives a node nothing to do but to sweep what others have left.
+func (n *node) operate() {
+	a := &actor{node: n, w: n.w, rng: n.w.rng("operator " + n.name)}
+	n.actors.Go(func() {
+		for n.ctx.Err() == nil {
+			sweepLeftovers(a, a.w.keys[a.rng.IntN(len(a.w.keys))])
+			a.pause(latency(a.rng, time.Millisecond, time.Second))
+		}
+	})
 }
 
 // crash stops a node for ever. What it has on the wire may still land.
@@ -163,6 +183,9 @@ func (n *node) disturb(ctx context.Context, rng *rand.Rand) (over bool) {
 			n.suffer(ctx, rng, "outage", func(l *link) { l.dark = true }, func(l *link) { l.dark = false })
 		}},
 		{y.steps, func() { n.step(rng) }},
+		{n.w.trouble.refusals, func() { n.refuse(ctx, rng) }},
+		{n.w.trouble.slowErrors, func() { n.failSlowly(ctx, rng) }},
+		{n.w.trouble.wrongClocks, func() { n.mistime(ctx, rng) }},
 	}
 	for !over {
 		soonest, next := time.Hour, -1

@@ -52,7 +52,7 @@ func joinPool(a *actor, _ string) {
 	if err := a.node.pool.Add(ctx, partitions...); err != nil {
 		a.w.record(a.node, "not added", "lease/pool", 0)
 	}
-	err := a.node.pool.Run(ctx)
+	err := a.node.pool.Run(a.node.asks(ctx, "pool.Run", "", 2+2*len(partitions)))
 	a.node.clock.await()
 	a.w.record(a.node, fmt.Sprintf("pool left, error: %t", err != nil), "lease/pool", 0)
 	a.node.pool.end(a.node)

@@ -25,7 +25,7 @@ func simulate(t *testing.T, seed uint64) *world {
 		w.storm()
 		for _, part := range []func(){
 			w.settle, w.everyoneAsks, w.everyoneObserves, w.lostAnswers, w.cleanCrash, w.everyPartition, w.everyPermit,
-			w.everyoneShares,
+			w.everyoneShares, w.rowsDeleted, w.leftoversSwept,
 		} {
 			if !w.failed() {
 				part()
@@ -51,16 +51,22 @@ func (w *world) storm() {
 	for slot, ttl := range w.ttls {
 		slots.Go(func() { w.lives(ctx, slot, ttl) })
 	}
-	var sweeper sync.WaitGroup
+	var others sync.WaitGroup
 	if w.weather.sweeps {
-		sweeper.Go(func() { w.sweep(ctx) })
+		others.Go(func() { w.sweep(ctx) })
+	}
+	if w.trouble.deletions > 0 {
+		others.Go(func() { w.deletions(ctx) })
+	}
+	if w.trouble.operator {
+		slots.Go(func() { w.lives(ctx, len(w.ttls), w.ttls[0]) })
 	}
 	for w.elapsed() < 2*time.Minute && !w.spent() {
 		w.sleep(ctx, 100*time.Millisecond)
 	}
 	stop()
 	slots.Wait()
-	sweeper.Wait()
+	others.Wait()
 }
 
 // lives is one process after another on one machine, until ctx ends.
@@ -68,7 +74,11 @@ func (w *world) lives(ctx context.Context, slot int, ttl time.Duration) {
 	rng := w.rng(fmt.Sprint("slot ", slot))
 	for life := 0; w.sleep(ctx, latency(rng, time.Millisecond, time.Second)); life++ {
 		n := w.start(fmt.Sprintf("n%d.%d", slot, life), ttl, rng)
-		n.employ(rng)
+		if slot < len(w.ttls) {
+			n.employ(rng)
+		} else {
+			n.operate()
+		}
 		if !n.disturb(ctx, rng) {
 			return
 		}

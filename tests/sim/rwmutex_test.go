@@ -64,7 +64,7 @@ func (w *world) useShared(s *shared) bool {
 				s.node.name, s.key, s.epoch, w.bars.writers, w.bars.readers)
 		}
 		return false
-	case s.served && s.disturbed:
+	case s.served && s.disturbed && !w.excused(s.grant):
 		w.failLocked("I14", "the resource serves %s (epoch %d of %s) on both sides of somebody else",
 			s.key, s.epoch, s.node.name)
 	}
@@ -102,7 +102,7 @@ func (a *actor) getShared(ctx context.Context, writing, waits bool) *shared {
 		if waits {
 			get = m.RLock
 		}
-		l, err := get(ctx)
+		l, err := get(a.node.asks(ctx, "RLock", "", 2))
 		if err != nil {
 			a.w.refused(a.node, rwKeys+"r/", err)
 			return nil
@@ -115,7 +115,7 @@ func (a *actor) getShared(ctx context.Context, writing, waits bool) *shared {
 	if waits {
 		get = m.Lock
 	}
-	l, err := get(ctx)
+	l, err := get(a.node.asks(ctx, "Lock", "", 2))
 	if err != nil {
 		a.w.refused(a.node, rwKeys+"w", err)
 		return nil

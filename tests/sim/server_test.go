@@ -28,8 +28,15 @@ type row struct {
 	owner *node
 	ended bool
 	used  bool
-	// foreign: somebody else has heartbeat this session.
-	foreign bool
+	// foreign: somebody else has heartbeat this session; byHand: somebody has deleted it
+	// under its owner.
+	foreign, byHand bool
+	// deleted are the acquisitions whose lease row somebody has deleted under them.
+	deleted map[uint64]bool
+	// underway is how many writes of it are on the wire.
+	underway int
+	// joined are the groups that its last heartbeat names.
+	joined []string
 	// swept: it is gone for ever; changed is when it was last written.
 	swept   bool
 	changed time.Duration
@@ -69,6 +76,7 @@ type record struct {
 	Beat    string   `json:"nonce"`
 	Revoked []string `json:"revoked"`
 	Keep    bool     `json:"keep"`
+	Joined  []string `json:"joined"`
 	Value   string   `json:"value"`
 	Queue   []entry  `json:"queue"`
 	Until   int64    `json:"until_ms"`
@@ -78,7 +86,7 @@ func (w *world) rowLocked(name string) *row {
 	r, ok := w.rows[name]
 	if !ok {
 		r = &row{began: map[string]clock.Reading{}, sent: map[string]time.Duration{}, sessions: map[uint64]string{},
-			revoked: map[string]bool{}, handed: map[uint64]bool{}, acquired: map[uint64]time.Duration{}}
+			revoked: map[string]bool{}, deleted: map[uint64]bool{}, handed: map[uint64]bool{}, acquired: map[uint64]time.Duration{}}
 		w.rows[name] = r
 	}
 	return r
@@ -136,11 +144,24 @@ func (w *world) acknowledged(n *node, r request, err error) {
 	w.recordLocked(n, "renewed", r.row, 0)
 }
 
+// underway counts the writes of a row that will land.
+func (w *world) underway(r request, more int) {
+	if r.put == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rowLocked(r.row).underway += more
+}
+
 // land lets a request act on the server, and checks what it does.
 func (w *world) land(n *node, r request) (any, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	out, err := r.serve()
+	if r.put != nil {
+		w.rowLocked(r.row).underway--
+	}
 	switch {
 	case r.put == nil:
 		w.recordLocked(n, r.op, r.row, 0)
@@ -192,7 +213,7 @@ func (w *world) written(n *node, r request, version uint64) {
 
 func (w *world) sessionWritten(n *node, row *row, r request, id string, rec record) {
 	switch {
-	case r.op == "put" && row.ended && row.owner == n && !row.used:
+	case r.op == "put" && row.ended && row.owner == n && (!row.used || row.byHand):
 		// It was never used, nor heartbeat. Its node makes it again, to delete it (R1).
 	case r.op == "put" && row.ended:
 		w.failLocked("I11", "%s lives again, by %s", w.aliasLocked(r.row), n.name)
@@ -210,6 +231,12 @@ func (w *world) sessionWritten(n *node, row *row, r request, id string, rec reco
 		}
 	}
 	if r.op == "put" {
+		if row.owner == n && rec.Beat != row.beat {
+			row.joined = rec.Joined
+			if row.live { // else it is made, perhaps to be deleted (R1)
+				w.tells(n, rec.Joined, row.sent[text(r.put["writer"])])
+			}
+		}
 		row.item = r.put
 		row.used = row.used || row.live && rec.Beat != row.beat
 	}

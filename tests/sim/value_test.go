@@ -12,7 +12,7 @@ import (
 // holder's checkpoint, and leaves its own.
 func keepValue(a *actor, _ string) {
 	const key = "kept"
-	g := a.get(key, func() (*lease.Lease, error) { return a.node.client.Acquire(a.node.ctx, key, lease.KeepValue()) })
+	g := a.acquire(a.node.ctx, key, lease.KeepValue())
 	if g == nil {
 		return
 	}

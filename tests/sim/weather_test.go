@@ -81,11 +81,17 @@ func newWeather(rng *rand.Rand) weather {
 
 // newMix draws how often a run chooses each workload: some runs do a few things
 // only, so that these meet each other.
-func newMix(rng *rand.Rand) []int {
+func newMix(rng, more *rand.Rand) []int {
 	mix := make([]int, len(workloads))
 	few := rng.IntN(2) == 0
 	total := 0
 	for i, l := range workloads {
+		if l.later {
+			if more.IntN(4) == 0 {
+				mix[i] = 1 + more.IntN(2*l.weight)
+			}
+			continue
+		}
 		if !few || rng.IntN(3) == 0 {
 			mix[i] = 1 + rng.IntN(2*l.weight)
 		}

@@ -17,6 +17,7 @@ type world struct {
 	seed    uint64
 	began   time.Time
 	weather weather
+	trouble trouble
 	keys    []string
 	ttls    []time.Duration
 	mix     []int // how often each of the workloads is chosen
@@ -90,7 +91,8 @@ func newWorld(seed uint64) *world {
 	w.server.CreateTable("table", "id", "name")
 	rng := w.rng("world")
 	w.weather = newWeather(rng)
-	w.mix = newMix(rng)
+	w.mix = newMix(rng, w.rng("more"))
+	w.trouble = newTrouble(w.rng("trouble"))
 	w.budget = 400 + rng.IntN(1600)
 	for i := range 1 + rng.IntN(3) {
 		w.keys = append(w.keys, fmt.Sprintf("key%d", i))
