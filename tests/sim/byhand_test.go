@@ -153,7 +153,7 @@ func (w *world) rowsDeleted() {
 	} else {
 		w.lost(g, "session/"+n.client.Session(), ttl*11/30)
 		w.sleep(ctx, time.Second)
-		w.isMember(n, groups[0])
+		w.isMember(n, groups[0], true)
 	}
 	a.release(g)
 	w.gets(a, "deleted", time.Second)

@@ -40,15 +40,15 @@ func (w *world) joined(n *node, group string) {
 	}
 	w.recordLocked(n, "joined", group, 0)
 	w.mu.Unlock()
-	w.isMember(n, group)
+	w.isMember(n, group, false)
 }
 
-// isMember checks that a session of a node says so of a group.
-func (w *world) isMember(n *node, group string) {
+// isMember checks that a session of a node says so of a group, one that lives if it matters.
+func (w *world) isMember(n *node, group string, lives bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for name, row := range w.rows {
-		if strings.HasPrefix(name, "session/") && row.owner == n && slices.Contains(row.joined, group) {
+		if strings.HasPrefix(name, "session/") && row.owner == n && (row.live || !lives) && slices.Contains(row.joined, group) {
 			return
 		}
 	}
