@@ -255,16 +255,24 @@ func (c *Client) endAll(ctx context.Context, sessions []*session.Session) error 
 	return errors.Join(errs...)
 }
 
+// unlandedAtOnce is how many rows of sessions that were never opened Close ends at
+// a time.
+const unlandedAtOnce = 10
+
 // endAllUnlanded ends the rows of sessions that were never opened, beside what the
 // background does.
 func (c *Client) endAllUnlanded(ctx context.Context) error {
 	c.mu.Lock()
 	unlanded := slices.Collect(maps.Keys(c.unlanded))
 	c.mu.Unlock()
-	errs := make([]error, len(unlanded))
+	errs := make([]error, unlandedAtOnce)
 	var wait sync.WaitGroup
-	for i, u := range unlanded {
-		wait.Go(func() { errs[i] = u.End(ctx) })
+	for i := range errs {
+		wait.Go(func() {
+			for j := i; j < len(unlanded) && errs[i] == nil; j += unlandedAtOnce {
+				errs[i] = unlanded[j].End(ctx)
+			}
+		})
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {

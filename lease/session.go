@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/internal/retry"
 	"github.com/dynalock/dynalock/internal/session"
 )
 
@@ -29,18 +30,43 @@ func (c *Client) openSession(ctx context.Context) (*session.Session, error) {
 
 // endUnlanded ends a session row that may have been created, or may be, in the
 // background. Others would count it as a member until somebody proved it dead.
+// All such rows are ended in turn: each attempt to open a session in an outage
+// leaves one, and they must not be more of a load with every one.
 func (c *Client) endUnlanded(u *session.Unlanded) {
 	c.mu.Lock()
 	c.unlanded[u] = struct{}{}
+	first := len(c.unlanded) == 1
 	c.mu.Unlock()
+	if !first {
+		return // whoever ends the others ends it
+	}
 	c.life.Start(func(ctx context.Context) {
-		if u.End(ctx) != nil {
-			return // only ctx's end stops it: then Close goes on with it
+		// Only ctx's end stops it: then Close goes on with the rest.
+		_ = retry.UntilKnown(ctx, c.clock, func() error { return c.tryEndUnlanded(ctx) })
+	})
+}
+
+// tryEndUnlanded ends such rows until there is none, or one cannot be ended now.
+// The next call begins with any of them, so that none keeps the others for long.
+func (c *Client) tryEndUnlanded(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		var next *session.Unlanded
+		for next = range c.unlanded {
+			break
+		}
+		c.mu.Unlock()
+		if err := next.TryEnd(ctx); err != nil {
+			return err
 		}
 		c.mu.Lock()
-		delete(c.unlanded, u)
+		delete(c.unlanded, next)
+		left := len(c.unlanded)
 		c.mu.Unlock()
-	})
+		if left == 0 {
+			return nil
+		}
+	}
 }
 
 // sessionBeaten tells of a heartbeat.

@@ -103,3 +103,31 @@ func TestR16CloseEndsASessionThatCouldNotBeEndedWhenItWasOpened(t *testing.T) {
 		require.Empty(t, w.rows("session/"))
 	})
 }
+
+// What each attempt to open a session leaves to be ended must not ask on its
+// own, or an outage of an hour ends in a storm.
+func TestR1WhatAnOutageLeavesToBeEndedIsEndedInTurn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		leave, err := a.Join(t.Context(), "group") // so it opens sessions for as long as it lives
+		require.NoError(t, err)
+		var sent atomic.Int64
+		link.SetIntercept(func(_ context.Context, call kv.Call, _ func(context.Context) error) error {
+			time.Sleep(time.Second)
+			sent.Add(1)
+			return &kv.UncertainError{Key: call.Key, Err: errLost}
+		})
+		time.Sleep(12 * time.Hour)
+		require.Greater(t, lease.Remembered(a)["unlanded"], 1000)
+		sent.Store(0)
+		time.Sleep(time.Minute)
+		require.LessOrEqual(t, sent.Load(), int64(30), "requests in a minute")
+		link.SetIntercept(nil)
+		leave()
+		time.Sleep(5 * time.Minute)
+		require.Zero(t, lease.Remembered(a)["unlanded"])
+		require.LessOrEqual(t, len(w.rows("session/")), 1, "its own")
+	})
+}

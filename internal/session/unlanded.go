@@ -33,20 +33,23 @@ var errLandsYet = errors.New("lease: a create of the same row has a greater vers
 // is not below its own (S3). It costs two writes, or one where the row has landed.
 // It tries until that is known or ctx ends. Two callers take turns.
 func (u *Unlanded) End(ctx context.Context) error {
-	return retry.UntilKnown(ctx, u.config.Clock, func() error {
-		select {
-		case u.ending <- struct{}{}:
-			defer func() { <-u.ending }()
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if u.ended {
-			return nil
-		}
-		err := u.try(ctx)
-		u.ended = err == nil
-		return err
-	})
+	return retry.UntilKnown(ctx, u.config.Clock, func() error { return u.TryEnd(ctx) })
+}
+
+// TryEnd is one attempt of End's, for retry.UntilKnown.
+func (u *Unlanded) TryEnd(ctx context.Context) error {
+	select {
+	case u.ending <- struct{}{}:
+		defer func() { <-u.ending }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if u.ended {
+		return nil
+	}
+	err := u.try(ctx)
+	u.ended = err == nil
+	return err
 }
 
 // try creates the row and deletes it.
