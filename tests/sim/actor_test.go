@@ -138,6 +138,9 @@ func (a *actor) releaseBy(g *grant, release func(context.Context) error) {
 	a.node.clock.await()
 	a.w.ending(g)
 	err := release(a.node.ctx)
+	a.w.mu.Lock()
+	a.node.freed++
+	a.w.mu.Unlock()
 	switch {
 	case err == nil:
 		a.w.record(a.node, "released", g.key, g.token)

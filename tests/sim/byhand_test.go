@@ -53,6 +53,9 @@ func (w *world) deleteLocked(name string, rng *rand.Rand) {
 		row.version, row.swept = 0, true
 		delete(w.greatest, key)
 		delete(w.fences, key)
+		for token := range row.sessions { // which may be greater than what comes
+			row.deleted[token] = true
+		}
 	} else {
 		w.recordLocked(nil, "BY HAND", name, row.version)
 		var store *dynamokv.Store

@@ -192,7 +192,7 @@ func (l *link) fate(r request) fate {
 		dice -= fault.p
 	}
 	if l.spoil != nil && (f.lands || f.refusal != nil) {
-		l.spoil(&f, rng)
+		l.spoil(&f, r, rng)
 	}
 	return f
 }

@@ -36,6 +36,7 @@ type node struct {
 	// nothing may run any more; gone: it has crashed.
 	closing, closed, gone bool
 	sessions              int // that it has made
+	freed                 int // leases that it has given back
 	// troubled: it is stopped, or its network is; trouble is the longest time that this took.
 	troubled bool
 	trouble  time.Duration

@@ -29,16 +29,22 @@ type asking struct {
 	steady time.Duration
 
 	mu sync.Mutex
-	// failed counts the requests since the last one that was answered. The first of them was
-	// made at first, the last one at last.
-	failed      int
-	first, last time.Duration
+	// failures are those since a request was answered: any, by "", or one for a row, by its name.
+	failures map[string]*streak
 	// failedReads are those of row, answered is when the last request for it ended.
 	failedReads int
 	answered    time.Duration
 	// left is how many requests may be made at once, counted is when it was.
 	left    float64
 	counted time.Duration
+}
+
+// streak are failures in a row. The first of them was asked for at first, the
+// last one at last. freed is how many leases its node had given back before: who
+// waits for a key is woken by that.
+type streak struct {
+	failed, freed int
+	first, last   time.Duration
 }
 
 type askingKey struct{}
@@ -57,7 +63,8 @@ func (n *node) watches(ctx context.Context, what string, poll time.Duration) con
 
 func (n *node) newAsking(what, row string, loops int) *asking {
 	burst := 30 * loops
-	return &asking{node: n, what: what, row: row, loops: loops, burst: burst, left: float64(burst), counted: n.w.elapsed()}
+	return &asking{node: n, what: what, row: row, loops: loops, burst: burst, failures: map[string]*streak{},
+		left: float64(burst), counted: n.w.elapsed()}
 }
 
 // askStore stands between the lease layer and the driver.
@@ -108,7 +115,8 @@ func (q *asking) ends(ctx context.Context, call kv.Call, began time.Duration, er
 	}
 	switch {
 	case retry.IsAnswer(err), errors.As(err, &unknown) && unknown.Current != nil:
-		q.failed = 0
+		delete(q.failures, "")
+		delete(q.failures, call.Key)
 		if ours {
 			q.failedReads = 0
 		}
@@ -118,22 +126,37 @@ func (q *asking) ends(ctx context.Context, call kv.Call, began time.Duration, er
 		return
 	case ctx.Err() != nil:
 		return // the caller's time was up
-	case q.failed == 0:
-		q.first, q.last = began, began
 	}
-	q.failed++
-	q.first, q.last = min(q.first, began), max(q.last, began)
 	if ours && call.Op == "Get" {
 		q.failedReads++
 	}
-	most := q.loops*roundsWithin(q.last-q.first) + 1 // one for what is given back
+	for _, row := range []string{"", call.Key} {
+		if failed, most, within := q.failLocked(row, began); failed > most {
+			w.fail("I13", "%s of %s: %d failures within %v, more than %d; the last: %s %s: %v",
+				q.what, q.node.name, failed, within, most, call.Op, w.alias(call.Key), err)
+		}
+	}
+}
+
+// failLocked counts a failure, and returns how many there were of it in a row
+// and how many there may have been.
+func (q *asking) failLocked(row string, began time.Duration) (failed, most int, within time.Duration) {
+	q.node.w.mu.Lock()
+	freed := q.node.freed
+	q.node.w.mu.Unlock()
+	s := q.failures[row]
+	if s == nil {
+		s = &streak{first: began, last: began, freed: freed}
+		q.failures[row] = s
+	}
+	s.failed++
+	s.first, s.last = min(s.first, began), max(s.last, began)
+	within = s.last - s.first
+	most = q.loops*roundsWithin(within) + freed - s.freed + 1 // what was written in vain is given back
 	if q.steady > 0 {
-		most = max(most, 2+int((q.last-q.first)/q.steady))
+		most = max(most, 2+int(within/q.steady))
 	}
-	if q.failed > most {
-		w.fail("I13", "%s of %s: %d failures within %v, more than %d; the last: %s %s: %v",
-			q.what, q.node.name, q.failed, q.last-q.first, most, call.Op, w.alias(call.Key), err)
-	}
+	return s.failed, most, within
 }
 
 // shortestPause is that after so many failed rounds: they double to 5 s, and

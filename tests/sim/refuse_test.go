@@ -36,7 +36,7 @@ func newTrouble(rng *rand.Rand) trouble {
 }
 
 // spoil changes the fate of a request that reaches the server, which answers it with an error.
-type spoil func(f *fate, rng *rand.Rand)
+type spoil func(f *fate, r request, rng *rand.Rand)
 
 // refusals are what somebody has to mend.
 var refusals = []struct {
@@ -60,12 +60,21 @@ func (n *node) refuse(ctx context.Context, rng *rand.Rand) {
 		n.refused = n.w.elapsed()
 	}
 	n.w.mu.Unlock()
-	n.spoiled(ctx, latency(rng, 100*time.Millisecond, 5*n.ttl), r.name, answers(r.status, r.err))
+	d, spoil := latency(rng, 100*time.Millisecond, 5*n.ttl), answers(r.status, r.err)
+	if rng.IntN(4) > 0 {
+		n.spoiled(ctx, d, r.name, spoil)
+		return
+	}
+	n.spoiled(ctx, d, r.name+" to see sessions", func(f *fate, r request, rng *rand.Rand) {
+		if classOf(r) == "get session" {
+			spoil(f, r, rng)
+		}
+	})
 }
 
 // answers is a server that does nothing and says so.
 func answers(status int, err error) spoil {
-	return func(f *fate, _ *rand.Rand) {
+	return func(f *fate, _ request, _ *rand.Rand) {
 		f.lands, f.again = false, 0
 		f.refusal = dynamomem.Answer("simulated", status, err)
 	}
@@ -74,7 +83,7 @@ func answers(status int, err error) spoil {
 // failSlowly lets the server take seconds and fail then, with what was asked
 // done or not.
 func (n *node) failSlowly(ctx context.Context, rng *rand.Rand) {
-	n.spoiled(ctx, latency(rng, 100*time.Millisecond, 3*n.ttl), "slow errors", func(f *fate, rng *rand.Rand) {
+	n.spoiled(ctx, latency(rng, 100*time.Millisecond, 3*n.ttl), "slow errors", func(f *fate, _ request, rng *rand.Rand) {
 		f.lands, f.again, f.cut = rng.IntN(2) == 0, 0, 0
 		f.refusal = dynamomem.Answer("simulated", 500, &types.InternalServerError{Message: aws.String("simulated")})
 		slow := latency(rng, 0, 6*time.Second)
