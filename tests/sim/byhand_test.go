@@ -45,17 +45,12 @@ func (w *world) deleteLocked(name string, rng *rand.Rand) {
 	row := w.rows[name]
 	key, isLease := strings.CutPrefix(name, "lease/")
 	var err error
-	if w.forgettable(name, row) && rng.IntN(2) == 0 {
+	if forgettable(name, row) && rng.IntN(2) == 0 {
 		w.recordLocked(nil, "BY HAND, no trace", name, row.version)
 		_, err = w.server.Client().DeleteItem(context.Background(), &dynamodb.DeleteItemInput{
 			TableName: aws.String("table"), Key: itemKey(name, row),
 		})
 		row.version, row.swept = 0, true
-		delete(w.greatest, key)
-		delete(w.fences, key)
-		for token := range row.sessions { // which may be greater than what comes
-			row.deleted[token] = true
-		}
 	} else {
 		w.recordLocked(nil, "BY HAND", name, row.version)
 		var store *dynamokv.Store
@@ -80,12 +75,13 @@ func (w *world) deleteLocked(name string, rng *rand.Rand) {
 	}
 }
 
-// forgettable reports whether a row may vanish without a trace. Tokens then
-// begin anew, by the clock of whoever is next, so nothing else is to build on
-// them. No write may be on its way that its tombstone would have refused.
-func (w *world) forgettable(name string, row *row) bool {
-	plain := strings.HasPrefix(name, "session/") || strings.HasPrefix(name, "lease/key")
-	return plain && row.underway == 0
+// forgettable reports whether a row may vanish without a trace. Versions of a
+// lease's row would begin anew then, by the clock of whoever is next, and may be
+// the same again (S3): a write that the old holder makes on its version takes
+// the new one's row. Nobody makes a session's again. No write may be on its way
+// that its tombstone would have refused.
+func forgettable(name string, row *row) bool {
+	return strings.HasPrefix(name, "session/") && row.underway == 0
 }
 
 func itemKey(name string, row *row) map[string]types.AttributeValue {

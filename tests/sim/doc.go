@@ -77,10 +77,11 @@
 // not judged any more by I1, I3 and I14, as a second one may have the key then.
 // What it writes is.
 //
-// What is not simulated: backups that are restored, eventual consistency,
-// throttling by real capacity, a clock beyond its bounds, a suspension together
-// with a backward step (the protocol excludes both), more than four nodes, and
-// what the SDK does below its interface.
+// What is not simulated: rows of leases that vanish without a tombstone,
+// backups that are restored, eventual consistency, throttling by real capacity,
+// a clock beyond its bounds, a suspension together with a backward step (the
+// protocol excludes both), more than four nodes, and what the SDK does below
+// its interface.
 //
 // Instants are distinct to the nanosecond, and fates and jitter depend on the
 // seed and on what they are for, not on the order in which goroutines run, so

@@ -35,6 +35,8 @@ type link struct {
 	spoil spoil
 	// clear: no more faults; gone: the node has crashed and is being cleared away.
 	clear, gone bool
+	// slowDeletes is by how much a delete of a lease row may be late when all is clear.
+	slowDeletes time.Duration
 	// mute is how many of the next writes of lease rows get no answer.
 	mute int
 }
@@ -148,6 +150,9 @@ func (l *link) fate(r request) fate {
 	if l.clear {
 		f.there = latency(rng, time.Millisecond, 8*time.Millisecond)
 		f.back = latency(rng, time.Millisecond, 8*time.Millisecond)
+		if classOf(r) == "delete lease" {
+			f.there += latency(rng, 0, l.slowDeletes)
+		}
 		if l.mute > 0 && classOf(r) == "put lease" {
 			l.mute--
 			f.answered = false
