@@ -41,6 +41,7 @@ proof: ## repeat what is left to chance: histories 50 times, process tests 20 ti
 	cd tests && DYNALOCK_TEST_LONG=1 go test $(RACE) -timeout 4h -count 20 -run 'TestPoolOfProcesses|TestRollingRestarts' .
 	cd tests && DYNALOCK_TEST_RECIPES=60s go test $(RACE) $(TIMEOUT) -count 3 -run 'Semaphore|RWMutex|OnceValue|TestMulti' .
 	cd tests && DYNALOCK_TEST_TURNS=60s go test $(TIMEOUT) -count 1 -v -run TestTwoClientsInALoop .
+	cd tests && DYNALOCK_TEST_LONG=1 go test $(TIMEOUT) -count 1 -v -run 'SemaphoreOfP|RWMutexOfP|OnceValueOfP|MultiOf' .
 
 race-notice:
 	@$(if $(RACE),true,echo "WARNING: no cgo or no C compiler: tests run WITHOUT the race detector" >&2)

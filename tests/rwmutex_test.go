@@ -1,7 +1,6 @@
 package tests_test
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,7 +73,7 @@ func share(ctx context.Context, client *lease.Client, say func(recipeEvent)) err
 	m := lock.NewRWMutex(client, "cache")
 	resource := twoBars{client.Store(), "resource"}
 	hold := func(l *lease.Lease, epoch uint64, writing bool) {
-		e := recipeEvent{Key: l.Key(), Token: l.Token(), From: machineTime()}
+		e := recipeEvent{Key: l.Key(), Token: l.Token(), Epoch: epoch, From: machineTime()}
 		e.To = e.From
 		say(e)
 		for range 2 + rand.IntN(2) {
@@ -93,8 +92,6 @@ func share(ctx context.Context, client *lease.Client, say func(recipeEvent)) err
 			say(e)
 			time.Sleep(time.Duration(20+rand.IntN(50)) * time.Millisecond)
 		}
-		e.Ended = true
-		say(e)
 	}
 	var all sync.WaitGroup
 	for range 3 {
@@ -122,90 +119,113 @@ func share(ctx context.Context, client *lease.Client, say func(recipeEvent)) err
 
 func TestI14RWMutexOfProcesses(t *testing.T) {
 	recipeStores(t, func(t *testing.T, where string) {
-		r := &recipeProcesses{
-			t: t, env: []string{recipeMode + "=rwmutex", recipeStore + "=" + where}, died: map[int]time.Duration{},
-		}
-		var all []*recipeProcess
-		for range 4 {
-			all = append(all, r.start())
-		}
-		r.storm(all, time.Second)
-		r.requireGoesOn(func(holds map[string]int) bool {
-			reads, writes := 0, 0
-			for key, n := range holds {
-				if isWriter(recipeEvent{Key: key}) {
-					writes += n
-				} else {
-					reads += n
-				}
-			}
-			return reads >= 20 && writes > 0
+		r := startRecipes(t, 4, "rwmutex", where)
+		kills, stops := r.storm(recipesFor(), 2500*time.Millisecond)
+		r.recover(func(since []recipeEvent) bool {
+			return slices.ContainsFunc(since, isWriter) &&
+				slices.ContainsFunc(since, func(e recipeEvent) bool { return !isWriter(e) })
 		})
-		for _, p := range all {
-			r.kill(p)
-		}
 		holds := r.lastSaid()
 		reads := slices.DeleteFunc(slices.Clone(holds), isWriter)
-		t.Logf("%d reads, %d writes", len(reads), len(holds)-len(reads))
-		requireReadersOrAWriter(t, holds)
-		requireOrder(t, holds)
+		violations, together := checkShared(holds)
+		t.Logf("%d kills, %d stops, %d reads, %d writes, %d pairs of readers at once",
+			kills, stops, len(reads), len(holds)-len(reads), together)
+		require.Empty(t, violations)
+		require.Positive(t, together)
 	})
-}
-
-// lastSaid is what was said last of each hold, in the order of their begin. Who
-// was stopped and then killed has not trusted it until then.
-func (r *recipeProcesses) lastSaid() []recipeEvent {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last := map[string]recipeEvent{}
-	for _, e := range r.said {
-		last[fmt.Sprint(e.PID, e.Key, e.Token)] = e
-	}
-	return slices.SortedFunc(maps.Values(last), func(a, b recipeEvent) int { return cmp.Compare(a.From, b.From) })
 }
 
 func isWriter(e recipeEvent) bool { return strings.HasSuffix(e.Key, "/w") }
 
-// requireReadersOrAWriter requires that nobody trusted the lock beside a writer
-// that did.
-func requireReadersOrAWriter(t *testing.T, holds []recipeEvent) {
-	t.Helper()
-	together := 0
+// checkShared returns what must not be among holds of readers and writers, in the
+// order of their begin, and how many pairs of readers trusted the lock together.
+func checkShared(holds []recipeEvent) (violations []string, together int) {
 	for i, e := range holds {
-		require.Empty(t, e.Value, "%+v", e)
+		if e.Value != "" {
+			violations = append(violations, fmt.Sprintf("%s: %+v", e.Value, e))
+		}
 		for _, other := range holds[:i] {
-			if other.To < e.From {
-				continue
+			switch {
+			case other.To < e.From:
+			case isWriter(e) || isWriter(other):
+				violations = append(violations, fmt.Sprintf("both trust the lock: %+v, %+v", other, e))
+			default:
+				together++
 			}
-			require.False(t, isWriter(e) || isWriter(other), "both trusted the lock: %+v and %+v", other, e)
-			together++
 		}
 	}
-	require.Positive(t, together, "readers read together")
+	return append(violations, checkServed(holds)...), together
 }
 
-// requireOrder requires that the resource served nobody between two acts of one
-// whom that excludes.
-func requireOrder(t *testing.T, holds []recipeEvent) {
-	t.Helper()
-	acts, served := map[uint64]int{}, 0
+// checkServed returns what the resource must not have served: anybody between two
+// acts of one whom that excludes, a reader below a writer, or a writer that is not
+// above all before it.
+func checkServed(holds []recipeEvent) (violations []string) {
+	acts := map[uint64]int{} // the hold, by its place
 	for i, e := range holds {
 		for _, place := range e.Acts {
+			if other, twice := acts[place]; twice {
+				violations = append(violations, fmt.Sprintf("one place: %+v, %+v", holds[other], e))
+			}
 			acts[place] = i
 		}
-		served += len(e.Acts)
 	}
-	require.Len(t, acts, served, "each act has a place")
-	for i, e := range holds {
-		if len(e.Acts) < 2 {
-			continue
+	var bars barsRecord
+	var served []int      // the hold of each act
+	last := map[int]int{} // its last act, by hold
+	for n, place := range slices.Sorted(maps.Keys(acts)) {
+		i := acts[place]
+		e := holds[i]
+		switch {
+		case isWriter(e) && (e.Epoch < bars.Writers || e.Epoch <= bars.Readers):
+			violations = append(violations, fmt.Sprintf("a writer at %+v: %+v", bars, e))
+		case isWriter(e):
+			bars.Writers = e.Epoch
+		case e.Epoch < bars.Writers:
+			violations = append(violations, fmt.Sprintf("a reader at %+v: %+v", bars, e))
+		default:
+			bars.Readers = max(bars.Readers, e.Epoch)
 		}
-		for place := e.Acts[0]; place < e.Acts[len(e.Acts)-1]; place++ {
-			other, known := acts[place]
-			if known && other != i {
-				require.False(t, isWriter(e) || isWriter(holds[other]),
-					"served in the middle of another: %+v, %+v", e, holds[other])
+		if before, ok := last[i]; ok {
+			for _, between := range served[before+1:] {
+				if isWriter(e) || isWriter(holds[between]) {
+					violations = append(violations, fmt.Sprintf("%+v between two acts of %+v", holds[between], e))
+				}
 			}
 		}
+		last[i], served = n, append(served, i)
+	}
+	return violations
+}
+
+// The check's own test.
+func TestCheckShared(t *testing.T) {
+	reader := func(client string, epoch uint64, from, to time.Duration, acts ...uint64) recipeEvent {
+		return recipeEvent{Key: "rw/m/r/" + client, Epoch: epoch, From: from, To: to, Acts: acts}
+	}
+	writer := func(epoch uint64, from, to time.Duration, acts ...uint64) recipeEvent {
+		return recipeEvent{Key: "rw/m/w", Epoch: epoch, From: from, To: to, Acts: acts}
+	}
+	refused := reader("a", 1, 0, 10)
+	refused.Value = "refused"
+	for want, holds := range map[string][]recipeEvent{
+		"":                      {reader("a", 1, 0, 10, 1, 3), reader("b", 1, 5, 15, 2, 4), writer(2, 20, 30, 5, 6)},
+		"refused":               {refused},
+		"both trust the lock":   {reader("a", 1, 0, 10), writer(2, 10, 20)},
+		"both trust the lock: ": {writer(1, 0, 10), reader("a", 1, 5, 20)},
+		"one place":             {reader("a", 1, 0, 10, 1), reader("b", 1, 5, 15, 1)},
+		"a writer at":           {reader("a", 2, 0, 10, 1), writer(2, 20, 30, 2)},
+		"a writer at ":          {writer(2, 0, 10, 1), writer(1, 20, 30, 2)},
+		"a reader at":           {writer(2, 0, 10, 1), reader("a", 1, 20, 30, 2)},
+		"between two acts":      {reader("a", 1, 0, 10, 1, 3), writer(2, 20, 30, 2)},
+		"between two acts of":   {writer(1, 0, 10, 1, 3), reader("a", 1, 20, 30, 2)},
+		"between two acts of ":  {writer(1, 0, 10, 1, 3), writer(1, 20, 30, 2)},
+	} {
+		violations, _ := checkShared(holds)
+		if want == "" {
+			require.Empty(t, violations)
+			continue
+		}
+		require.Contains(t, fmt.Sprint(violations), want)
 	}
 }
