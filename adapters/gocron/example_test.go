@@ -75,7 +75,7 @@ func ExampleNewHolding() {
 	client, scheduler := newExample()
 	defer closeExample(client, scheduler)
 	// begin docs/adapters.md
-	held, err := gocronlock.NewHolding(client, 10*time.Second) // more than clocks differ
+	held, err := gocronlock.NewHolding(client, time.Second) // more than clocks differ
 	// end docs/adapters.md
 	if err != nil {
 		log.Fatal(err)

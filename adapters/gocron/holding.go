@@ -24,11 +24,13 @@ var _ gocron.Locker = (*Holding)(nil)
 
 // NewHolding returns the locker of jobs without a fixed period. A job's lock has
 // the key "gocron/" and the job's name. It is held for atLeast, a millisecond to
-// MaxHold, also where the job is done sooner. Choose more than the clocks of the
-// processes differ by, and less than the time between two runs.
+// MaxHold, also where the job is done sooner: see lease.WithMinHold. Choose more
+// than the clocks of the processes differ by, and less than the time between two
+// runs.
 //
-// A process that ends within that time gives its locks back when its client is
-// closed. Errors match lease.ErrInvalid. NewHolding does no I/O.
+// lease.Client.Close waits until the locks have been held for atLeast. When its
+// context ends before that, they are given back. Errors match lease.ErrInvalid.
+// NewHolding does no I/O.
 func NewHolding(client *lease.Client, atLeast time.Duration) (*Holding, error) {
 	switch {
 	case client == nil:
@@ -44,31 +46,16 @@ func NewHolding(client *lease.Client, atLeast time.Duration) (*Holding, error) {
 // lease.ErrHeld at once. On any error nothing is held. It costs what
 // lease.Client.TryAcquire costs.
 func (h *Holding) Lock(ctx context.Context, key string) (gocron.Lock, error) {
-	l, err := h.client.TryAcquire(ctx, "gocron/"+key)
+	l, err := h.client.TryAcquire(ctx, "gocron/"+key, lease.WithMinHold(h.atLeast))
 	if err != nil {
 		return nil, err
 	}
-	return &held{lease: l, timer: time.NewTimer(h.atLeast)}, nil
+	return held{l}, nil
 }
 
-// held is a lock that is due for release when its timer fires.
-type held struct {
-	lease *lease.Lease
-	timer *time.Timer
-}
+// held is the lock of a job that runs.
+type held struct{ lease *lease.Lease }
 
-// Unlock gives the lock back when it has been held for long enough. It does not
-// wait for that: what goes wrong later goes on in the background, as
-// lease.Lease.Release says. An error says that the lock was lost before.
-func (h *held) Unlock(ctx context.Context) error {
-	err := h.lease.Err()
-	go func() {
-		defer h.timer.Stop()
-		select {
-		case <-h.timer.C:
-		case <-h.lease.Context().Done(): // lost, or the client is closed, which waits for the release
-		}
-		_ = h.lease.Release(context.WithoutCancel(ctx))
-	}()
-	return err
-}
+// Unlock gives the lock back when it has been held for long enough, and does not
+// wait for that. Its errors are those of lease.Lease.Release.
+func (h held) Unlock(ctx context.Context) error { return h.lease.Release(ctx) }

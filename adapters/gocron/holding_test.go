@@ -10,21 +10,38 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/adapters/gocron"
+	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
-func TestAHeldLockOutlastsAShortJob(t *testing.T) {
+// holdings returns what makes lockers of processes that share store.
+func holdings(t *testing.T, store kv.Store, atLeast time.Duration) func() gocron.Locker {
+	return func() gocron.Locker {
+		h, err := gocronlock.NewHolding(newClient(t, store), atLeast)
+		require.NoError(t, err)
+		return h
+	}
+}
+
+func TestAHeldLockOutlastsAShortJobInMemory(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		store := memkv.New()
-		c := runTicks(t, time.Minute, func() gocron.Locker {
-			h, err := gocronlock.NewHolding(newClient(t, store), time.Second)
-			require.NoError(t, err)
-			return h
-		})
-		requireOncePerTick(t, c)
+		requireOncePerTick(t, runTicks(t, time.Minute, holdings(t, memkv.New(), time.Second)))
 	})
+}
+
+func TestAHeldLockOutlastsAShortJobOnAFile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		requireOncePerTick(t, runTicks(t, time.Minute, holdings(t, newFile(t), time.Second)))
+	})
+}
+
+func TestAHeldLockOutlastsAShortJobOnDynamoDB(t *testing.T) {
+	t.Parallel()
+	const period = 3 * time.Second // half of it is how late a busy machine may be
+	requireOncePerTick(t, runTicks(t, period, holdings(t, newTable(t), period/2)))
 }
 
 func TestAHeldLockIsFreeAfterItsTime(t *testing.T) {
@@ -54,20 +71,44 @@ func TestAHeldLockIsFreeAfterItsTime(t *testing.T) {
 	})
 }
 
-func TestCloseDoesNotWaitForHeldLocks(t *testing.T) {
+func TestALockIsHeldForItsTimeWhenItsClientIsClosed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		client, err := lease.New(memkv.New())
+		store := memkv.New()
+		client, err := lease.New(store)
 		require.NoError(t, err)
-		h, err := gocronlock.NewHolding(client, time.Hour)
+		a, err := gocronlock.NewHolding(client, time.Second)
+		require.NoError(t, err)
+		b := holdings(t, store, time.Second)()
+		l, err := a.Lock(t.Context(), "report")
+		require.NoError(t, err)
+		require.NoError(t, l.Unlock(t.Context()))
+		closed := make(chan error, 1)
+		go func() { closed <- client.Close(context.Background()) }()
+		time.Sleep(999 * time.Millisecond)
+		_, err = b.Lock(t.Context(), "report")
+		require.ErrorIs(t, err, lease.ErrHeld, "the job of the same tick does not run again")
+		time.Sleep(2 * time.Millisecond)
+		require.NoError(t, <-closed)
+		l, err = b.Lock(t.Context(), "report")
+		require.NoError(t, err)
+		require.NoError(t, l.Unlock(t.Context()))
+	})
+}
+
+func TestUnlockSaysThatAHeldLockWasLost(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		client := newClient(t, store)
+		h, err := gocronlock.NewHolding(client, time.Second)
 		require.NoError(t, err)
 		l, err := h.Lock(t.Context(), "report")
 		require.NoError(t, err)
-		require.NoError(t, l.Unlock(t.Context()))
-		begin := time.Now()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		require.NoError(t, client.Close(ctx))
-		require.Less(t, time.Since(begin), time.Second)
+		holder, err := client.Inspect(t.Context(), "gocron/report")
+		require.NoError(t, err)
+		require.NoError(t, client.Break(t.Context(), holder, lease.BreakForce()))
+		time.Sleep(time.Minute)
+		require.ErrorIs(t, l.Unlock(t.Context()), lease.ErrLost)
 	})
 }
