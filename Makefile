@@ -63,8 +63,8 @@ fmt-check: ## fail if gofmt would change a file
 tidy-check: ## fail if go mod tidy would change a go.mod or go.sum
 	$(call each,GOWORK=off go mod tidy -diff)
 
-sim: ## simulate the lease layer under SEEDS=2000 new seeds, or those from FIRST= on; race detector: SIMFLAGS=-race
-	cd tests && SIM_SEEDS=$(or $(SEEDS),2000) $(if $(FIRST),SIM_FIRST=$(FIRST)) go test $(SIMFLAGS) -count 1 -timeout 60m -run TestSimulation ./sim
+sim: ## simulate the lease layer under SEEDS=2000 new seeds, or those from FIRST= on, or with WITH=share in them; race detector: SIMFLAGS=-race
+	cd tests && SIM_SEEDS=$(or $(SEEDS),2000) $(if $(FIRST),SIM_FIRST=$(FIRST)) $(if $(WITH),SIM_WITH=$(WITH)) go test $(SIMFLAGS) -count 1 -timeout 60m -run TestSimulation ./sim
 
 chaos: ## kill, stop and cut off real processes for MINUTES=5 on each store, both at once
 	cd tests && CHAOS_MINUTES=$(or $(MINUTES),5) go test -count 1 -timeout 0 -v -run TestChaos ./chaos

@@ -105,7 +105,11 @@ func newMix(rng, more *rand.Rand) []int {
 
 // runs reports whether a workload is among those of the run.
 func (w *world) runs(name string) bool {
-	return w.mix[slices.IndexFunc(workloads, func(l workload) bool { return l.name == name })] > 0
+	i := slices.IndexFunc(workloads, func(l workload) bool { return l.name == name })
+	if i < 0 {
+		panic("sim: no workload is called " + name)
+	}
+	return w.mix[i] > 0
 }
 
 // latency is that of one direction.
