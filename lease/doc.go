@@ -107,6 +107,17 @@
 //	                           are lost.
 //	a row is of another format [kv.ErrFormat]: it is left alone.
 //
+// The same with the options [WithMinHold] and [WithLockDelay], and with
+// [Lease.Notify]:
+//
+//	the holder crashes         A min-hold ends with its session. A lock-delay is
+//	                           waited for by each contender, from its own proof.
+//	the holder is paused       Its channel from Notify is closed when it wakes, if
+//	                           its trust is near its end or over.
+//	Close                      It waits for a min-hold, as long as its context
+//	                           allows. A lock-delay is waited for by nobody then.
+//	Break                      A min-hold ends. A lock-delay is cut short.
+//
 // # What becomes of a value
 //
 // A lease's value stands in its row. [Lease.Update] changes it while the lease is
