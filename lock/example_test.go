@@ -152,6 +152,43 @@ func ExampleSemaphore() {
 	// three false true
 }
 
+// A site asks for fewer requests at a time. Who has a permit keeps it.
+func ExampleSemaphore_Resize() {
+	ctx := context.Background()
+	client, err := lease.New(memkv.New())
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = client.Close(ctx) }()
+
+	site := lock.NewSemaphore(client, "crawl/example.com", 2)
+	var permits []*lease.Lease
+	for range 2 {
+		l, err := site.Acquire(ctx)
+		if err != nil {
+			panic(err)
+		}
+		permits = append(permits, l)
+	}
+	fmt.Println("resize:", site.Resize(ctx, 1))
+	holders, err := site.Holders(ctx)
+	fmt.Println(len(holders), "have permits", err)
+	for _, l := range permits {
+		fmt.Println("held:", l.Held(), l.Release(ctx))
+	}
+	for range 2 {
+		_, err := site.TryAcquire(ctx)
+		fmt.Println("another one:", err == nil)
+	}
+	// Output:
+	// resize: <nil>
+	// 2 have permits <nil>
+	// held: true <nil>
+	// held: true <nil>
+	// another one: true
+	// another one: false
+}
+
 // Work for a scheduled time, which every machine asks for and one does.
 func ExampleOnce_Do() {
 	ctx := context.Background()
