@@ -25,6 +25,9 @@ type subsets struct {
 	// How often all were locked, somebody else had one of them, and something
 	// went wrong.
 	rounds, refused, failed atomic.Int32
+
+	mu      sync.Mutex
+	longest time.Duration // that a lock has taken
 }
 
 // lock locks up to eight of the names once.
@@ -41,6 +44,12 @@ func (s *subsets) lock(client *lease.Client) {
 	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
+	began := time.Now()
+	defer func() {
+		s.mu.Lock()
+		s.longest = max(s.longest, time.Since(began))
+		s.mu.Unlock()
+	}()
 	err := do(ctx, func(_ context.Context, l *lock.MultiLease) error {
 		s.use(subset, l)
 		return nil
@@ -103,7 +112,8 @@ func TestMultiOfRandomSubsets(t *testing.T) {
 			})
 		}
 		all.Wait()
-		t.Logf("%d rounds, %d refused, %d failed", s.rounds.Load(), s.refused.Load(), s.failed.Load())
+		t.Logf("%d rounds, %d refused, %d failed, the longest of %v",
+			s.rounds.Load(), s.refused.Load(), s.failed.Load(), s.longest)
 		require.Greater(t, s.rounds.Load(), int32(20))
 		requireNothingHeld(t, where)
 	})
