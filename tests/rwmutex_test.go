@@ -122,8 +122,8 @@ func TestI14RWMutexOfProcesses(t *testing.T) {
 		r := startRecipes(t, 4, "rwmutex", where)
 		kills, stops := r.storm(recipesFor(), 2500*time.Millisecond)
 		r.recover(func(since []recipeEvent) bool {
-			return slices.ContainsFunc(since, isWriter) &&
-				slices.ContainsFunc(since, func(e recipeEvent) bool { return !isWriter(e) })
+			_, together := checkShared(since)
+			return together > 0 && slices.ContainsFunc(since, isWriter)
 		})
 		holds := r.lastSaid()
 		reads := slices.DeleteFunc(slices.Clone(holds), isWriter)
@@ -131,7 +131,6 @@ func TestI14RWMutexOfProcesses(t *testing.T) {
 		t.Logf("%d kills, %d stops, %d reads, %d writes, %d pairs of readers at once",
 			kills, stops, len(reads), len(holds)-len(reads), together)
 		require.Empty(t, violations)
-		require.Positive(t, together)
 	})
 }
 
