@@ -246,9 +246,8 @@ func (c *Client) poll(
 	looked := c.clock.Now()
 	for {
 		pause := w.pace.pause(c, b, looked, watch)
-		left, never := w.untilTurn(b)
-		if !never && left > 0 {
-			pause = min(pause, left)
+		if left, never := w.untilTurn(b); !never && left > 0 && w.pace.failures == nil {
+			pause = max(min(pause, left), c.pollMin) // I13
 		}
 		freed, handoff, err := w.sleep(ctx, pause, watch)
 		if freed || handoff != nil || err != nil {
