@@ -81,6 +81,9 @@ func New(store kv.Store, options ...Option) (*Client, error) {
 	c.keys.init()
 	c.others = liveness.New(liveness.Config{
 		Store: c.store, Attempts: c.attempts, Clock: c.clock, MaxSkew: c.maxSkew, Soon: c.pollMin, Late: c.pollMax,
+		Overdue: func(session, owner string, ttl time.Duration) {
+			c.emit(Event{Type: EventSessionOverdue, Session: session, Owner: owner, TTL: ttl})
+		},
 		Killed: func(session, owner string) {
 			c.emit(Event{Type: EventSessionKilled, Session: session, Owner: owner})
 		},

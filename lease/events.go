@@ -26,6 +26,11 @@ const (
 	// EventSessionClosed: Close ended the session and freed whatever it held.
 	// Session.
 	EventSessionClosed EventType = "session closed"
+	// EventSessionOverdue: this client has watched the session of another one, whose
+	// leases it wants, and seen no heartbeat for two thirds of its TTL. After a TTL
+	// and a sixteenth it ends it. It comes once for each silence. Session and Owner
+	// are the silent one's, TTL.
+	EventSessionOverdue EventType = "session overdue"
 	// EventSessionKilled: this client ended the dead session of another one.
 	// Session and Owner are the dead one's.
 	EventSessionKilled EventType = "session killed"
@@ -67,7 +72,7 @@ type Event struct {
 	// Key and Token name the lease.
 	Key   string
 	Token uint64
-	// Owner holds the key, or had the session that was killed.
+	// Owner holds the key, or has the session that is overdue or was killed.
 	Owner string
 	// Call numbers the calls of Acquire, AcquireAny and their Try forms within a
 	// client, from 1. It tells which of them an event is about.
@@ -121,7 +126,7 @@ func (e *Event) level() slog.Level {
 		return slog.LevelWarn
 	case EventLost:
 		return e.Reason.level()
-	case EventSessionKilled:
+	case EventSessionOverdue, EventSessionKilled:
 		return slog.LevelInfo
 	case EventAcquired:
 		if e.TakenOver {

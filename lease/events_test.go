@@ -40,7 +40,7 @@ func TestObserverIsToldTheLifeOfALease(t *testing.T) {
 		emitted := events.Take()
 		require.Equal(t, []string{"session lost expired", "lost keyexpired"}, emitted[len(emitted)-2:])
 		require.NoError(t, (<-got).err)
-		require.Equal(t, []string{"session killed a", "acquired keyb"}, others.Take())
+		require.Equal(t, []string{"session overdue a", "session killed a", "acquired keyb"}, others.Take())
 		link.SetCut(false)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*margin)
 		defer cancel()

@@ -19,6 +19,7 @@
 //	dynalock_takeovers_total                 counter
 //	dynalock_sessions_opened_total           counter
 //	dynalock_sessions_lost_total             counter    reason
+//	dynalock_sessions_overdue_total          counter
 //	dynalock_sessions_killed_total           counter
 //	dynalock_session_trust_seconds           gauge
 //	dynalock_session_ttl_seconds             gauge

@@ -134,6 +134,9 @@ func TestEachEventMovesItsMetrics(t *testing.T) {
 					hold + `_sum{reason="max_hold"}`: 4, hold + `_count{reason="max_hold"}`: 1, "dynalock_leases_held": -1,
 					`dynalock_leases_lost_total{reason="max_hold"}`: 1,
 				}},
+			{"found another overdue",
+				lease.Event{Type: lease.EventSessionOverdue, Session: "x", Owner: "o", TTL: 15 * second},
+				map[string]float64{"dynalock_sessions_overdue_total": 1}},
 			{"killed another",
 				lease.Event{Type: lease.EventSessionKilled, Session: "x", Owner: "o"},
 				map[string]float64{"dynalock_sessions_killed_total": 1}},
@@ -166,7 +169,7 @@ func TestCountersAreThereFromTheStart(t *testing.T) {
 	for _, series := range []string{
 		`dynalock_sessions_lost_total{reason="killed"}`, `dynalock_sessions_lost_total{reason="expired"}`,
 		"dynalock_sessions_opened_total", `dynalock_leases_lost_total{reason="max_hold"}`,
-		"dynalock_sessions_killed_total", "dynalock_events_dropped_total", "dynalock_heartbeat_failures_total",
+		"dynalock_sessions_overdue_total", "dynalock_sessions_killed_total", "dynalock_events_dropped_total", "dynalock_heartbeat_failures_total",
 		"dynalock_leases_held", "dynalock_acquires_waiting", "dynalock_takeovers_total",
 	} {
 		require.Contains(t, values(t, newMetrics(t)), series)

@@ -144,6 +144,7 @@ func life(observe lease.Observer, hook kv.Hook) {
 		{Type: lease.EventGaveUp, Key: "election/f", Call: 8, Waited: time.Second},
 		{Type: lease.EventAcquired, Key: "pool/p/1", Session: "s", Call: 9},
 		{Type: pool.EventFailed, Key: "pool/p/1", Session: "s", Err: broken},
+		{Type: lease.EventSessionOverdue, Session: "x"},
 		{Type: lease.EventSessionKilled, Session: "x", Dropped: 3},
 		{Type: lease.EventSessionOpened, Session: "t", TTL: 10 * time.Second, Remaining: time.Second},
 		{Type: lease.EventSessionLost, Session: "t", Reason: lease.ReasonKilled},
@@ -190,7 +191,7 @@ func TestItShowsWhatPackageMetricsShows(t *testing.T) {
 				life(ours, m.Hook)
 				require.NoError(t, m.CountPartitions("p", partitions))
 				want := exported(t, m)
-				require.Len(t, want, 20, "each metric")
+				require.Len(t, want, 21, "each metric")
 				got := collected(t, reader)
 				for name, f := range want {
 					require.Contains(t, got, name)

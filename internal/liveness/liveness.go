@@ -40,6 +40,9 @@ type Config struct {
 	// Late is how much later than a third of its TTL after a look a session is
 	// looked at, at most, where its heartbeat is expected later.
 	Late time.Duration
+	// Overdue is told of each session that has shown no heartbeat for as long as
+	// rows.Session.OverdueAfter says, once for each silence.
+	Overdue func(session, owner string, ttl time.Duration)
 	// Killed is told of each session that the Detector has ended.
 	Killed func(session, owner string)
 }
@@ -59,6 +62,8 @@ type observation struct {
 	// answers.
 	version     uint64
 	first, last clock.Reading
+	// reported: Config.Overdue was told that this version is old.
+	reported bool
 	// failure is why a look failed at failed. Who waited for it shares it, and
 	// does not repeat it in turn.
 	failure error
@@ -131,7 +136,7 @@ func (d *Detector) IsDead(ctx context.Context, id string) (dead bool, next time.
 	if err != nil {
 		return false, 0, err
 	}
-	d.note(observed, pair, record, now)
+	d.note(id, observed, pair, record, now)
 	if now.MonotonicSince(observed.first) < observed.deadAfter && !d.longDead(record, now) {
 		return false, observed.recheckIn(now), nil
 	}
@@ -173,14 +178,29 @@ func (d *Detector) longDead(record *rows.Session, now clock.Reading) bool {
 
 // note notes a pair that was received at now. The time until death counts from
 // the receipt of the first read that showed its version.
-func (d *Detector) note(s *observation, pair *kv.KVPair, record *rows.Session, now clock.Reading) {
+func (d *Detector) note(id string, s *observation, pair *kv.KVPair, record *rows.Session, now clock.Reading) {
 	if pair.Version != s.version {
-		s.version, s.first = pair.Version, now
+		s.show(pair.Version, now)
 	}
 	s.last, s.deadAfter = now, record.DeadAfter()
+	d.judge(id, s, record, now)
 	deadIn := s.deadAfter - now.MonotonicSince(s.first)
 	next := s.rhythm.next(pair.Version, record, now.Wall.Sub(record.RenewedAt), deadIn)
 	s.next = min(max(next, d.Soon), record.Lifetime()/3+d.Late)
+}
+
+// show notes a heartbeat that was received at now.
+func (s *observation) show(version uint64, now clock.Reading) {
+	s.version, s.first, s.reported = version, now, false
+}
+
+// judge tells, once for each silence, of a session that is overdue.
+func (d *Detector) judge(id string, s *observation, record *rows.Session, now clock.Reading) {
+	if s.reported || s.dead || now.MonotonicSince(s.first) < record.OverdueAfter() {
+		return
+	}
+	s.reported = true
+	d.Overdue(id, record.Owner, record.Lifetime())
 }
 
 // recheckIn is how long the session need not be looked at, but not longer than
@@ -211,7 +231,7 @@ func (d *Detector) kill(
 		if err != nil {
 			return err
 		}
-		d.note(observed, current, alive, d.Clock.Now())
+		d.note(id, observed, current, alive, d.Clock.Now())
 	default:
 		return err
 	}
@@ -232,9 +252,10 @@ func (d *Detector) Note(id string, pair *kv.KVPair, record *rows.Session) time.D
 	}
 	now := d.Clock.Now()
 	if pair.Version > observed.version {
-		observed.version, observed.first = pair.Version, now
+		observed.show(pair.Version, now)
 		observed.deadAfter = record.DeadAfter()
 	}
+	d.judge(id, observed, record, now)
 	if d.longDead(record, now) {
 		return 0
 	}

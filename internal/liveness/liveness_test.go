@@ -35,7 +35,8 @@ func newDetector(store kv.Store) (d *liveness.Detector, killed *int) {
 	killed = new(int)
 	return liveness.New(liveness.Config{
 		Store: store, Attempts: kv.WithAttemptTimeout(time.Second), Clock: clock.System, Soon: soon,
-		Killed: func(string, string) { *killed++ },
+		Overdue: func(string, string, time.Duration) {},
+		Killed:  func(string, string) { *killed++ },
 	}), killed
 }
 
@@ -109,5 +110,38 @@ func TestR10ASessionThatWasGoneBeforeTheKillIsDead(t *testing.T) {
 		require.True(t, dead)
 		require.Zero(t, *killed, "by another")
 		require.True(t, d.KnownDead("id"))
+	})
+}
+
+// People are told of a silent session before it is ended, once for each silence,
+// whatever shows it: a look or a listing.
+func TestASilentSessionIsOverdueOnceBeforeItIsDead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		pair, row := session(t, store, nil)
+		d, killed := newDetector(store)
+		reports := 0
+		d.Overdue = func(id, owner string, lifetime time.Duration) {
+			require.Equal(t, []any{"id", "a", ttl}, []any{id, owner, lifetime})
+			require.Zero(t, *killed)
+			reports++
+		}
+		d.Note("id", pair, row)
+		time.Sleep(ttl*2/3 - 1)
+		d.Note("id", pair, row)
+		require.Zero(t, reports, "a heartbeat may still come")
+		time.Sleep(1)
+		for range 3 {
+			d.Note("id", pair, row)
+		}
+		require.Equal(t, 1, reports)
+		session(t, store, pair)
+		dead, _ := isDead(t, d)
+		require.True(t, dead)
+		require.Equal(t, 2, reports, "another silence")
+		require.Equal(t, 1, *killed)
+		d.Note("id", pair, row) // of a lagging replica
+		require.Equal(t, 2, reports)
 	})
 }

@@ -22,7 +22,7 @@ func looks(t *testing.T, ttl, next time.Duration, beats ...time.Duration) (after
 	killed := false
 	d := liveness.New(liveness.Config{
 		Store: store, Attempts: kv.WithAttemptTimeout(time.Second), Clock: clock.System, Soon: 50 * time.Millisecond,
-		Late: time.Second, Killed: func(string, string) { killed = true },
+		Late: time.Second, Overdue: func(string, string, time.Duration) {}, Killed: func(string, string) { killed = true },
 	})
 	beat := func() {
 		record := rows.Session{

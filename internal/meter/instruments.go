@@ -89,6 +89,10 @@ var (
 		Name: "dynalock.sessions.lost", Kind: Counter, Unit: "{session}",
 		Help: "Sessions that this process has lost, with every lease under them.", Attributes: []string{"reason"},
 	}
+	SessionsOverdue = &Instrument{
+		Name: "dynalock.sessions.overdue", Kind: Counter, Unit: "{session}",
+		Help: "Silences of other processes' sessions that this one has seen last for two thirds of their TTL.",
+	}
 	SessionsKilled = &Instrument{
 		Name: "dynalock.sessions.killed", Kind: Counter, Unit: "{session}",
 		Help: "Dead sessions of other processes that this one has ended.",
@@ -146,7 +150,7 @@ var (
 // All are the instruments, in the order in which they are shown.
 var All = []*Instrument{
 	AcquireDuration, HoldDuration, LeasesHeld, AcquiresWaiting, LeasesLost, Takeovers,
-	SessionsOpened, SessionsLost, SessionsKilled, SessionTrust, SessionTTL, HeartbeatDuration, HeartbeatFailures,
+	SessionsOpened, SessionsLost, SessionsOverdue, SessionsKilled, SessionTrust, SessionTTL, HeartbeatDuration, HeartbeatFailures,
 	ElectionLeader, ElectionTransitions, PoolPartitions, HandlerFailures, CheckpointAge,
 	RequestDuration, EventsDropped,
 }

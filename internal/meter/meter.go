@@ -39,7 +39,7 @@ type Meter struct {
 // New makes a meter and tells sink the counters that there are.
 func New(sink Sink, keyLabel func(key string) string) *Meter {
 	m := &Meter{sink: sink, keyLabel: keyLabel, elections: map[string]struct{}{}, pools: map[string]*poolState{}}
-	for _, i := range []*Instrument{SessionsOpened, SessionsKilled, HeartbeatFailures, EventsDropped} {
+	for _, i := range []*Instrument{SessionsOpened, SessionsOverdue, SessionsKilled, HeartbeatFailures, EventsDropped} {
 		sink.Add(i, 0, Labels{})
 	}
 	for _, reason := range []lease.Reason{lease.ReasonExpired, lease.ReasonKilled} {
@@ -210,6 +210,8 @@ func (o *observer) session(e *lease.Event) {
 		delete(o.sessions, e.Session)
 	case lease.EventSessionClosed:
 		delete(o.sessions, e.Session)
+	case lease.EventSessionOverdue:
+		sink.Add(SessionsOverdue, 1, Labels{})
 	case lease.EventSessionKilled:
 		sink.Add(SessionsKilled, 1, Labels{})
 	}

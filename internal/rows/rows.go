@@ -72,6 +72,10 @@ func (r *Session) NextBeat() time.Duration { return time.Duration(r.Next) * time
 // rates that differ by 3 %.
 func (r *Session) DriftMargin() time.Duration { return r.Lifetime() / 16 }
 
+// OverdueAfter is how long a session may be silent before people are told. Two
+// heartbeats were due.
+func (r *Session) OverdueAfter() time.Duration { return r.Lifetime() * 2 / 3 }
+
 // DeadAfter is for how long a contender has to see no heartbeat (R10).
 func (r *Session) DeadAfter() time.Duration { return r.Lifetime() + r.DriftMargin() }
 

@@ -54,6 +54,17 @@ var conditions = map[string]struct {
 			f.run(time.Minute)
 		},
 	},
+	"DynalockSessionOverdue": {
+		also: []string{"DynalockTrustLow"}, may: "DynalockSessionLost", // the silent one is scraped here
+		bring: func(t *testing.T, f *fleet) {
+			p, q := f.start(f.store, lease.WithTTL(2*time.Minute)), f.start(f.store)
+			f.hold(p, "key")
+			go func() { _, _ = q.Acquire(t.Context(), "key") }()
+			f.run(time.Minute)
+			p.fail(&kv.UncertainError{Err: context.DeadlineExceeded})
+			f.run(100 * time.Second)
+		},
+	},
 	"DynalockNoLeader": {
 		also: []string{"DynalockSessionLost"}, may: "DynalockTrustLow", // if a scrape falls into its last seconds
 		bring: func(_ *testing.T, f *fleet) {

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ import (
 	"github.com/dynalock/dynalock/internal/proctest"
 	"github.com/dynalock/dynalock/kv/sqlkv"
 	"github.com/dynalock/dynalock/lease"
+	"github.com/dynalock/dynalock/metrics"
 	"github.com/dynalock/dynalock/web"
 )
 
@@ -55,7 +58,7 @@ func hold(file string) error {
 }
 
 // openClient makes a client that is never closed: its process ends.
-func openClient(file, owner string) (*lease.Client, error) {
+func openClient(file, owner string, options ...lease.Option) (*lease.Client, error) {
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
 		return nil, err
@@ -64,56 +67,116 @@ func openClient(file, owner string) (*lease.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lease.New(store, lease.WithOwner(owner))
+	return lease.New(store, append(options, lease.WithOwner(owner))...)
 }
 
-// A process that is stopped, as by a debugger or a hypervisor, says nothing of it.
-func TestAStoppedHolderIsOverdueOnThePageBeforeItsLockIsTaken(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes a TTL of real time: left out by -short")
-	}
-	file := filepath.Join(t.TempDir(), "seeing.db")
-	page, err := openClient(file, "page")
+// watch runs ls --watch, and returns the latest state of the key.
+func watch(t *testing.T, file string) func() string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "dynalock")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/dynalock")
+	output, err := build.CombinedOutput()
+	require.NoError(t, err, "%s", output)
+	list := exec.Command(binary, "--store", "sqlite:"+file, "ls", "--watch=100ms", "-o", "jsonl")
+	out, _, err := proctest.Pipe(t, list, "ls")
 	require.NoError(t, err)
-	contender, err := openClient(file, "contender")
-	require.NoError(t, err)
+	require.NoError(t, list.Start())
+	var latest atomic.Value
+	latest.Store("")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			var row struct{ Key, State string }
+			if json.Unmarshal(lines.Bytes(), &row) == nil && row.Key == "key" {
+				latest.Store(row.State)
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		_ = list.Process.Signal(syscall.SIGTERM)
+		<-ended
+		_ = list.Wait()
+	})
+	return func() string { return latest.Load().(string) }
+}
 
+// startHolder starts the process that holds the key, and returns it when it does.
+func startHolder(t *testing.T, file string) *os.Process {
+	t.Helper()
 	holder := exec.Command(os.Args[0])
 	holder.Env = append(os.Environ(), holderFile+"="+file)
 	out, _, err := proctest.Pipe(t, holder, "holder")
 	require.NoError(t, err)
 	require.NoError(t, holder.Start())
-	defer func() {
+	t.Cleanup(func() {
 		_ = holder.Process.Kill()
 		_ = holder.Wait()
-	}()
+	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "held\n", line)
+	return holder.Process
+}
 
-	handler := web.Handler(page)
-	shows := func(state string) bool {
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/locks", nil))
-		return strings.Contains(w.Body.String(), `class="state `+state+`"`)
+// body is what a handler answers.
+func body(handler http.Handler, path string) string {
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Body.String()
+}
+
+// A process that is stopped, as by a debugger or a hypervisor, says nothing of it.
+// The page, the command and the metrics of who waits for its lock do.
+func TestAStoppedHolderIsOverdueWhereverPeopleLookBeforeItsLockIsTaken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a TTL of real time: left out by -short")
 	}
-	until := func(state string) {
+	file := filepath.Join(t.TempDir(), "seeing.db")
+	viewer, err := openClient(file, "page")
+	require.NoError(t, err)
+	page := web.Handler(viewer)
+	counts, err := metrics.New()
+	require.NoError(t, err)
+	contender, err := openClient(file, "contender", lease.WithObserver(counts.Observer()))
+	require.NoError(t, err)
+	holder := startHolder(t, file)
+
+	listed := watch(t, file)
+	places := map[string]func(state string) bool{
+		"page": func(state string) bool { return strings.Contains(body(page, "/locks"), `class="state `+state+`"`) },
+		"ls":   func(state string) bool { return listed() == state },
+		"metric": func(state string) bool {
+			count := map[string]string{"live": "0", "overdue": "1"}[state]
+			return strings.Contains(body(counts, "/metrics"), "\ndynalock_sessions_overdue_total "+count+"\n")
+		},
+	}
+	var began time.Time
+	// until waits until all places show the state, and returns when each did.
+	until := func(state string) string {
 		t.Helper()
-		require.Eventually(t, func() bool { return shows(state) }, 2*time.Minute, 100*time.Millisecond, state)
+		shown := map[string]time.Duration{}
+		require.Eventually(t, func() bool {
+			for place, shows := range places {
+				if _, ok := shown[place]; !ok && shows(state) {
+					shown[place] = time.Since(began).Round(time.Second / 10)
+				}
+			}
+			return len(shown) == len(places)
+		}, 2*time.Minute, 50*time.Millisecond, state)
+		return fmt.Sprint(shown)
 	}
 	until("live")
-	require.NoError(t, holder.Process.Signal(syscall.SIGSTOP))
-	began := time.Now()
 	taken := make(chan error, 1)
 	go func() {
 		_, err := contender.Acquire(context.Background(), "key")
 		taken <- err
 	}()
-	until("overdue")
-	shown := time.Since(began)
-	require.Empty(t, taken, "the key was taken before the page said that its holder is overdue")
+	require.NoError(t, holder.Signal(syscall.SIGSTOP))
+	began = time.Now()
+	shown := until("overdue")
+	require.Empty(t, taken, "the lock was taken before everybody could see that its holder is overdue: %s", shown)
 	require.NoError(t, <-taken)
-	t.Logf("stopped; overdue on the page after %v, its lock taken after %v",
-		shown.Round(time.Second/10), time.Since(began).Round(time.Second/10))
-	until("live")
+	t.Logf("stopped; overdue after %s, its lock taken after %v", shown, time.Since(began).Round(time.Second/10))
+	require.Contains(t, body(counts, "/metrics"), "\ndynalock_sessions_killed_total 1\n")
 }
