@@ -33,7 +33,9 @@ import (
 // share one attempt to open it, which lasts 10 s at most, less with a short TTL,
 // and goes on when their contexts end.
 func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.acquireKey(ctx, key, options, false)
+	return c.traced(ctx, Call{"TryAcquire", key}, func(ctx context.Context) (*Lease, error) {
+		return c.acquireKey(ctx, key, options, false)
+	})
 }
 
 // Acquire blocks until this client holds key, or ctx is done, or the client is
@@ -50,7 +52,9 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 // share one poller: waiting costs one read of the key per poll, and one read of
 // the holder's session per third of its TTL. A free key costs one write.
 func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
-	return c.acquireKey(ctx, key, options, true)
+	return c.traced(ctx, Call{"Acquire", key}, func(ctx context.Context) (*Lease, error) {
+		return c.acquireKey(ctx, key, options, true)
+	})
 }
 
 // acquireKey runs an acquire of key, which Close interrupts and waits for. The

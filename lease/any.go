@@ -61,7 +61,9 @@ type listing struct {
 //     session that was not seen lately
 //   - this client holds all of them: nothing
 func (c *Client) TryAcquireAny(ctx context.Context, keys []string, options ...AcquireOption) (*Lease, error) {
-	return c.acquireAny(ctx, keys, options, false)
+	return c.traced(ctx, Call{Op: "TryAcquireAny"}, func(ctx context.Context) (*Lease, error) {
+		return c.acquireAny(ctx, keys, options, false)
+	})
 }
 
 // AcquireAny blocks until this client holds one of keys, or ctx is done, or the
@@ -81,7 +83,9 @@ func (c *Client) TryAcquireAny(ctx context.Context, keys []string, options ...Ac
 //	the session is lost    The call goes on with the next one.
 //	ctx ends, or Close     The call ends. What it has written is given back.
 func (c *Client) AcquireAny(ctx context.Context, keys []string, options ...AcquireOption) (*Lease, error) {
-	return c.acquireAny(ctx, keys, options, true)
+	return c.traced(ctx, Call{Op: "AcquireAny"}, func(ctx context.Context) (*Lease, error) {
+		return c.acquireAny(ctx, keys, options, true)
+	})
 }
 
 // anyRequest is one acquire of any of several keys.

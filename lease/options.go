@@ -49,6 +49,7 @@ type settings struct {
 	metadata               map[string]string
 	log                    *slog.Logger
 	observer               Observer
+	tracer                 Tracer
 	clock                  clock.Clock
 	heartbeats             kv.Store // nil: the client's store
 }

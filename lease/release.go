@@ -116,7 +116,9 @@ func (l *Lease) releaseOnce(ctx context.Context, value []byte) error {
 	if !l.releasing {
 		l.releasing = true
 		l.mu.Unlock()
-		err := l.release(ctx, value)
+		_, err := l.client.traced(ctx, Call{"Release", l.key}, func(ctx context.Context) (*Lease, error) {
+			return l, l.release(ctx, value)
+		})
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.done, l.outcome = true, err

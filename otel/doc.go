@@ -6,9 +6,7 @@
 //	...
 //	defer i.Close()
 //	store = kv.Instrument(store, i.Hook)
-//	client, err := lease.New(store, lease.WithObserver(i.Observer()))
-//	...
-//	l, err := i.Acquire(ctx, client, "key") // client.Acquire under a span
+//	client, err := lease.New(store, lease.WithObserver(i.Observer()), lease.WithTracer(i.Trace))
 //
 // The instruments have the names dynalock.acquire.duration,
 // dynalock.hold.duration and so on. Through OpenTelemetry's exporter for
@@ -16,7 +14,8 @@
 // the same attributes and the same meaning.
 //
 // Keys are no attributes of metrics, except through WithKeyLabel. Spans have
-// them:
+// them. Each acquire and each release of the client makes one, those of mutexes,
+// elections, pools and the other recipes too:
 //
 //	dynalock.acquire   dynalock.key, dynalock.outcome; once acquired
 //	                   dynalock.token, dynalock.taken_over

@@ -3,7 +3,6 @@ package otel
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -12,43 +11,34 @@ import (
 	"github.com/dynalock/dynalock/lease"
 )
 
-// Acquire is client.Acquire under a span dynalock.acquire. Its results are those
-// of client.Acquire, and a nil client is an error that matches lease.ErrInvalid.
-// The span's outcome is acquired, gave_up where ctx ended or the client was
-// closed, or error.
-func (i *Instruments) Acquire(
-	ctx context.Context, client *lease.Client, key string, options ...lease.AcquireOption,
-) (*lease.Lease, error) {
-	return i.acquire(ctx, client, key, func(ctx context.Context) (*lease.Lease, error) {
-		return client.Acquire(ctx, key, options...)
-	})
-}
-
-// TryAcquire is client.TryAcquire under a span dynalock.acquire. Its results are
-// those of client.TryAcquire, and a nil client is an error that matches
-// lease.ErrInvalid. The span's outcome is acquired, refused where somebody holds
-// the key, gave_up where ctx ended or the client was closed, or error.
-func (i *Instruments) TryAcquire(
-	ctx context.Context, client *lease.Client, key string, options ...lease.AcquireOption,
-) (*lease.Lease, error) {
-	return i.acquire(ctx, client, key, func(ctx context.Context) (*lease.Lease, error) {
-		return client.TryAcquire(ctx, key, options...)
-	})
-}
-
-func (i *Instruments) acquire(
-	ctx context.Context, client *lease.Client, key string, acquire func(context.Context) (*lease.Lease, error),
-) (*lease.Lease, error) {
-	if client == nil {
-		return nil, fmt.Errorf("otel: acquiring %q: want a client, not nil: %w", key, lease.ErrInvalid)
+// Trace is a lease.Tracer, for lease.WithTracer. It makes a span dynalock.acquire
+// of each acquire and dynalock.release of each release of the client, those of
+// mutexes, semaphores, elections and pools too. A span's parent is the one in the
+// context that the caller passed. The outcome of an acquire is acquired; refused
+// where a try found the key held; gave_up where the context ended or the client
+// was closed; or error. That of a release is released, lost where the lease had
+// been lost before, or error.
+func (i *Instruments) Trace(ctx context.Context, call lease.Call) (context.Context, func(*lease.Lease, error)) {
+	name, end := "dynalock.acquire", acquired
+	if call.Op == "Release" {
+		name, end = "dynalock.release", released
 	}
-	ctx, span := i.tracer.Start(ctx, "dynalock.acquire", trace.WithAttributes(attribute.String("dynalock.key", key)))
-	defer span.End()
-	l, err := acquire(ctx)
+	ctx, span := i.tracer.Start(ctx, name)
+	if call.Key != "" {
+		span.SetAttributes(attribute.String("dynalock.key", call.Key))
+	}
+	return ctx, func(l *lease.Lease, err error) {
+		defer span.End()
+		end(ctx, span, l, err)
+	}
+}
+
+// acquired says how an acquire ended.
+func acquired(ctx context.Context, span trace.Span, l *lease.Lease, err error) {
 	switch {
 	case err == nil:
 		outcome(span, "acquired", nil)
-		span.SetAttributes(token(l), attribute.Bool("dynalock.taken_over", l.TakenOver()))
+		span.SetAttributes(key(l), token(l), attribute.Bool("dynalock.taken_over", l.TakenOver()))
 	case ctx.Err() != nil, errors.Is(err, lease.ErrClosed):
 		outcome(span, "gave_up", nil)
 	case errors.Is(err, lease.ErrHeld):
@@ -56,21 +46,11 @@ func (i *Instruments) acquire(
 	default:
 		outcome(span, "error", err)
 	}
-	return l, err
 }
 
-// Release is l.Release under a span dynalock.release. Its result is that of
-// l.Release, and a nil lease is an error that matches lease.ErrInvalid. The
-// span's outcome is released, lost where the lease had been lost before, or
-// error.
-func (i *Instruments) Release(ctx context.Context, l *lease.Lease) error {
-	if l == nil {
-		return fmt.Errorf("otel: releasing: want a lease, not nil: %w", lease.ErrInvalid)
-	}
-	key := attribute.String("dynalock.key", l.Key())
-	ctx, span := i.tracer.Start(ctx, "dynalock.release", trace.WithAttributes(key, token(l)))
-	defer span.End()
-	err := l.Release(ctx)
+// released says how a release ended.
+func released(_ context.Context, span trace.Span, l *lease.Lease, err error) {
+	span.SetAttributes(token(l))
 	switch {
 	case err == nil:
 		outcome(span, "released", nil)
@@ -79,8 +59,10 @@ func (i *Instruments) Release(ctx context.Context, l *lease.Lease) error {
 	default:
 		outcome(span, "error", err)
 	}
-	return err
 }
+
+// key is what was acquired, also by who wanted any of several keys.
+func key(l *lease.Lease) attribute.KeyValue { return attribute.String("dynalock.key", l.Key()) }
 
 // token is the fencing token: microseconds since 1970 or fewer, so it fits.
 func token(l *lease.Lease) attribute.KeyValue {
