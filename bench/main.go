@@ -2,6 +2,7 @@
 //
 //	make bench                          everything, for some minutes; writes docs/figures.md and docs/figures/
 //	cd bench && go run . -quick -out DIR    the same in seconds, to see that it works; its figures mean nothing
+//	cd bench && go run . -postgres -out DIR    only what is measured on PostgreSQL
 //
 // Each figure has a file of its own, which begins with what is measured and how.
 package main
@@ -21,11 +22,16 @@ import (
 func main() {
 	quick := flag.Bool("quick", false, "as little of everything as there can be")
 	out := flag.String("out", "../docs", "`folder` for figures.md and figures/")
+	postgres := flag.Bool("postgres", false, "only what is measured on PostgreSQL")
 	note := flag.String("note", "", "what the reader should know of the machine at the time")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *quick, *out, *note); err != nil {
+	all := everything
+	if *postgres {
+		all = measurements{alone: []measurement{onPostgres}, together: []measurement{handOverOnPostgres}}
+	}
+	if err := run(ctx, all, *quick, *out, *note); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -41,9 +47,17 @@ type section struct {
 // measurement makes a section.
 type measurement func(ctx context.Context, r *rig) (section, error)
 
-// run measures and writes. What mostly waits runs side by side, after what
+// measurements are those of a page. What mostly waits runs together, after what
 // needs the machine for itself.
-func run(ctx context.Context, quick bool, out, note string) error {
+type measurements struct{ alone, together []measurement }
+
+var everything = measurements{
+	alone:    []measurement{requests, cycles, onPostgres, inMemory, hotKey, lostAnswers, footprint, planner},
+	together: []measurement{handOver, handOverOnPostgres, failover, manyLeases},
+}
+
+// run measures and writes.
+func run(ctx context.Context, all measurements, quick bool, out, note string) error {
 	r, err := newRig(ctx, quick)
 	if err != nil {
 		return err
@@ -51,8 +65,7 @@ func run(ctx context.Context, quick bool, out, note string) error {
 	defer r.stop()
 	began := time.Now()
 	var sections []section
-	for _, measure := range []measurement{requests, cycles, onPostgres, inMemory, hotKey, lostAnswers, footprint,
-		planner} {
+	for _, measure := range all.alone {
 		s, err := measure(ctx, r)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.title, err)
@@ -60,10 +73,9 @@ func run(ctx context.Context, quick bool, out, note string) error {
 		fmt.Printf("%6.1fs  %s\n", time.Since(began).Seconds(), s.title)
 		sections = append(sections, s)
 	}
-	waiting := []measurement{handOver, handOverOnPostgres, failover, manyLeases}
-	results, errs := make([]section, len(waiting)), make([]error, len(waiting))
+	results, errs := make([]section, len(all.together)), make([]error, len(all.together))
 	var side sync.WaitGroup
-	for i, measure := range waiting {
+	for i, measure := range all.together {
 		side.Go(func() {
 			results[i], errs[i] = measure(ctx, r)
 			fmt.Printf("%6.1fs  %s\n", time.Since(began).Seconds(), results[i].title)

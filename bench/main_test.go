@@ -14,7 +14,7 @@ func TestAQuickRunWritesThePageAndItsPlots(t *testing.T) {
 		t.Skip("needs DynamoDB Local: left out by -short")
 	}
 	out := t.TempDir()
-	require.NoError(t, run(t.Context(), true, out, ""))
+	require.NoError(t, run(t.Context(), everything, true, out, ""))
 	page, err := os.ReadFile(filepath.Join(out, "figures.md"))
 	require.NoError(t, err)
 	for _, title := range []string{"Requests per operation", "Lock cycles", "Lock cycles per second on PostgreSQL",
