@@ -7,6 +7,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 )
 
 func main() { os.Exit(Main()) }
@@ -20,6 +23,9 @@ func Main() int {
 	var quiet *exit
 	if err != nil && (!errors.As(err, &quiet) || quiet.err != nil) {
 		_, _ = fmt.Fprintln(c.err, "dynalock: "+err.Error())
+	}
+	if errors.Is(err, dynamokv.ErrTableNotFound) || errors.Is(err, pgkv.ErrTableNotFound) {
+		_, _ = fmt.Fprintln(c.err, "dynalock: here that is: dynalock table create")
 	}
 	return status
 }

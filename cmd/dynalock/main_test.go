@@ -7,6 +7,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
+	"github.com/dynalock/dynalock/internal/postgreslocal"
 )
 
 // asCommand makes the test binary the command.
@@ -19,11 +20,12 @@ func TestMain(m *testing.M) {
 	testscript.Main(stopping{m}, map[string]func(){"dynalock": func() { os.Exit(Main()) }})
 }
 
-// stopping stops DynamoDB Local after the tests.
+// stopping stops DynamoDB Local and PostgreSQL after the tests.
 type stopping struct{ m *testing.M }
 
 func (s stopping) Run() int {
 	defer dynamolocal.Stop()
+	defer postgreslocal.Stop()
 	return s.m.Run()
 }
 

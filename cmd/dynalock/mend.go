@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -162,39 +163,43 @@ func check(ctx context.Context, s *opened, key, token, session string) error {
 }
 
 func (c *cli) tableCommand() *cobra.Command {
-	table := &cobra.Command{Use: "table", Short: "Make or check the DynamoDB table"}
-	sub := func(use, text string, do func(ctx context.Context, client dynamokv.TableClient,
-		table string) error) *cobra.Command {
-		return &cobra.Command{
-			Use: use, Short: text, Args: cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				rest, ok := strings.CutPrefix(c.spec(), "dynamodb:")
-				if !ok {
-					return usage(fmt.Errorf("table %s: want --store dynamodb:TABLE", use))
-				}
-				ctx, cancel := context.WithTimeout(cmd.Context(), max(c.timeout, 2*time.Minute))
-				defer cancel()
-				client, name, _, err := dynamoDB(ctx, rest)
-				if err != nil {
-					return err
-				}
-				if err := do(ctx, client, name); err != nil {
-					return err
-				}
-				if !c.quiet {
-					_, _ = fmt.Fprintf(c.err, "dynalock: table %s is fit\n", name)
-				}
-				return nil
-			},
-		}
-	}
-	table.AddCommand(
-		sub("create", "Make the table if it is not there, and check it",
-			func(ctx context.Context, client dynamokv.TableClient, table string) error {
-				return dynamokv.EnsureTable(ctx, client, table)
-			}),
-	)
+	table := &cobra.Command{Use: "table", Short: "Make or check the table on DynamoDB or PostgreSQL"}
+	table.AddCommand(&cobra.Command{
+		Use: "create", Short: "Make the table if it is not there, and check it", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), max(c.timeout, 2*time.Minute))
+			defer cancel()
+			name, err := createTable(ctx, c.spec())
+			if err != nil {
+				return err
+			}
+			if !c.quiet {
+				_, _ = fmt.Fprintf(c.err, "dynalock: table %s is fit\n", name)
+			}
+			return nil
+		},
+	})
 	return table
+}
+
+// createTable makes the store's table if it is not there, and returns its name.
+func createTable(ctx context.Context, spec string) (name string, err error) {
+	scheme, rest, _ := strings.Cut(spec, ":")
+	switch scheme {
+	case "dynamodb":
+		client, name, _, err := dynamoDB(ctx, rest)
+		if err != nil {
+			return "", err
+		}
+		return name, dynamokv.EnsureTable(ctx, client, name)
+	case "postgres", "postgresql":
+		db, err := postgresDB(spec)
+		if err != nil {
+			return "", err
+		}
+		return "dynalock", errors.Join(pgkv.EnsureTable(ctx, db), db.Close())
+	}
+	return "", usage(errors.New("table create: want --store dynamodb:TABLE or postgres://USER@HOST/DATABASE"))
 }
 
 func (c *cli) versionCommand() *cobra.Command {

@@ -216,17 +216,7 @@ func openDynamoDB(ctx context.Context, rest string) (kv.Store, func() error, err
 }
 
 func openPostgres(dsn string) (kv.Store, func() error, error) {
-	u, err := url.Parse(dsn)
-	if err != nil {
-		// err has the password
-		return nil, nil, usage(errors.New("store postgres: not a URL: give postgres://USER@HOST/DATABASE"))
-	}
-	const timeout = "statement_timeout"
-	if query := u.Query(); !query.Has(timeout) {
-		query.Set(timeout, "10s")
-		u.RawQuery = query.Encode()
-	}
-	db, err := sql.Open("pgx", u.String())
+	db, err := postgresDB(dsn)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -235,4 +225,20 @@ func openPostgres(dsn string) (kv.Store, func() error, error) {
 		return nil, nil, errors.Join(err, db.Close())
 	}
 	return store, func() error { return errors.Join(store.Close(), db.Close()) }, nil
+}
+
+// postgresDB is the database of a store, with a time limit for statements if the
+// URL sets none.
+func postgresDB(dsn string) (*sql.DB, error) {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		// err has the password
+		return nil, usage(errors.New("store postgres: not a URL: give postgres://USER@HOST/DATABASE"))
+	}
+	const timeout = "statement_timeout"
+	if query := u.Query(); !query.Has(timeout) {
+		query.Set(timeout, "10s")
+		u.RawQuery = query.Encode()
+	}
+	return sql.Open("pgx", u.String())
 }
