@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -131,15 +133,38 @@ func TestATableOfDynastoreIsImported(t *testing.T) {
 	require.Contains(t, string(output), "0 copied, 2 were there")
 }
 
-func TestThePageIsServedUntilItIsInterrupted(t *testing.T) {
-	t.Parallel()
-	store := "sqlite:" + filepath.Join(t.TempDir(), "locks.db")
-	server := command(t, store, "web", "--listen", "127.0.0.1:0")
+// servePage starts web and returns its address.
+func servePage(t *testing.T, store string, arguments ...string) (server *exec.Cmd, address string) {
+	t.Helper()
+	server = command(t, store, append([]string{"web", "--listen", "127.0.0.1:0"}, arguments...)...)
 	out, err := server.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, server.Start())
-	address, err := bufio.NewReader(out).ReadString('\n')
+	address, err = bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
+	return server, strings.TrimSpace(address)
+}
+
+// get asks for an address, and returns the answer's status and text.
+func get(t *testing.T, address string, change ...func(*http.Request)) (status int, text string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
+	require.NoError(t, err)
+	for _, c := range change {
+		c(request)
+	}
+	response, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	defer func() { _ = response.Body.Close() }()
+	content, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	return response.StatusCode, string(content)
+}
+
+func TestThePageIsServedUntilItIsInterrupted(t *testing.T) {
+	t.Parallel()
+	store := "sqlite:" + filepath.Join(t.TempDir(), "locks.db")
+	server, address := servePage(t, store)
 	holder := command(t, store, "-q", "run", "demo/lock", "--", "sleep", "600")
 	require.NoError(t, holder.Start())
 	defer func() {
@@ -147,28 +172,71 @@ func TestThePageIsServedUntilItIsInterrupted(t *testing.T) {
 		_ = holder.Wait()
 	}()
 	require.Eventually(t, func() bool {
-		response, err := http.Get(strings.TrimSpace(address) + "locks")
-		if err != nil {
-			return false
-		}
-		defer func() { _ = response.Body.Close() }()
-		text, err := io.ReadAll(response.Body)
-		return err == nil && response.StatusCode == http.StatusOK && strings.Contains(string(text), "demo/lock")
+		status, text := get(t, address+"locks")
+		return status == http.StatusOK && strings.Contains(text, "demo/lock")
 	}, patience, 50*time.Millisecond)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSpace(address), http.NoBody)
-	require.NoError(t, err)
-	request.Host = "elsewhere.example.com"
-	response, err := http.DefaultClient.Do(request)
-	require.NoError(t, err)
-	require.NoError(t, response.Body.Close())
-	require.Equal(t, http.StatusMisdirectedRequest, response.StatusCode)
+	status, _ := get(t, address, func(r *http.Request) { r.Host = "elsewhere.example.com" })
+	require.Equal(t, http.StatusMisdirectedRequest, status)
 
-	require.NoError(t, server.Process.Signal(syscall.SIGTERM))
-	require.NoError(t, server.Wait(), "status 0")
+	// Other users of this machine reach the port, and do not know the address.
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	require.Regexp(t, `^/[A-Z2-7]{26}/$`, u.Path)
+	for _, path := range []string{"/", "/locks", "/assets/page.css", strings.ToLower(u.Path)} {
+		status, text := get(t, "http://"+u.Host+path)
+		require.Equal(t, http.StatusNotFound, status, path)
+		require.NotContains(t, text, "demo/lock")
+	}
+	other, second := servePage(t, store)
+	require.NotEqual(t, u.Path, second[strings.LastIndex(strings.TrimSuffix(second, "/"), "/"):], "made anew each time")
+	for _, s := range []*exec.Cmd{server, other} {
+		require.NoError(t, s.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, s.Wait(), "status 0")
+	}
+}
 
-	output, err := command(t, store, "web", "--listen", "0.0.0.0:0", "--actions").CombinedOutput()
-	require.ErrorContains(t, err, "exit status 64")
-	require.Contains(t, string(output), "want an address of this machine only")
+func TestThePageElsewhereSaysWhoLooks(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	store, file := "sqlite:"+filepath.Join(folder, "locks.db"), filepath.Join(folder, "users")
+	for _, c := range []struct {
+		users, want string
+		arguments   []string
+	}{
+		{"", "want an address of this machine only", []string{"--listen", "0.0.0.0:0", "--actions"}},
+		{"", "--auth-file: open", []string{"--auth-file", filepath.Join(folder, "missing")}},
+		{"", "line 1: want USER:PASSWORD", []string{"--auth-file", file}},
+		{"ann:secret\nbob:\n", "line 2: want USER:PASSWORD", []string{"--auth-file", file}},
+		{"ann:secret\n", "want one of them", []string{"--auth-file", file, "--user-header", "X-User"}},
+	} {
+		require.NoError(t, os.WriteFile(file, []byte(c.users), 0o600))
+		output, err := command(t, store, append([]string{"web"}, c.arguments...)...).CombinedOutput()
+		require.ErrorContains(t, err, "exit status 64", "%s", output)
+		require.Contains(t, string(output), c.want)
+	}
+	require.NoError(t, os.WriteFile(file, []byte("ann:secret\nbob:pass:word\n"), 0o600))
+	server, address := servePage(t, store, "--auth-file", file)
+	as := func(user, password string) func(*http.Request) {
+		return func(r *http.Request) { r.SetBasicAuth(user, password) }
+	}
+	for _, change := range []func(*http.Request){func(*http.Request) {}, as("ann", "pass:word"), as("eve", ""), as("ann", "")} {
+		status, _ := get(t, address, change)
+		require.Equal(t, http.StatusUnauthorized, status)
+	}
+	for user, password := range map[string]string{"ann": "secret", "bob": "pass:word"} {
+		status, text := get(t, address, as(user, password))
+		require.Equal(t, http.StatusOK, status)
+		require.Contains(t, text, "Overview")
+	}
+	proxied, address := servePage(t, store, "--user-header", "X-User")
+	status, _ := get(t, address)
+	require.Equal(t, http.StatusForbidden, status)
+	status, _ = get(t, address, func(r *http.Request) { r.Header.Set("X-User", "ann") })
+	require.Equal(t, http.StatusOK, status)
+	for _, s := range []*exec.Cmd{server, proxied} {
+		require.NoError(t, s.Process.Signal(syscall.SIGTERM))
+		require.NoError(t, s.Wait(), "status 0")
+	}
 }
 
 // A store that accepts connections and says nothing is out of reach, whatever is
