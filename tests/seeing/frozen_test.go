@@ -57,7 +57,7 @@ func hold(file string) error {
 	select {}
 }
 
-// openClient makes a client that is never closed: its process ends.
+// openClient makes a client.
 func openClient(file, owner string, options ...lease.Option) (*lease.Client, error) {
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
@@ -168,8 +168,10 @@ func TestAStoppedHolderIsOverdueWhereverPeopleLookBeforeItsLockIsTaken(t *testin
 	}
 	until("live")
 	taken := make(chan error, 1)
+	var l *lease.Lease
 	go func() {
-		_, err := contender.Acquire(context.Background(), "key")
+		var err error
+		l, err = contender.Acquire(context.Background(), "key")
 		taken <- err
 	}()
 	require.NoError(t, holder.Signal(syscall.SIGSTOP))
@@ -179,4 +181,9 @@ func TestAStoppedHolderIsOverdueWhereverPeopleLookBeforeItsLockIsTaken(t *testin
 	require.NoError(t, <-taken)
 	t.Logf("stopped; overdue after %s, its lock taken after %v", shown, time.Since(began).Round(time.Second/10))
 	require.Contains(t, body(counts, "/metrics"), "\ndynalock_sessions_killed_total 1\n")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	require.NoError(t, l.Release(ctx))
+	require.NoError(t, contender.Close(ctx))
+	require.NoError(t, viewer.Close(ctx))
 }
