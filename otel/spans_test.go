@@ -181,7 +181,7 @@ func TestTheStoreIsCalledUnderTheSpan(t *testing.T) {
 func told(span sdktrace.ReadOnlySpan) string {
 	attributes := map[string]string{}
 	for _, a := range span.Attributes() {
-		attributes[string(a.Key)] = a.Value.Emit()
+		attributes[string(a.Key)] = a.Value.AsString()
 	}
 	return span.Name() + " " + attributes["dynalock.key"] + " " + attributes["dynalock.outcome"]
 }
