@@ -131,7 +131,7 @@ func (p *page) guard(next http.Handler, users map[string]string) (guarded http.H
 		switch {
 		case p.header != "" && r.Header.Get(p.header) == "":
 			http.Error(w, "the proxy did not say who looks", http.StatusForbidden)
-		case p.header == "" && !(given && isPassword(users[user], password)):
+		case p.header == "" && (!given || !isPassword(users[user], password)):
 			w.Header().Set("WWW-Authenticate", `Basic realm="dynalock", charset="UTF-8"`)
 			http.Error(w, "want a user and a password", http.StatusUnauthorized)
 		default:
