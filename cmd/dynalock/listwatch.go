@@ -51,10 +51,13 @@ func judge(silent, ttl time.Duration) string {
 	return "live"
 }
 
+// minWatch is how often what is held may be listed.
+const minWatch = 100 * time.Millisecond
+
 // listAgain lists again and again, until it is interrupted.
 func (c *cli) listAgain(ctx context.Context, prefix string, every time.Duration) error {
-	if every < 100*time.Millisecond {
-		return usage(fmt.Errorf("ls: --watch=%v: want 100ms or more", every))
+	if every < minWatch {
+		return usage(fmt.Errorf("ls: --watch=%v: want %v or more", every, minWatch))
 	}
 	return c.untilStopped(ctx, func(ctx context.Context, s *opened) error {
 		w := &watcher{}

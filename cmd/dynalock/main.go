@@ -60,7 +60,8 @@ Without a store it is a file of this user's, which excludes processes of this us
 	root.SetErr(c.err)
 	c.flags(root.PersistentFlags())
 	root.AddCommand(
-		c.runCommand(), c.onceCommand(), c.leadCommand(), c.checkCommand(), c.listCommand(), c.showCommand(),
+		c.runCommand(), c.onceCommand(), c.leadCommand(), c.checkCommand(), c.listCommand(), c.topCommand(),
+		c.showCommand(),
 		c.sessionsCommand(), c.whoCommand(), c.watchCommand(), c.stepDownCommand(),
 		c.breakCommand(), c.sweepCommand(), c.kvCommand(), c.poolCommand(), c.webCommand(), c.doctorCommand(),
 		c.tableCommand(), c.versionCommand(), c.manCommand(),

@@ -64,8 +64,7 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 			token)}
 	}
 	if !yes {
-		if err := c.ask("break", fmt.Sprintf("Break %s, held by %s for %s (token %d)?",
-			printable(key), printable(h.Owner), ago(h.Acquired), h.Token)); err != nil {
+		if err := c.ask("break", breakQuestion(h)); err != nil {
 			return err
 		}
 	}
@@ -73,7 +72,7 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 	if force {
 		options = append(options, lease.BreakForce())
 	}
-	breaking, cancel := context.WithTimeout(ctx, lease.MaxTTL*2)
+	breaking, cancel := context.WithTimeout(ctx, breakTimeout)
 	defer cancel()
 	began := time.Now()
 	if err := s.Break(breaking, h, options...); err != nil {
@@ -84,6 +83,14 @@ func (c *cli) breakLock(ctx context.Context, key string, token uint64, force, ye
 			short(time.Since(began)))
 	}
 	return nil
+}
+
+// breakTimeout is longer than any holder has to stop.
+const breakTimeout = 2 * lease.MaxTTL
+
+func breakQuestion(h *lease.Holder) string {
+	return fmt.Sprintf("Break %s, held by %s for %s (token %d)?", printable(h.Key), printable(h.Owner), ago(h.Acquired),
+		h.Token)
 }
 
 func (c *cli) breakRow(ctx context.Context, key string, yes bool) error {
@@ -113,10 +120,15 @@ func (c *cli) ask(command, question string) error {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if answer = strings.ToLower(strings.TrimSpace(answer)); answer != "y" && answer != "yes" {
+	if !isYes(answer) {
 		return &exit{statusFailed, fmt.Errorf("%s: nothing was done", command)}
 	}
 	return nil
+}
+
+func isYes(answer string) bool {
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes"
 }
 
 func (c *cli) checkCommand() *cobra.Command {
