@@ -2,6 +2,7 @@ package tests_test
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"reflect"
 	"slices"
@@ -105,6 +106,25 @@ func TestTheUsersPolicyAllowsWhatTheDriverSends(t *testing.T) {
 	require.Equal(t,
 		object{"ForAllValues:StringEquals": object{"dynamodb:LeadingKeys": []any{object{"!Ref": "Partition"}}}},
 		statement["Condition"])
+}
+
+func TestTheTemplatesPoliciesAreThoseOfTheDriver(t *testing.T) {
+	t.Parallel()
+	const arn = "arn:aws:dynamodb:eu-west-1:123456789012:table/locks"
+	for name, policy := range map[string]func() (string, error){
+		"UserPolicy":     func() (string, error) { return dynamokv.Policy(arn) },
+		"OperatorPolicy": func() (string, error) { return dynamokv.TablePolicy(arn) },
+	} {
+		text, err := policy()
+		require.NoError(t, err)
+		var document struct{ Statement []object }
+		require.NoError(t, json.Unmarshal([]byte(text), &document))
+		require.Len(t, document.Statement, 1)
+		statement := onlyStatement(t, name)
+		require.ElementsMatch(t, statement["Action"], document.Statement[0]["Action"])
+		require.Equal(t, statement["Sid"], document.Statement[0]["Sid"])
+		require.Equal(t, statement["Condition"] != nil, document.Statement[0]["Condition"] != nil)
+	}
 }
 
 func TestTheTemplateAlarmsOnConsumptionAndThrottles(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
 
 // query is a parsed QueryInput.
@@ -24,15 +25,22 @@ func (s *Server) query(in *dynamodb.QueryInput) (*dynamodb.QueryOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q.run(), nil
+	out := q.run()
+	if in.Select == types.SelectCount {
+		out.Items = nil
+	}
+	return out, nil
 }
 
 func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
 	err := onlyFields(in, "TableName", "IndexName", "ConsistentRead", "ScanIndexForward", "ExclusiveStartKey",
-		"KeyConditionExpression",
+		"KeyConditionExpression", "Select",
 		"FilterExpression", "ProjectionExpression", "Limit", "ExpressionAttributeNames", "ExpressionAttributeValues")
 	if err != nil {
 		return nil, err
+	}
+	if in.Select != "" && in.Select != types.SelectCount {
+		return nil, invalid("dynamomem does not know the parameter Select %s", in.Select)
 	}
 	q := &query{descending: in.ScanIndexForward != nil && !*in.ScanIndexForward, limit: int(aws.ToInt32(in.Limit))}
 	if in.Limit != nil && q.limit < 1 {

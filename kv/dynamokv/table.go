@@ -1,6 +1,7 @@
 package dynamokv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/dynalock/dynalock/internal/clock"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // ErrTableUnfit says that a table exists but cannot be used. Its keys are other ones, its
 // time to live is that of another attribute, or it is a global table whose Regions are not
-// strongly consistent.
+// strongly consistent. To CheckTable one is also unfit that is not active, or that has no
+// time to live.
 var ErrTableUnfit = errors.New("dynamokv: table does not fit")
 
 // tablePoll is how often EnsureTable looks whether the table has become active.
@@ -53,6 +56,51 @@ func EnsureTable(ctx context.Context, client TableClient, table string, options 
 		return fmt.Errorf("%w: table %q %w", ErrTableUnfit, table, err)
 	}
 	return ensureTimeToLive(ctx, client, table)
+}
+
+// CheckTable checks a table as EnsureTable does, and changes nothing. It says that the
+// table's time to live is not enabled too: locks work without, but no deleted row ever goes.
+// It costs two requests.
+//
+// Its errors match ErrTableNotFound, ErrTableUnfit, kv.ErrRefused where the credentials may
+// not describe the table, or they are those of the client.
+func CheckTable(ctx context.Context, client TableClient, table string, options ...Option) error {
+	c, err := newConfig(table, options)
+	if err != nil {
+		return err
+	}
+	out, err := client.DescribeTable(ctx, &dynamodb.DescribeTableInput{TableName: aws.String(table)})
+	if err != nil {
+		return checkFailed(table, err)
+	}
+	if err := checkTable(out.Table, c); err != nil {
+		return fmt.Errorf("%w: table %q %w", ErrTableUnfit, table, err)
+	}
+	if ready, err := isReady(out.Table.TableStatus); !ready {
+		return cmp.Or(err, fmt.Errorf("%w: table %q is %s", ErrTableUnfit, table, out.Table.TableStatus))
+	}
+	switch enabled, err := hasTimeToLive(ctx, client, table); {
+	case errors.Is(err, ErrTableUnfit):
+		return err
+	case err != nil:
+		return checkFailed(table, err)
+	case !enabled:
+		return fmt.Errorf("%w: table %q has no time to live, so what is deleted stays: enable it on %q, as EnsureTable does",
+			ErrTableUnfit, table, attrExpires)
+	}
+	return nil
+}
+
+// checkFailed is the error of CheckTable where DynamoDB does not describe the table.
+func checkFailed(table string, err error) error {
+	var missing *types.ResourceNotFoundException
+	switch {
+	case errors.As(err, &missing):
+		return &tableNotFoundError{table: table, err: err}
+	case classify(err, written, true) == refused:
+		return fmt.Errorf("dynamokv: CheckTable %q: %w: %s%w", table, kv.ErrRefused, remedy(err), err)
+	}
+	return fmt.Errorf("dynamokv: CheckTable %q: %w", table, err)
 }
 
 // ensureExists returns the description of the table once it is active.
@@ -172,7 +220,7 @@ func ensureTimeToLive(ctx context.Context, client TableClient, table string) err
 func hasTimeToLive(ctx context.Context, client TableClient, table string) (bool, error) {
 	out, err := client.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: aws.String(table)})
 	if err != nil {
-		return false, fmt.Errorf("dynamokv: EnsureTable %q: time to live: %w", table, err)
+		return false, fmt.Errorf("dynamokv: table %q: time to live: %w", table, err)
 	}
 	ttl := out.TimeToLiveDescription
 	if ttl == nil || (ttl.TimeToLiveStatus != types.TimeToLiveStatusEnabled &&

@@ -3,6 +3,8 @@ package dynamokv_test
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -119,15 +121,79 @@ func TestTablesThatDoNotFit(t *testing.T) {
 				},
 			}}
 			c.change(d)
-			err := dynamokv.EnsureTable(t.Context(), d, "table")
-			if c.want == "" {
-				require.NoError(t, err)
-				return
+			for _, err := range []error{
+				dynamokv.EnsureTable(t.Context(), d, "table"), dynamokv.CheckTable(t.Context(), d, "table"),
+			} {
+				if c.want == "" {
+					require.NoError(t, err)
+					continue
+				}
+				require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
+				require.ErrorContains(t, err, c.want)
 			}
-			require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
-			require.ErrorContains(t, err, c.want)
 		})
 	}
+}
+
+func TestCheckTableChangesNothing(t *testing.T) {
+	t.Parallel()
+	client := newClient(dynamolocal.Endpoint(t), &wire{base: sharedTransport})
+	table := "checked-" + rand.Text()
+	require.ErrorIs(t, dynamokv.CheckTable(t.Context(), client, table), dynamokv.ErrTableNotFound)
+	require.ErrorIs(t, dynamokv.CheckTable(t.Context(), client, ""), kv.ErrInvalidOption)
+
+	_, err := client.CreateTable(t.Context(), &dynamodb.CreateTableInput{
+		TableName: aws.String(table), BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{
+			{AttributeName: aws.String("id"), AttributeType: types.ScalarAttributeTypeS},
+			{AttributeName: aws.String("name"), AttributeType: types.ScalarAttributeTypeS},
+		},
+		KeySchema: []types.KeySchemaElement{
+			{AttributeName: aws.String("id"), KeyType: types.KeyTypeHash},
+			{AttributeName: aws.String("name"), KeyType: types.KeyTypeRange},
+		},
+	})
+	require.NoError(t, err)
+	for range 2 {
+		err = dynamokv.CheckTable(t.Context(), client, table)
+		require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
+		require.ErrorContains(t, err, `no time to live, so what is deleted stays: enable it on "expires"`)
+	}
+	require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
+	require.NoError(t, dynamokv.CheckTable(t.Context(), client, table))
+}
+
+// someTable is what DescribeTable answers of a table that fits, with its status.
+const someTable = `{"Table":{"TableStatus":%q,
+	"AttributeDefinitions":[{"AttributeName":"id","AttributeType":"S"},{"AttributeName":"name","AttributeType":"S"}],
+	"KeySchema":[{"AttributeName":"id","KeyType":"HASH"},{"AttributeName":"name","KeyType":"RANGE"}]}}`
+
+func TestCheckTableTellsWhyItCannot(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"DescribeTable", "DescribeTimeToLive"} {
+		client := newClient("http://memory.invalid", &wire{
+			fault: func(_ int, r *http.Request, _ next) (*http.Response, error) {
+				if strings.HasSuffix(r.Header.Get("X-Amz-Target"), "."+operation) {
+					return awsError(r, 400, "AccessDeniedException", "not authorized"), nil
+				}
+				return answer(r, 200, fmt.Sprintf(someTable, "ACTIVE")), nil
+			},
+		})
+		err := dynamokv.CheckTable(t.Context(), client, "table")
+		require.ErrorIs(t, err, kv.ErrRefused, operation)
+		require.ErrorContains(t, err, "lack a permission")
+		require.NotErrorIs(t, err, dynamokv.ErrTableUnfit)
+	}
+}
+
+func TestCheckTableDoesNotWait(t *testing.T) {
+	t.Parallel()
+	client := newClient("http://memory.invalid", &wire{fault: func(_ int, r *http.Request, _ next) (*http.Response, error) {
+		return answer(r, 200, fmt.Sprintf(someTable, "CREATING")), nil
+	}})
+	err := dynamokv.CheckTable(t.Context(), client, "table")
+	require.ErrorIs(t, err, dynamokv.ErrTableUnfit)
+	require.ErrorContains(t, err, "is CREATING")
 }
 
 // slowTable is a table that takes its time: to be created, and to be shown.
