@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
-	"os"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dynalock/dynalock/kv"
+	"github.com/dynalock/dynalock/kv/dynamokv"
+	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -24,6 +24,8 @@ const (
 	// wrongClock is from when a clock is. DynamoDB refuses one that is off by 15
 	// minutes, and versions of new keys come from it.
 	wrongClock = time.Minute
+	// manyDeleted rows make a listing longer by most of a page, which is a request.
+	manyDeleted = 5000
 )
 
 // finding is what doctor has found out about one thing.
@@ -38,7 +40,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong with the store, and say what to do", Args: cobra.NoArgs,
 		Long: `doctor reads, lists, and makes conditional writes that cannot apply. It changes nothing. Its status is 1 if
-something is wrong.
+something is wrong. On DynamoDB it also checks the table and each permission, and counts deleted rows.
 
 With --watch it lists the sessions twice, so long apart, and names those that sent no heartbeat in between.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.doctor(cmd.Context(), watch) },
@@ -74,17 +76,33 @@ func (c *cli) doctor(ctx context.Context, watch time.Duration) error {
 	return &exit{statusFailed, fmt.Errorf("doctor: %d of %d checks found something wrong", bad, len(findings))}
 }
 
-// examine makes all checks. Where the store does not answer, the first says so and
-// is the last.
+// examine makes all checks. Where the store refuses reads or does not answer, only
+// those that may say why.
 func examine(ctx context.Context, s *opened, watch time.Duration) []finding {
-	reads := checkReads(ctx, s.store)
+	reads, err := checkReads(ctx, s.store)
 	findings := []finding{reads}
-	if !reads.OK {
+	if ctx.Err() != nil || errors.Is(err, dynamokv.ErrTableNotFound) || errors.Is(err, pgkv.ErrTableNotFound) {
 		return findings
 	}
-	findings = append(findings, checkWrites(ctx, s.store), checkClock(ctx, s.spec))
+	findings = append(findings, checkClock(ctx, s.spec))
+	dynamo, ok := kv.As[*dynamokv.Store](s.store)
+	if ok {
+		if permissions, asked := checkPermissions(ctx, dynamo); asked || err == nil {
+			findings = append(findings, permissions)
+		}
+	}
+	if ok && (err == nil || errors.Is(err, kv.ErrUnsupported)) { // of other keys, perhaps
+		findings = append(findings, checkTable(ctx, s.spec))
+	}
+	if err != nil {
+		return findings
+	}
+	findings = append(findings, checkWrites(ctx, s.store))
 	sessions, members := checkSessions(ctx, s.Client)
 	findings = append(findings, sessions, checkLocks(ctx, s.Client, members))
+	if ok {
+		findings = append(findings, checkDeleted(ctx, dynamo))
+	}
 	if watch > 0 {
 		findings = append(findings, watchSessions(ctx, s.Client, members, watch))
 	}
@@ -99,13 +117,13 @@ func wrong(check, format string, args ...any) finding {
 	return finding{Check: check, Text: fmt.Sprintf(format, args...)}
 }
 
-// checkReads reads a key five times.
-func checkReads(ctx context.Context, store kv.Store) finding {
+// checkReads reads a key five times. err is that of a read.
+func checkReads(ctx context.Context, store kv.Store) (_ finding, err error) {
 	var took []time.Duration
 	for range 5 {
 		began := time.Now()
 		if _, err := store.Exists(ctx, "doctor/"+rand.Text()); err != nil {
-			return wrong("reads", "%v", err)
+			return wrong("reads", "%v%s", err, remedy(err)), err
 		}
 		took = append(took, time.Since(began))
 	}
@@ -113,9 +131,23 @@ func checkReads(ctx context.Context, store kv.Store) finding {
 	if median := took[2]; median >= slowAnswer {
 		return wrong("reads",
 			"answered in %v: an attempt has a second, so locks will be lost: move closer, or look for throttling",
-			median.Round(time.Millisecond))
+			median.Round(time.Millisecond)), nil
 	}
-	return good("reads", "answered in %v", took[2].Round(10*time.Microsecond))
+	return good("reads", "answered in %v", took[2].Round(10*time.Microsecond)), nil
+}
+
+// remedy is what to do about an error that does not say so itself.
+func remedy(err error) string {
+	var lookup *net.DNSError
+	switch {
+	case errors.Is(err, dynamokv.ErrTableNotFound):
+		return "; dynalock table create makes it"
+	case errors.As(err, &lookup):
+		return "; check the Region's name, the endpoint and this machine's name servers"
+	case errors.Is(err, kv.ErrUnavailable):
+		return "; check Region, endpoint and network"
+	}
+	return ""
 }
 
 // checkWrites makes writes that depend on a pair that is not there.
@@ -130,61 +162,6 @@ func checkWrites(ctx context.Context, store kv.Store) finding {
 		return wrong("writes", "a delete that cannot apply should be refused as modified, and was: %v", err)
 	}
 	return good("writes", "conditional writes and deletes are allowed")
-}
-
-// checkClock compares this machine's clock with the Date of an answer of DynamoDB's
-// endpoint.
-func checkClock(ctx context.Context, spec string) finding {
-	rest, ok := strings.CutPrefix(spec, "dynamodb:")
-	if !ok {
-		return good("clock", "not compared: this store goes by its own or by this machine's")
-	}
-	endpoint, err := endpointOf(ctx, rest)
-	if err != nil {
-		return wrong("clock", "%v", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
-	if err != nil {
-		return wrong("clock", "%v", err)
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return wrong("clock", "%v", err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	return compareClocks(answer.Header.Get("Date"), time.Now())
-}
-
-// compareClocks judges a clock that shows now by the Date of an answer.
-func compareClocks(date string, now time.Time) finding {
-	theirs, err := http.ParseTime(date)
-	if err != nil {
-		return good("clock", "not compared: the endpoint tells no date")
-	}
-	off := now.Sub(theirs).Round(time.Second)
-	if off.Abs() >= wrongClock {
-		return wrong("clock", "this machine's clock is off by %v: set it (chrony, ntpd); DynamoDB refuses 15 minutes", off)
-	}
-	return good("clock", "within %v of the endpoint's", max(off.Abs(), time.Second))
-}
-
-func endpointOf(ctx context.Context, rest string) (string, error) {
-	_, query, _ := strings.Cut(rest, "?")
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return "", err
-	}
-	for _, endpoint := range []string{values.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_DYNAMODB"),
-		os.Getenv("AWS_ENDPOINT_URL")} {
-		if endpoint != "" {
-			return endpoint, nil
-		}
-	}
-	client, _, _, err := dynamoDB(ctx, rest)
-	if err != nil {
-		return "", err
-	}
-	return "https://dynamodb." + client.Options().Region + ".amazonaws.com", nil
 }
 
 // checkSessions looks for rows that cannot be read and for clocks that disagree.

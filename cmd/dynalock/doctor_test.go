@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/dynalock/dynalock/internal/dynamolocal"
 	"github.com/dynalock/dynalock/kv"
 	"github.com/dynalock/dynalock/kv/memkv"
 	"github.com/dynalock/dynalock/lease"
@@ -100,15 +99,4 @@ func TestDoctorFindsASessionThatIsSilent(t *testing.T) {
 		require.Contains(t, found.Text, "stopped sent no heartbeat in 15s")
 		require.NotContains(t, found.Text, "alive")
 	})
-}
-
-func TestDoctorTellsWhatIsMissing(t *testing.T) {
-	t.Parallel()
-	if testing.Short() {
-		t.Skip("short")
-	}
-	missing := command(t, "dynamodb:no-such-table?endpoint="+dynamolocal.Endpoint(t), "doctor")
-	out, _ := missing.CombinedOutput()
-	require.Contains(t, string(out), "does not exist")
-	require.Equal(t, statusFailed, missing.ProcessState.ExitCode())
 }

@@ -16,8 +16,6 @@ import (
 	"github.com/spf13/cobra/doc"
 	"golang.org/x/term"
 
-	"github.com/dynalock/dynalock/kv/dynamokv"
-	"github.com/dynalock/dynalock/kv/pgkv"
 	"github.com/dynalock/dynalock/lease"
 )
 
@@ -172,46 +170,6 @@ func check(ctx context.Context, s *opened, key, token, session string) error {
 		return &exit{statusLost, fmt.Errorf("check: %q is not held under token %s any more", key, token)}
 	}
 	return nil
-}
-
-func (c *cli) tableCommand() *cobra.Command {
-	table := &cobra.Command{Use: "table", Short: "Make or check the table on DynamoDB or PostgreSQL"}
-	table.AddCommand(&cobra.Command{
-		Use: "create", Short: "Make the table if it is not there, and check it", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), max(c.timeout, 2*time.Minute))
-			defer cancel()
-			name, err := createTable(ctx, c.spec())
-			if err != nil {
-				return err
-			}
-			if !c.quiet {
-				_, _ = fmt.Fprintf(c.err, "dynalock: table %s is fit\n", name)
-			}
-			return nil
-		},
-	})
-	return table
-}
-
-// createTable makes the store's table if it is not there, and returns its name.
-func createTable(ctx context.Context, spec string) (name string, err error) {
-	scheme, rest, _ := strings.Cut(spec, ":")
-	switch scheme {
-	case "dynamodb":
-		client, name, _, err := dynamoDB(ctx, rest)
-		if err != nil {
-			return "", err
-		}
-		return name, dynamokv.EnsureTable(ctx, client, name)
-	case "postgres", "postgresql":
-		db, err := postgresDB(spec)
-		if err != nil {
-			return "", err
-		}
-		return "dynalock", errors.Join(pgkv.EnsureTable(ctx, db), db.Close())
-	}
-	return "", usage(errors.New("table create: want --store dynamodb:TABLE or postgres://USER@HOST/DATABASE"))
 }
 
 func (c *cli) versionCommand() *cobra.Command {
