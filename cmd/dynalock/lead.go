@@ -42,7 +42,7 @@ leads and starts it again, after a second.
 Signals before it leads end lead. Later ones are passed on to the command, and lead ends with it.
 
 The command finds in its environment DYNALOCK_ELECTION, and what run gives: DYNALOCK_KEY, DYNALOCK_TOKEN,
-DYNALOCK_OWNER, DYNALOCK_SESSION, DYNALOCK_TAKEN_OVER and DYNALOCK_STORE.`,
+DYNALOCK_ACQ, DYNALOCK_OWNER, DYNALOCK_SESSION, DYNALOCK_TAKEN_OVER and DYNALOCK_STORE.`,
 		Example: `  dynalock lead scheduler -- ./scheduler
   dynalock lead scheduler --value "$(hostname):8080" --health 127.0.0.1:9090 -- ./scheduler`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -166,6 +166,7 @@ func (l *leading) term(t *election.Term) error {
 	}
 	environment := append(os.Environ(),
 		"DYNALOCK_ELECTION="+l.name, "DYNALOCK_KEY="+electionKey(l.name), "DYNALOCK_TOKEN="+strconv.FormatUint(t.Token(), 10),
+		"DYNALOCK_ACQ="+fmt.Sprint(t.Condition().Value),
 		"DYNALOCK_TAKEN_OVER="+strconv.FormatBool(t.TakenOver()), "DYNALOCK_OWNER="+l.client.Owner(),
 		"DYNALOCK_SESSION="+l.client.Session(), storeVariable+"="+l.client.spec)
 	var err error

@@ -166,11 +166,15 @@ func check(ctx context.Context, s *opened, key, token, session string) error {
 	switch {
 	case err != nil:
 		return err
-	case strconv.FormatUint(h.Token, 10) != token || h.Session != session || h.Member == nil:
+	case strconv.FormatUint(h.Token, 10) != token && !isReader(key) || h.Session != session || h.Member == nil:
 		return &exit{statusLost, fmt.Errorf("check: %q is not held under token %s any more", key, token)}
 	}
 	return nil
 }
+
+// isReader reports whether a key is that of one who shares a lock. It has the session
+// in it, and run acquires it once.
+func isReader(key string) bool { return strings.HasPrefix(key, "rw/") && !strings.HasSuffix(key, "/w") }
 
 func (c *cli) versionCommand() *cobra.Command {
 	return &cobra.Command{

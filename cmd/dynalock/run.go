@@ -27,6 +27,7 @@ const reserve = 200 * time.Millisecond
 // runFlags are those of run.
 type runFlags struct {
 	try                bool
+	shared, exclusive  bool
 	wait, margin       time.Duration
 	killAfter          time.Duration
 	maxHold, minHold   time.Duration
@@ -56,7 +57,9 @@ several keys, the first two have a line for each.`,
 		Example: `  dynalock run backup -- ./backup.sh
   dynalock run --try report -- ./report.sh       # 75 if somebody else is at it
   dynalock run --wait 1m db/a db/b -- ./merge.sh
-  dynalock run --limit 3 crawl -- ./crawl.sh     # three at a time`,
+  dynalock run --limit 3 crawl -- ./crawl.sh     # three at a time
+  dynalock run --shared site -- ./serve.sh       # beside others, but not beside:
+  dynalock run --exclusive site -- ./deploy.sh`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at := cmd.ArgsLenAtDash()
 			if at < 1 || at == len(args) {
@@ -77,6 +80,8 @@ several keys, the first two have a line for each.`,
 	flags.DurationVar(&f.maxHold, "max-hold", 0, "give the lock up after so long")
 	flags.DurationVar(&f.minHold, "min-hold", 0, "keep the lock for at least so long, however quick the command is")
 	flags.IntVar(&f.limit, "limit", 0, "let so many hold KEY at a time")
+	flags.BoolVar(&f.shared, "shared", false, "hold KEY beside others who share it")
+	flags.BoolVar(&f.exclusive, "exclusive", false, "hold KEY while nobody shares it; who waits for that keeps new ones out")
 	flags.IntVarP(&f.notAcquired, "status", "E", statusNotAcquired, "the status if the lock was not had")
 	flags.StringVar(&f.report, "report", "", "write what happened as JSON to a file, or to fd:N")
 	return cmd
@@ -105,6 +110,10 @@ func (f *runFlags) complete(keys []string, ttl time.Duration) error {
 		return fmt.Errorf("run: --status %d: want 0 to 255", f.notAcquired)
 	case f.limit < 0 || f.limit > 0 && len(keys) > 1:
 		return fmt.Errorf("run: --limit %d of %d keys: want a limit of 1 or more, and one key", f.limit, len(keys))
+	case f.shared && f.exclusive:
+		return errors.New("run: --shared and --exclusive contradict each other")
+	case (f.shared || f.exclusive) && (f.limit > 0 || len(keys) > 1):
+		return fmt.Errorf("run: --shared or --exclusive of %d keys, --limit %d: want one key, and no limit", len(keys), f.limit)
 	}
 	if f.killAfter == 0 {
 		f.killAfter = most
@@ -115,6 +124,7 @@ func (f *runFlags) complete(keys []string, ttl time.Duration) error {
 // held is what run holds: one lease or several.
 type held struct {
 	leases  []*lease.Lease
+	epoch   uint64 // of one that is shared, 0: it is not
 	ctx     context.Context
 	release func(ctx context.Context) error
 }
@@ -212,7 +222,7 @@ func (c *cli) runUnder(ctx context.Context, f *runFlags, keys, command []string,
 		return notAcquired(f, err)
 	}
 	for _, l := range h.leases {
-		r.Token = append(r.Token, l.Token())
+		r.Token = append(r.Token, h.token(l))
 	}
 	began := time.Now()
 	status, err := c.supervise(h.ctx, f, command, append(os.Environ(), h.environment(client)...), signals)
@@ -332,6 +342,18 @@ func (f *runFlags) take(ctx context.Context, client *opened, keys []string) (*he
 		s := lock.NewSemaphore(client.Client, keys[0], f.limit, options...)
 		return one(pick(f.try, s.TryAcquire, s.Acquire)(ctx))
 	}
+	if f.shared {
+		m := lock.NewRWMutex(client.Client, keys[0], options...)
+		l, err := pick(f.try, m.TryRLock, m.RLock)(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &held{leases: []*lease.Lease{l.Lease()}, epoch: l.Epoch(), ctx: l.Context(), release: l.Release}, nil
+	}
+	if f.exclusive {
+		m := lock.NewRWMutex(client.Client, keys[0], options...)
+		return one(pick(f.try, m.TryLock, m.Lock)(ctx))
+	}
 	if len(keys) == 1 {
 		m := lock.NewMutex(client.Client, keys[0], options...)
 		return one(pick(f.try, m.TryLock, m.Lock)(ctx))
@@ -373,17 +395,27 @@ func (h *held) lost() *lease.LostError {
 	return nil
 }
 
+// token is what a resource compares: of a lock that is shared the epoch.
+func (h *held) token(l *lease.Lease) uint64 {
+	if h.epoch != 0 {
+		return h.epoch
+	}
+	return l.Token()
+}
+
 // environment is what the command learns of its locks.
 func (h *held) environment(client *opened) []string {
-	var keys, tokens, taken []string
+	var keys, tokens, acquisitions, taken []string
 	for _, l := range h.leases {
 		keys = append(keys, l.Key())
-		tokens = append(tokens, strconv.FormatUint(l.Token(), 10))
+		tokens = append(tokens, strconv.FormatUint(h.token(l), 10))
+		acquisitions = append(acquisitions, fmt.Sprint(l.Condition().Value))
 		taken = append(taken, strconv.FormatBool(l.TakenOver()))
 	}
 	lines := func(values []string) string { return strings.Join(values, "\n") }
 	return []string{
-		"DYNALOCK_KEY=" + lines(keys), "DYNALOCK_TOKEN=" + lines(tokens), "DYNALOCK_TAKEN_OVER=" + lines(taken),
+		"DYNALOCK_KEY=" + lines(keys), "DYNALOCK_TOKEN=" + lines(tokens), "DYNALOCK_ACQ=" + lines(acquisitions),
+		"DYNALOCK_TAKEN_OVER=" + lines(taken),
 		"DYNALOCK_OWNER=" + client.Owner(), "DYNALOCK_SESSION=" + client.Session(), storeVariable + "=" + client.spec,
 	}
 }
