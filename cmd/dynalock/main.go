@@ -66,5 +66,20 @@ Without a store it is a file of this user's, which excludes processes of this us
 		c.breakCommand(), c.sweepCommand(), c.kvCommand(), c.poolCommand(), c.webCommand(), c.doctorCommand(),
 		c.tableCommand(), c.versionCommand(), c.manCommand(),
 	)
+	for _, completion := range []struct {
+		prefix   string
+		limit    int
+		commands []string
+	}{
+		{"", 0, []string{"run"}},
+		{"", 1, []string{"ls", "top", "show", "break", "sweep"}},
+		{electionKey(""), 1, []string{"who", "watch", "stepdown", "lead"}},
+	} {
+		for _, name := range completion.commands {
+			if cmd, _, err := root.Find([]string{name}); err == nil {
+				cmd.ValidArgsFunction = c.completeKeys(completion.prefix, completion.limit)
+			}
+		}
+	}
 	return root
 }
