@@ -156,6 +156,29 @@ func TestTopShowsWhatIsHeldAndBreaksIt(t *testing.T) {
 	}
 }
 
+func TestBreakAsks(t *testing.T) {
+	t.Parallel()
+	store := fileStore(t)
+	holder := startHolder(t, store, "ada", "demo")
+	require.Eventually(t, func() bool {
+		out, _ := command(t, store, "ls", "-o", "name").Output()
+		return strings.Contains(string(out), "demo")
+	}, patience, 50*time.Millisecond)
+	asks := func(answer string, status int, says string) {
+		m := inTerminal(t, store, "break", "demo")
+		require.Eventually(t, func() bool { return strings.Contains(m.output.String(), "[y/N]") }, patience, 10*time.Millisecond)
+		require.Contains(t, m.output.String(), "Break demo, held by ada for ")
+		m.press(answer + "\n")
+		_ = m.cmd.Wait()
+		require.Equal(t, status, m.cmd.ProcessState.ExitCode(), m.output.String())
+		require.Eventually(t, func() bool { return strings.Contains(m.output.String(), says) }, patience, 10*time.Millisecond)
+	}
+	asks("", statusFailed, "nothing was done")
+	asks("yes", 0, "demo was taken from ada")
+	_ = holder.Wait()
+	require.Equal(t, statusLost, holder.ProcessState.ExitCode())
+}
+
 func TestTopKeepsToTheTerminal(t *testing.T) {
 	t.Parallel()
 	store := fileStore(t)
