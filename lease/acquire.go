@@ -370,7 +370,10 @@ func (c *Client) write(
 		old, previous = row.Record, row.Pair
 	}
 	began := c.clock.Now()
-	record := r.record(c, s, old)
+	record, err := r.record(c, s, old)
+	if err != nil {
+		return nil, nil, err
+	}
 	// An orphan of our own may have been taken over, and a reserved row too.
 	record.Taken = r.taken || (old != nil && (old.Session == s.ID() || old.Session == "") && old.Taken)
 	r.acq = record.Acq

@@ -18,6 +18,7 @@ type acquireSettings struct {
 	value        []byte
 	keep         bool
 	replace      bool // a kept value too
+	next         nextValue
 	retention    time.Duration
 	minRemaining time.Duration
 	maxHold      time.Duration
@@ -58,6 +59,28 @@ func WithReplaceValue(value []byte) AcquireOption {
 	return func(a *acquireSettings) error {
 		a.value, a.replace = bytes.Clone(value), true
 		return checkValue("WithReplaceValue", value)
+	}
+}
+
+// nextValue says what a lease's value is to be. See WithNextValue.
+type nextValue func(kept []byte, died bool) ([]byte, error)
+
+// WithNextValue makes the lease's value what next returns, at most MaxValueSize
+// bytes. kept is the value that the key keeps, nil if there is none. died says
+// that who had the key has died with it. The write that acquires the key replaces
+// the very row that next was asked about, so that no newer value is lost. It costs
+// no request, and takes the place of WithValue and WithReplaceValue.
+//
+// next may be called several times, and must not block. Its error ends the
+// acquire, whose error matches it and ErrChanged. An acquire that fails with an
+// unknown outcome may have written the value.
+func WithNextValue(next func(kept []byte, died bool) ([]byte, error)) AcquireOption {
+	return func(a *acquireSettings) error {
+		if next == nil {
+			return fmt.Errorf("lease: WithNextValue: want a function: %w", ErrInvalid)
+		}
+		a.next = next
+		return nil
 	}
 }
 
@@ -182,23 +205,36 @@ func (c *Client) apply(a *acquireSettings, options []AcquireOption) error {
 
 // record is the row of an acquisition by s over old. A key without a row has a
 // nil old (R19).
-func (a *acquireSettings) record(c *Client, s *session.Session, old *rows.Lease) rows.Lease {
-	r := rows.Lease{
+func (r *request) record(c *Client, s *session.Session, old *rows.Lease) (rows.Lease, error) {
+	record := rows.Lease{
 		Session: s.ID(), Acq: rows.RandomID(16), Owner: c.owner, Acquired: c.clock.Now().Wall,
-		Keep: a.keep, Value: a.value, MaxHold: a.maxHold.Milliseconds(), Sweep: a.retention.Milliseconds(),
-		Delay: a.lockDelay.Milliseconds(),
+		Keep: r.keep, Value: r.value, MaxHold: r.maxHold.Milliseconds(), Sweep: r.retention.Milliseconds(),
+		Delay: r.lockDelay.Milliseconds(),
 	}
 	if old != nil {
-		r.Queue = old.Queue.Without(s.ID())
+		record.Queue = old.Queue.Without(s.ID())
 	}
 	if old != nil && old.Keep {
-		r.Keep, r.Note = true, old.Note
-		if !a.replace {
-			r.Value = old.Value
+		record.Keep, record.Note = true, old.Note
+		if !r.replace {
+			record.Value = old.Value
 		}
-		if r.Sweep == 0 {
-			r.Sweep = old.Sweep
+		if record.Sweep == 0 {
+			record.Sweep = old.Sweep
 		}
 	}
-	return r
+	if r.next == nil {
+		return record, nil
+	}
+	var kept []byte
+	if old != nil && old.Keep {
+		kept = old.Value
+	}
+	died := old != nil && (old.Session == "" && old.Taken || old.Session != "" && old.Session != s.ID())
+	value, err := r.next(bytes.Clone(kept), died)
+	if err != nil {
+		return record, fmt.Errorf("lease: acquiring %q: %w: %w", r.key, ErrChanged, err)
+	}
+	record.Value = bytes.Clone(value)
+	return record, checkValue("WithNextValue", value)
 }

@@ -3,6 +3,7 @@ package lease_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -443,5 +444,88 @@ func TestR19WithReplaceValueReplacesWhatAKeyKeeps(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, l.TakenOver())
 		require.Empty(t, l.Value(), "from a dead process too")
+	})
+}
+
+// The value is made of the very row that the acquiring write replaces, however old
+// the one is that From shows.
+func TestR19WithNextValueIsAskedAboutTheRowThatIsReplaced(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, link := w.client("a")
+		b, _ := w.client("b")
+		var deaths []bool
+		next := lease.WithNextValue(func(kept []byte, died bool) ([]byte, error) {
+			deaths = append(deaths, died)
+			return append(kept, '+'), nil
+		})
+		l, err := a.TryAcquire(t.Context(), "key", lease.KeepValue(), next)
+		require.NoError(t, err)
+		require.Equal(t, "+", string(l.Value()), "there was none")
+		require.NoError(t, l.Release(t.Context()))
+		old, err := a.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		l, err = b.TryAcquire(t.Context(), "key")
+		require.NoError(t, err)
+		require.NoError(t, l.ReleaseWith(t.Context(), []byte("newest")))
+
+		l, err = a.TryAcquire(t.Context(), "key", lease.From(old), next)
+		require.NoError(t, err)
+		require.Equal(t, "newest+", string(l.Value()))
+		require.Equal(t, "newest+", string(inspect(t, b, "key").Value))
+		got := make(chan *lease.Lease, 1)
+		go func() { // handed over (R15)
+			l, _ := a.Acquire(t.Context(), "key", next)
+			got <- l
+		}()
+		synctest.Wait()
+		require.NoError(t, l.Release(t.Context()))
+		require.Equal(t, "newest++", string((<-got).Value()))
+		require.NotContains(t, deaths, true)
+		link.SetCut(true)
+		l, err = b.Acquire(t.Context(), "key", next)
+		require.NoError(t, err)
+		require.Equal(t, "newest+++", string(l.Value()))
+		require.True(t, deaths[len(deaths)-1], "a has died with it")
+	})
+}
+
+func TestR19WithNextValueThatRefusesEndsTheAcquireAndWritesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		refusal := errors.New("not this one")
+		refuse := lease.WithNextValue(func([]byte, bool) ([]byte, error) { return nil, refusal })
+		h, err := a.Keep(t.Context(), "key", []byte("kept"))
+		require.NoError(t, err)
+		l := w.acquire(a, "key")
+		waits := make(chan error, 1)
+		go func() {
+			_, err := a.Acquire(t.Context(), "key", refuse)
+			waits <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, l.Release(t.Context()))
+		err = <-waits
+		require.ErrorIs(t, err, refusal)
+		require.ErrorIs(t, err, lease.ErrChanged)
+		h, err = a.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		_, err = a.TryAcquire(t.Context(), "key", lease.From(h), refuse)
+		require.ErrorIs(t, err, refusal)
+		again, err := a.Holder(t.Context(), "key")
+		require.NoError(t, err)
+		require.Equal(t, h.Version, again.Version)
+		require.Equal(t, "kept", string(again.Value))
+
+		large := lease.WithNextValue(func([]byte, bool) ([]byte, error) {
+			return make([]byte, lease.MaxValueSize+1), nil
+		})
+		for _, option := range []lease.AcquireOption{large, lease.WithNextValue(nil)} {
+			_, err = a.TryAcquire(t.Context(), "key", option)
+			require.ErrorIs(t, err, lease.ErrInvalid)
+		}
 	})
 }

@@ -219,7 +219,10 @@ func (c *Client) writeOver(ctx context.Context, l *Lease, r *row, w *waiter) (ne
 		old.Value = r.leave
 	}
 	began := c.clock.Now()
-	record := w.record(c, s, &old)
+	record, err := w.record(c, s, &old)
+	if err != nil {
+		return nil, false // the waiter finds out for itself
+	}
 	c.track(record.Acq, nil)
 	previous := r.pair()
 	pair, err := c.store.AtomicPut(ctx, previous.Key, record.Options(previous, c.attempts)...)
