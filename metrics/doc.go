@@ -45,7 +45,7 @@
 //	                         closed: see lease.Reason
 //	state, of a partition    held, by this process; and of the pool, as
 //	                         CountPartitions has listed it, idle, paused, done,
-//	                         removed
+//	                         failed, removed
 //	state, of a failure      failed, stuck
 //
 // Keys are not shown, except through WithKeyLabel. Names of elections and pools

@@ -74,15 +74,14 @@ func (p *Pool) change(ctx context.Context, r *row, change func(*marks)) error {
 	return stopAtPermanent(p.client.Annotate(ctx, r.Holder, changed.encode()))
 }
 
-// reopen makes a partition that is done one to be worked on again.
+// reopen makes a partition that is done or failed one to be worked on again.
 func (p *Pool) reopen(ctx context.Context, name string) error {
 	return p.untilKnown(ctx, func() error {
 		r, err := p.read(ctx, name)
-		if err != nil || r == nil || !r.state.Done {
+		if err != nil || r == nil || !r.state.ended() {
 			return err
 		}
-		r.state.Done = false
-		return stopAtPermanent(p.client.Replace(ctx, r.Holder, r.state.encode(r.checkpoint)))
+		return stopAtPermanent(p.client.Replace(ctx, r.Holder, state{}.of(r.state).encode(r.checkpoint)))
 	})
 }
 

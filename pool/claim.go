@@ -27,6 +27,8 @@ type claim struct {
 	drained chan struct{}
 	// version is that of the row as it was listed, or before it was given back.
 	version uint64
+	// writing has room for the one who writes the partition's value.
+	writing chan struct{}
 
 	// The rest is guarded by member.mu. lease is nil until it was got, at began.
 	lease *lease.Lease
@@ -37,16 +39,23 @@ type claim struct {
 	// handler should have stopped by now.
 	work     *Work
 	timedOut bool
-	// unknown is the value that a Save of unknown outcome may have written, nil if
-	// the last one's is known.
+	// unknown is the value that a write of unknown outcome may have left, nil if the
+	// last one's is known.
 	unknown []byte
+	// failures are the attempts in a row that have failed. alone: this one has the
+	// member's turn for last attempts.
+	failures int
+	alone    bool
 	// limit is the timer of WithDrainTimeout, nil until it runs.
 	limit clock.Timer
 }
 
 // claim starts a claim. The caller holds m.mu.
 func (m *member) claim(r *row, owner string) {
-	c := &claim{member: m, name: r.name, currentOwner: owner, drained: make(chan struct{}), version: r.Version}
+	c := &claim{
+		member: m, name: r.name, currentOwner: owner, drained: make(chan struct{}), version: r.Version,
+		writing: make(chan struct{}, 1),
+	}
 	c.trying, c.cancel = context.WithCancel(m.values)
 	m.claims[r.name] = c
 	m.wait.Go(func() { c.live(r) })
@@ -69,15 +78,16 @@ func (c *claim) drain(moving bool) {
 // handler that calls runtime.Goexit included, it ends in order.
 func (c *claim) live(r *row) {
 	m := c.member
-	finished := false
+	var leave state
 	defer func() {
+		c.endAlone()
 		m.mu.Lock()
 		delete(m.claims, c.name)
 		if c.limit != nil {
 			c.limit.Stop()
 		}
 		m.released[c.name] = release{m.clock.Now(), c.version}
-		if finished {
+		if leave.ended() {
 			m.finished, m.idleRounds = true, 1
 		}
 		m.mu.Unlock()
@@ -94,11 +104,11 @@ func (c *claim) live(r *row) {
 		}
 		return
 	}
-	defer func() { c.release(l, finished) }()
+	defer func() { c.release(l, leave) }()
 	m.mu.Lock()
 	c.lease, c.began = l, m.clock.Now()
 	m.mu.Unlock()
-	finished = c.workOn(l)
+	leave = c.workOn(l)
 }
 
 // tryTimeout bounds a try at a partition that nobody has. It is patient with a
@@ -110,8 +120,12 @@ const tryTimeout = 10 * time.Second
 // not come back.
 func (c *claim) acquire(r *row) (*lease.Lease, error) {
 	m := c.member
+	options := []lease.AcquireOption{lease.From(r.Holder), lease.WithNextValue(c.next)}
 	if c.currentOwner != "" {
-		return m.client.Acquire(c.trying, r.Key, lease.From(r.Holder), seam.NoTurn.(lease.AcquireOption))
+		return m.client.Acquire(c.trying, r.Key, append(options, seam.NoTurn.(lease.AcquireOption))...)
+	}
+	if err := c.waitAlone(r); err != nil {
+		return nil, err
 	}
 	done, err := m.slots.take(c.trying)
 	if err != nil {
@@ -120,31 +134,31 @@ func (c *claim) acquire(r *row) (*lease.Lease, error) {
 	defer done()
 	ctx, cancel := m.clock.WithTimeout(c.trying, tryTimeout)
 	defer cancel()
-	return m.client.TryAcquire(ctx, r.Key, lease.From(r.Holder))
+	return m.client.TryAcquire(ctx, r.Key, options...)
 }
 
-// release gives the lease back, saying that the partition is done if it is, which
-// Close waits for. What is not known goes on in the background, until Close. A
-// lost lease cannot say so any more. Then the log is all that tells.
-func (c *claim) release(l *lease.Lease, finished bool) {
+// release gives the lease back, and leaves the partition in a state that Close
+// waits for, if it is another one than before. What is not known goes on in the
+// background, until Close. A lost lease leaves nothing any more. Then the log is
+// all that tells that the partition had ended.
+func (c *claim) release(l *lease.Lease, leave state) {
 	m := c.member
 	c.version = l.Version()
 	done, _ := m.slots.take(m.values) // which have no end
 	defer done()
-	if !finished {
-		if err := l.Release(m.values); err != nil && !errors.Is(err, lease.ErrLost) {
-			m.report(slog.LevelWarn, "a partition is given back later", "partition", c.name, "error", err)
-		}
-		return
+	old, checkpoint, err := decodeState(c.value(l))
+	if err == nil && leave.of(old) != old {
+		err = l.ReleaseWith(m.values, leave.of(old).encode(checkpoint))
+	} else {
+		err = l.Release(m.values)
 	}
-	s, checkpoint, err := decodeState(c.value(l))
-	if err == nil {
-		s.Done = true
-		err = l.ReleaseWith(m.values, s.encode(checkpoint))
-	}
-	if err != nil {
-		m.logNow(m.values, slog.LevelWarn, "a partition that was done may be worked on again",
+	switch {
+	case err == nil:
+	case leave.ended():
+		m.logNow(m.values, slog.LevelWarn, "a partition that was done or failed may be worked on again",
 			"partition", c.name, "error", err)
+	case !errors.Is(err, lease.ErrLost):
+		m.report(slog.LevelWarn, "a partition is given back later", "partition", c.name, "error", err)
 	}
 }
 
@@ -159,33 +173,48 @@ func (c *claim) value(l *lease.Lease) []byte {
 }
 
 // workOn calls the handler until it gives the partition up, or finishes it, or has
-// to stop.
-func (c *claim) workOn(l *lease.Lease) (finished bool) {
+// to stop, or has failed too often. It returns the state to leave.
+func (c *claim) workOn(l *lease.Lease) state {
 	m := c.member
-	if s, _, err := decodeState(l.Value()); err != nil || s.Done {
-		return false // the listing was old
+	s, _, err := decodeState(l.Value())
+	switch {
+	case err != nil:
+		return s
+	case s.Failed: // by the acquire itself
+		c.failed(EventPartitionFailed, l, errors.New(s.Error), "attempts", s.Failures)
+		return s
 	}
+	c.setFailures(s.Failures)
 	pauses := retry.PausesBetween(m.clock, time.Second, time.Minute)
 	for l.Held() && !c.drains() {
 		began := m.clock.Now()
 		err := c.call(l)
 		switch {
 		case errors.Is(err, ErrDone):
-			return true
+			return state{Done: true}
 		case err == nil:
-			return false
+			return state{}
 		case !l.Held(), c.drains():
 			m.report(slog.LevelDebug, "a handler stopped", "partition", c.name, "error", err)
-			return false
+			return state{}
 		}
-		if m.clock.Now().MonotonicSince(began) > time.Minute {
+		if m.clock.Now().MonotonicSince(began) > getsOnAfter {
 			pauses.Reset()
+			c.getOn()
 		}
 		pause := pauses.NextBackOff()
 		c.failed(EventFailed, l, err, "again", pause)
+		s := state{Failures: c.countFailure(), Error: shorten(err)}
+		if s.Failed = s.Failures == m.maxAttempts; s.Failed {
+			c.failed(EventPartitionFailed, l, err, "attempts", s.Failures)
+			return s
+		}
+		if s.Trying = m.maxAttempts > 0; s.Trying {
+			c.rewrite(l, s)
+		}
 		c.sleep(l, pause)
 	}
-	return false
+	return state{}
 }
 
 // drains reports whether the claim was asked to end.

@@ -11,11 +11,14 @@ import (
 // gets them. They are logged as errors.
 const (
 	// EventFailed: a Handler returned an error or panicked, and will be called
-	// again. Key, Token, Session, Err.
+	// again, unless the partition has failed. Key, Token, Session, Err.
 	EventFailed lease.EventType = "handler failed"
 	// EventStuck: a Handler showed no progress for as long as WithProgressTimeout
 	// allows, and its context was ended. Key, Token, Session, Err.
 	EventStuck lease.EventType = "handler stuck"
+	// EventPartitionFailed: a partition was given up after as many attempts as
+	// WithMaxAttempts allows. Key, Token, Session, Err: why the last one failed.
+	EventPartitionFailed lease.EventType = "partition failed"
 )
 
 // report logs, in a goroutine of its own: whoever reports may hold a lock.

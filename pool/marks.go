@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/rows"
@@ -19,15 +20,41 @@ const format = 1
 // value: a line of JSON. The rest is the checkpoint.
 type state struct {
 	Format int `json:"f"`
-	// Done: finished for good.
-	Done bool `json:"done,omitempty"`
+	// Done: finished for good. Failed: given up, after Failures attempts.
+	Done   bool `json:"done,omitempty"`
+	Failed bool `json:"failed,omitempty"`
+	// Failures are the attempts in a row that have failed, and Error is why the
+	// last one did. Trying: an attempt has begun that has not got on yet. If its
+	// holder dies, that is one more.
+	Failures int    `json:"failures,omitempty"`
+	Error    string `json:"error,omitempty"`
+	Trying   bool   `json:"trying,omitempty"`
 	// Saved is when the checkpoint was written, by its writer's wall clock, for
 	// people only. Zero: there is none.
 	Saved time.Time `json:"saved_at,omitzero"`
 }
 
-// maxHead bounds the head of a value, in bytes.
-const maxHead = 256
+// ended reports whether nobody is to work on the partition unless it is reopened.
+func (s state) ended() bool { return s.Done || s.Failed }
+
+// of is s as the state of the partition whose state was old: with its checkpoint.
+func (s state) of(old state) state {
+	s.Format, s.Saved = old.Format, old.Saved
+	return s
+}
+
+// maxHead bounds the head of a value, in bytes, and maxError the error in it. A
+// byte of that may take six in JSON.
+const (
+	maxHead  = 2 << 10
+	maxError = 256
+)
+
+// shorten is the first line of an error, as far as there is room for it.
+func shorten(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return strings.ToValidUTF8(line[:min(len(line), maxError)], "")
+}
 
 // encode is the value of a partition.
 func (s state) encode(checkpoint []byte) []byte {
@@ -102,7 +129,7 @@ type row struct {
 }
 
 // idle reports whether nobody is to work on the partition.
-func (r *row) idle() bool { return r.state.Done || r.marks.Paused || r.marks.Removed }
+func (r *row) idle() bool { return r.state.ended() || r.marks.Paused || r.marks.Removed }
 
 // decode reads a partition's row. The error matches kv.ErrFormat.
 func decode(name string, h *lease.Holder) (*row, error) {

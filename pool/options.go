@@ -26,6 +26,7 @@ type settings struct {
 	progress, outage       time.Duration
 	maxMoves               int
 	maxPartitions          int // 0: no bound
+	maxAttempts            int // 0: no bound
 	endless                bool
 	hasResidency           bool
 }
@@ -85,6 +86,31 @@ func WithMaxPartitions(n int) Option {
 			return fmt.Errorf("pool: WithMaxPartitions(%d): want at least 1: %w", n, lease.ErrInvalid)
 		}
 		s.maxPartitions = n
+		return nil
+	}
+}
+
+// WithMaxAttempts makes a partition failed after n attempts in a row that have
+// failed. Nobody works on it then, unless Reopen asks for that, and Run counts it
+// as ended. An attempt is a call of the handler. It fails by an error or a panic,
+// or if its member dies or loses the partition. The count begins anew when an
+// attempt has got on: when it saves a checkpoint, lasts for a minute, or gives the
+// partition up in order. So moves and outages seldom count.
+//
+// A process that dies takes all of its attempts with it. To find the guilty one, a
+// member calls the handlers of partitions that have one attempt left after a first
+// failure one at a time, until that has got on.
+//
+// An attempt that lasts for a minute without a checkpoint costs one write then,
+// and one that is repeated after an error costs one. The count itself costs no
+// request. It should be the same for all members: each goes by its own n. At
+// least 1, default: no bound, nor is counted.
+func WithMaxAttempts(n int) Option {
+	return func(s *settings) error {
+		if n < 1 {
+			return fmt.Errorf("pool: WithMaxAttempts(%d): want at least 1: %w", n, lease.ErrInvalid)
+		}
+		s.maxAttempts = n
 		return nil
 	}
 }

@@ -31,9 +31,14 @@ type Partition struct {
 	// wall clock. They are nil and zero if there was none.
 	Checkpoint   []byte
 	CheckpointAt time.Time
-	// Done: finished for good. Paused: nobody is to work on it. Removed: it is
-	// about to go.
-	Done, Paused, Removed bool
+	// Done: finished for good. Failed: given up after as many attempts as
+	// WithMaxAttempts allows. Paused: nobody is to work on it. Removed: it is about
+	// to go.
+	Done, Failed, Paused, Removed bool
+	// Failures are the attempts in a row that have failed, and LastError is why the
+	// last one did: the first line of it. See WithMaxAttempts.
+	Failures  int
+	LastError string
 	// Weight is what it counts for in balancing.
 	Weight int
 }
@@ -68,10 +73,10 @@ func (p *Pool) Partitions(ctx context.Context, options ...kv.ReadOption) iter.Se
 type Progress struct {
 	// Total is how many there are.
 	Total int
-	// Done are finished for good. Removed are about to go, and Paused are those that
-	// nobody is to work on. Held are the others that somebody has, who may have died,
-	// and Idle those that nobody has.
-	Done, Removed, Paused, Held, Idle int
+	// Done are finished for good, and Failed were given up. Removed are about to go,
+	// and Paused are those that nobody is to work on. Held are the others that
+	// somebody has, who may have died, and Idle those that nobody has.
+	Done, Failed, Removed, Paused, Held, Idle int
 	// Unread could not be read.
 	Unread int
 }
@@ -90,6 +95,8 @@ func (p *Pool) Progress(ctx context.Context) (Progress, error) {
 			n.Unread++
 		case item.Done:
 			n.Done++
+		case item.Failed:
+			n.Failed++
 		case item.Removed:
 			n.Removed++
 		case item.Paused:
@@ -111,7 +118,8 @@ func (p *Pool) show(item *Partition, h *lease.Holder) error {
 	}
 	item.Owner, item.Session, item.Token = h.Owner, h.Session, h.Token
 	item.Checkpoint, item.CheckpointAt = r.checkpoint, r.state.Saved
-	item.Done, item.Paused, item.Removed, item.Weight = r.state.Done, r.marks.Paused, r.marks.Removed, r.marks.weight()
+	item.Done, item.Failed, item.Failures, item.LastError = r.state.Done, r.state.Failed, r.state.Failures, r.state.Error
+	item.Paused, item.Removed, item.Weight = r.marks.Paused, r.marks.Removed, r.marks.weight()
 	return nil
 }
 
@@ -216,10 +224,11 @@ func (p *Pool) Resume(ctx context.Context, partitions ...string) error {
 	})
 }
 
-// Reopen makes partitions that are done such that are to be worked on again,
-// from the checkpoints that they have; the others stay as they are, and one that
-// is not there is no error. Members notice at their next plan. It costs a read
-// for each, and a write for each that was done.
+// Reopen makes partitions that are done or failed such that are to be worked on
+// again, from the checkpoints that they have, with as many attempts as at first;
+// the others stay as they are, and one that is not there is no error. Members
+// notice at their next plan. It costs a read for each, and a write for each that
+// was done or failed.
 func (p *Pool) Reopen(ctx context.Context, partitions ...string) error {
 	return p.each(ctx, "Reopen", partitions, p.reopen)
 }

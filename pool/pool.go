@@ -39,7 +39,8 @@ var (
 //     the client is closing. Where that cannot be written, because the lease is
 //     lost or the store does not answer, the log says so.
 //   - Any other error, or a panic, is logged. The handler is called again under
-//     the same lease after a pause of 1 s to 1 min, unless it was asked to stop.
+//     the same lease after a pause of 1 s to 1 min, unless it was asked to stop or
+//     has failed as often as WithMaxAttempts allows.
 //
 // Before it has returned, the partition is neither given to anybody else nor
 // worked on again here. Only the loss of the lease can let others begin.

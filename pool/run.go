@@ -27,9 +27,9 @@ import (
 // an early return. Then it gives their partitions back, one write each. The
 // client lives on. Its Close does the same, and waits for Run.
 //
-//   - nil: ctx ended, or there are partitions and all of them are done (see
-//     ErrDone and WithoutEnd). A partition whose row cannot be read is not known
-//     to be done, and is logged.
+//   - nil: ctx ended, or there are partitions and each of them is done or failed
+//     (see ErrDone, WithMaxAttempts and WithoutEnd). A partition whose row cannot
+//     be read is not known to be done, and is logged.
 //   - An error that matches lease.ErrClosed: the client was closed.
 //   - An error that matches lease.ErrInvalid: the Pool has no handler, or this
 //     client is a member already. It can be one once, also while an earlier Run
@@ -57,7 +57,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	m := &member{
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, released: map[string]release{},
-		changed: make(chan struct{}, 1), joined: p.clock.Now(), troubles: retry.Pauses(p.clock),
+		changed: make(chan struct{}, 1), lastAttempt: make(chan struct{}, 1), joined: p.clock.Now(), troubles: retry.Pauses(p.clock),
 	}
 	err = m.run(running)
 	leave()
@@ -144,9 +144,10 @@ type member struct {
 	view  *view
 	self  string
 	owner map[string]string
-	// changed gets a word when a claim has ended.
-	changed chan struct{}
-	wait    sync.WaitGroup
+	// changed gets a word when a claim has ended. lastAttempt has room for the one
+	// claim that makes the last attempt at its partition.
+	changed, lastAttempt chan struct{}
+	wait                 sync.WaitGroup
 
 	mu sync.Mutex
 	// claims are the partitions that this member has, or is trying to get. released
@@ -259,7 +260,7 @@ func (m *member) idlePause() time.Duration {
 }
 
 // plan looks at the pool and makes the plan. It reports whether all partitions
-// are done.
+// have ended.
 func (m *member) plan(ctx context.Context) (ended bool, err error) {
 	var known []*row
 	if m.view != nil {
@@ -269,9 +270,9 @@ func (m *member) plan(ctx context.Context) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if v.done() && !m.endless {
+	if v.ended() && !m.endless {
 		strong, err := m.list(ctx, v.rows) // one that was just added may not have shown
-		if err != nil || strong.done() {
+		if err != nil || strong.ended() {
 			return err == nil, err
 		}
 	}

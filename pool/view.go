@@ -122,10 +122,11 @@ func (m *member) list(ctx context.Context, known []*row, options ...kv.ReadOptio
 	return l, nil
 }
 
-// done reports whether there are partitions and all of them are known to be done.
-func (l *listing) done() bool {
+// ended reports whether there are partitions and all of them are known to be done
+// or failed.
+func (l *listing) ended() bool {
 	for _, r := range l.rows {
-		if !r.state.Done {
+		if !r.state.ended() {
 			return false
 		}
 	}

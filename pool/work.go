@@ -30,6 +30,9 @@ type Work struct {
 	since            clock.Reading
 	timer            clock.Timer
 	ended            bool
+	// attempt is its number. lasting is the timer of getsOnAfter.
+	attempt int
+	lasting clock.Timer
 }
 
 // Name is the partition's name in its pool.
@@ -40,6 +43,10 @@ func (w *Work) Key() string { return w.lease.Key() }
 
 // Token is the fencing token. See lease.Lease.Token.
 func (w *Work) Token() uint64 { return w.lease.Token() }
+
+// Attempt is 1, or one more than the attempts in a row that have failed. See
+// WithMaxAttempts. Without that it counts those of this member alone.
+func (w *Work) Attempt() int { return w.attempt }
 
 // TakenOver reports whether the partition was taken from a member that died. See
 // lease.Lease.TakenOver.
@@ -75,17 +82,13 @@ func (w *Work) Save(ctx context.Context, checkpoint []byte) error {
 		return fmt.Errorf("pool: Save: a checkpoint of %d bytes, want at most %d: %w",
 			len(checkpoint), MaxCheckpointSize, lease.ErrInvalid)
 	}
-	m := w.claim.member
-	value := state{Saved: m.clock.Now().Wall}.encode(checkpoint)
-	err := w.lease.Update(ctx, value)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	switch {
-	case err == nil:
-		w.claim.unknown = nil
+	c := w.claim
+	err := c.inTurn(ctx, func() error {
+		return c.write(ctx, w.lease, state{Saved: c.member.clock.Now().Wall}, checkpoint)
+	})
+	if err == nil {
 		w.Progress()
-	case errors.Is(err, kv.ErrUncertain):
-		w.claim.unknown = value
+		c.getOn()
 	}
 	return err
 }
@@ -109,7 +112,7 @@ func (c *claim) call(l *lease.Lease) (err error) {
 	ctx, cancel := context.WithCancelCause(m.values)
 	defer cancel(nil)
 	defer context.AfterFunc(l.Context(), func() { cancel(context.Cause(l.Context())) })()
-	w := &Work{claim: c, lease: l, cancel: cancel}
+	w := &Work{claim: c, lease: l, cancel: cancel, attempt: c.attempts()}
 	c.setWork(w)
 	w.watch()
 	defer w.end()
@@ -147,16 +150,31 @@ func (c *claim) force() {
 	}
 }
 
-// watch looks for progress now and then, if there is a bound for it.
+// watch looks for progress now and then, if there is a bound for it, and whether
+// the attempt lasts, if those that do not are counted.
 func (w *Work) watch() {
 	m := w.claim.member
-	if m.progress == 0 {
-		return
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.since = m.clock.Now()
-	w.timer = m.clock.AfterFunc(m.progress/8, w.check)
+	if m.progress > 0 {
+		w.since = m.clock.Now()
+		w.timer = m.clock.AfterFunc(m.progress/8, w.check)
+	}
+	if m.maxAttempts > 0 {
+		w.lasting = m.clock.AfterFunc(getsOnAfter, w.lasts)
+	}
+}
+
+// lasts is what the timer of getsOnAfter calls.
+func (w *Work) lasts() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		w.claim.member.wait.Go(func() {
+			w.claim.rewrite(w.lease, state{})
+			w.claim.getOn()
+		})
+	}
 }
 
 // check is what the watchdog's timer calls.
@@ -179,12 +197,14 @@ func (w *Work) check() {
 	}
 }
 
-// end stops the watchdog.
+// end stops the timers.
 func (w *Work) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = true
-	if w.timer != nil {
-		w.timer.Stop()
+	for _, t := range []clock.Timer{w.timer, w.lasting} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }

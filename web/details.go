@@ -21,6 +21,8 @@ type partitionCell struct {
 	Doubt string
 	// Saved is how old the checkpoint is, by its writer's clock.
 	Saved time.Duration
+	// Error is why the last attempt failed, "" if values are not shown.
+	Error string
 	Key   string
 	Acts  bool
 }
@@ -35,6 +37,9 @@ func (h *handler) partitionCell(name string, row *partitionRow, k *snapshot) par
 	}
 	if !row.CheckpointAt.IsZero() {
 		c.Saved = h.clock.Now().Wall.Sub(row.CheckpointAt)
+	}
+	if h.values {
+		c.Error = row.LastError
 	}
 	return c
 }

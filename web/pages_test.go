@@ -148,6 +148,7 @@ func TestValuesAreHiddenUnlessAskedFor(t *testing.T) {
 		m.hold("key", time.Hour, value)
 		m.hold("election/e", time.Hour, value)
 		m.hold("pool/p/x", time.Hour, checkpointed(f.now(), secret, ""))
+		f.keep("pool/p/failed", []byte(`{"f":1,"failed":true,"failures":1,"error":"`+secret+`"}`+"\n"), "")
 		f.keep("once/j/s",
 			[]byte(`{"f":1,"state":"failed","attempt":1,"token":1,"error":"`+secret+`","value":"c3dvcmRmaXNo"}`), "")
 		paths := []string{
@@ -162,7 +163,7 @@ func TestValuesAreHiddenUnlessAskedFor(t *testing.T) {
 			require.NotContains(t, page, "c3dvcmRmaXNo", path)
 			shown += strings.Count(open.text(path), secret)
 		}
-		require.GreaterOrEqual(t, shown, 6)
+		require.GreaterOrEqual(t, shown, 7)
 	})
 }
 
@@ -184,6 +185,7 @@ func TestWhatThePagesSay(t *testing.T) {
 		f.keep("pool/mail/4", []byte(`{"f":1,"done":true}`+"\n"), "")
 		f.keep("pool/mail/5", partitionValue(time.Time{}, ""), "")
 		f.keep("pool/mail/6", []byte(`{"f":9}`+"\n"), "")
+		f.keep("pool/mail/7", []byte(`{"f":1,"failed":true,"failures":3,"error":"poison"}`+"\n"), "")
 		f.keep("pool/idle/0", partitionValue(time.Time{}, ""), "")
 		s := newSite(t, f.store)
 		s.text("/")
@@ -208,9 +210,9 @@ func TestWhatThePagesSay(t *testing.T) {
 		require.Contains(t, plain(s.text("/pools")), "idle none: its partitions lie idle mail 2")
 		page := plain(s.text("/pool?name=mail"))
 		for _, want := range []string{
-			"2 members", "worker-1 live 0.0 s of 1 min 1 of 7 1 ", "worker-2 live 0.0 s of 1 min 1 5 cordoned", "7 partitions",
-			"all 7 held 2 idle 1 paused 1 removed 1 done 1 unread 1", "0 held worker-1 ", "1 held worker-2 ",
-			"2 paused 1 5 B 1 min ago",
+			"2 members", "worker-1 live 0.0 s of 1 min 1 of 7 1 ", "worker-2 live 0.0 s of 1 min 1 5 cordoned", "8 partitions",
+			"all 8 held 2 idle 1 paused 1 removed 1 done 1 failed 1 unread 1", "0 held worker-1 ", "1 held worker-2 ",
+			"2 paused 1 5 B 1 min ago", "7 failed 3 failed attempts 1",
 		} {
 			require.Contains(t, page, want)
 		}

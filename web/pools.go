@@ -60,13 +60,15 @@ type partitionRow struct {
 }
 
 // Mark says what is to become of the partition: "held", "idle", "paused", "removed",
-// "done" or "unread".
+// "done", "failed" or "unread".
 func (p *partitionRow) Mark() string {
 	switch {
 	case p.Problem != "":
 		return "unread"
 	case p.Done:
 		return "done"
+	case p.Failed:
+		return "failed"
 	case p.Removed:
 		return "removed"
 	case p.Paused:
@@ -78,7 +80,7 @@ func (p *partitionRow) Mark() string {
 }
 
 // marks are what Mark returns, in the order in which they are shown.
-var marks = []string{"held", "idle", "paused", "removed", "done", "unread"}
+var marks = []string{"held", "idle", "paused", "removed", "done", "failed", "unread"}
 
 func readPartitions(ctx context.Context, client *lease.Client, name string) (*partitions, error) {
 	p, err := pool.New(client, name, nil)

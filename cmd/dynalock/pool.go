@@ -18,24 +18,27 @@ import (
 type partitionRow struct {
 	Pool       string     `json:"pool"`
 	Partition  string     `json:"partition"`
-	State      string     `json:"state"` // held, idle, paused, removed, done, unreadable
+	State      string     `json:"state"` // held, idle, paused, removed, done, failed, unreadable
 	Owner      string     `json:"owner,omitempty"`
 	Token      uint64     `json:"token,omitempty"`
 	Session    string     `json:"session,omitempty"`
 	Weight     int        `json:"weight,omitempty"`
 	Checkpoint *time.Time `json:"checkpoint_at,omitempty"`
 	Bytes      int        `json:"checkpoint_bytes,omitempty"`
-	Error      string     `json:"error,omitempty"`
+	Failures   int        `json:"failures,omitempty"`
+	Error      string     `json:"error,omitempty"` // of the last attempt, or why it is unreadable
 }
 
 func partitionRowOf(name string, p *pool.Partition) partitionRow {
 	r := partitionRow{
 		Pool: name, Partition: p.Name, State: "idle", Owner: p.Owner, Token: p.Token, Session: p.Session, Weight: p.Weight,
-		Bytes: len(p.Checkpoint),
+		Bytes: len(p.Checkpoint), Failures: p.Failures, Error: p.LastError,
 	}
 	switch {
 	case p.Done:
 		r.State = "done"
+	case p.Failed:
+		r.State = "failed"
 	case p.Removed:
 		r.State = "removed"
 	case p.Paused:
@@ -63,7 +66,7 @@ func (c *cli) poolCommand() *cobra.Command {
 		{"rm", "Remove partitions with their checkpoints, once nobody works on them", (*pool.Pool).Remove},
 		{"pause", "Make partitions lie idle, and wait until nobody works on them", (*pool.Pool).Pause},
 		{"resume", "End a pause", (*pool.Pool).Resume},
-		{"reopen", "Make partitions that are done such that are to be worked on again", (*pool.Pool).Reopen},
+		{"reopen", "Make partitions that are done or failed such that are to be worked on again", (*pool.Pool).Reopen},
 	} {
 		group.AddCommand(&cobra.Command{
 			Use: sub.use + " NAME PARTITION...", Short: sub.short,
@@ -140,7 +143,8 @@ func (c *cli) listPartitions(ctx context.Context, s *opened, name string) error 
 		return err
 	}
 	l := c.list(column{name: "PARTITION"}, column{name: "STATE"}, column{name: "OWNER"}, column{name: "WEIGHT"},
-		column{name: "CHECKPOINT"}, column{name: "BYTES"}, column{name: "TOKEN", wide: true},
+		column{name: "CHECKPOINT"}, column{name: "BYTES"},
+		column{name: "FAILURES"}, column{name: "ERROR"}, column{name: "TOKEN", wide: true},
 		column{name: "SESSION", wide: true})
 	for found, err := range p.Partitions(ctx) {
 		if found == nil {
@@ -150,6 +154,7 @@ func (c *cli) listPartitions(ctx context.Context, s *opened, name string) error 
 		cells := map[string]string{
 			"PARTITION": row.Partition, "STATE": row.State, "OWNER": row.Owner, "WEIGHT": strconv.Itoa(row.Weight),
 			"CHECKPOINT": ago(found.CheckpointAt), "BYTES": strconv.Itoa(row.Bytes),
+			"FAILURES": strconv.Itoa(row.Failures), "ERROR": row.Error,
 			"TOKEN": strconv.FormatUint(row.Token, 10), "SESSION": row.Session,
 		}
 		if err != nil {

@@ -31,7 +31,7 @@ type checkpoint struct {
 }
 
 // states are those of partitions that nobody works on.
-var states = []string{"idle", "paused", "done", "removed"}
+var states = []string{"idle", "paused", "done", "failed", "removed"}
 
 // pool returns the state of a pool, and makes it known. nil: name is empty, or
 // there is one too many.
@@ -95,6 +95,8 @@ func stateOf(p *pool.Partition) string {
 		return "removed"
 	case p.Done:
 		return "done"
+	case p.Failed:
+		return "failed"
 	case p.Session != "":
 		return "held"
 	case p.Paused:
