@@ -58,12 +58,16 @@ func (m *member) claim(r *row, owner string) {
 	}
 	c.trying, c.cancel = context.WithCancel(m.values)
 	m.claims[r.name] = c
+	m.waits[owner]++
 	m.wait.Go(func() { c.live(r) })
 }
 
 // drain asks the claim to end. The caller holds member.mu.
 func (c *claim) drain(moving bool) {
-	c.moving = c.moving || moving
+	if moving && !c.moving {
+		c.moving = true
+		c.member.moving++
+	}
 	if !c.draining {
 		c.draining = true
 		c.cancel()
@@ -83,6 +87,12 @@ func (c *claim) live(r *row) {
 		c.endAlone()
 		m.mu.Lock()
 		delete(m.claims, c.name)
+		if c.lease == nil {
+			m.endWait(c.currentOwner)
+		}
+		if c.moving {
+			m.moving--
+		}
 		if c.limit != nil {
 			c.limit.Stop()
 		}
@@ -99,16 +109,37 @@ func (c *claim) live(r *row) {
 	}()
 	l, err := c.acquire(r)
 	if err != nil {
-		if c.trying.Err() == nil && !errors.Is(err, lease.ErrChanged) && !errors.Is(err, lease.ErrHeld) {
-			m.report(slog.LevelWarn, "a partition cannot be had", "partition", c.name, "error", err)
-		}
+		c.missed(err)
 		return
 	}
 	defer func() { c.release(l, leave) }()
 	m.mu.Lock()
-	c.lease, c.began = l, m.clock.Now()
+	c.lease, c.began, m.lostRounds = l, m.clock.Now(), 0
+	m.endWait(c.currentOwner)
 	m.mu.Unlock()
 	leave = c.workOn(l)
+}
+
+// missed notes why the partition was not got.
+func (c *claim) missed(err error) {
+	m := c.member
+	switch {
+	case c.trying.Err() != nil:
+	case errors.Is(err, lease.ErrChanged), errors.Is(err, lease.ErrHeld):
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lost = true
+	default:
+		m.report(slog.LevelWarn, "a partition cannot be had", "partition", c.name, "error", err)
+	}
+}
+
+// endWait notes that a claim does not wait any more for what a session has. The
+// caller holds m.mu.
+func (m *member) endWait(owner string) {
+	if m.waits[owner]--; m.waits[owner] == 0 {
+		delete(m.waits, owner)
+	}
 }
 
 // tryTimeout bounds a try at a partition that nobody has. It is patient with a

@@ -57,6 +57,7 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	m := &member{
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, released: map[string]release{},
+		waits:   map[string]int{},
 		changed: make(chan struct{}, 1), lastAttempt: make(chan struct{}, 1), joined: p.clock.Now(), troubles: retry.Pauses(p.clock),
 	}
 	err = m.run(running)
@@ -155,6 +156,15 @@ type member struct {
 	// says nothing about them.
 	claims   map[string]*claim
 	released map[string]release
+	// waits counts the claims that wait for a lease, by the session that has it, and
+	// moving those that are given to others to keep the load even.
+	waits  map[string]int
+	moving int
+	todo   todo
+	// lost: somebody else was faster since the last plan. lostRounds is after how
+	// many plans that was so since a claim was won.
+	lost       bool
+	lostRounds int
 	// finished: a partition was done since the last plan. idleRounds is in how many
 	// tenths of a plan interval a member that ran out of work looks for more, or for
 	// the end, the next time. 0: it never finished any.
@@ -278,7 +288,10 @@ func (m *member) plan(ctx context.Context) (ended bool, err error) {
 	}
 	m.view, m.self = v, m.client.Session()
 	m.mu.Lock()
-	m.finished = false
+	if m.finished = false; m.lost {
+		m.lost = false
+		m.lostRounds++
+	}
 	maps.DeleteFunc(m.released, func(_ string, r release) bool { return v.began.MonotonicSince(r.at) > staleness })
 	for _, r := range v.rows {
 		if last, ok := m.released[r.name]; ok && r.Version > last.version {
@@ -322,10 +335,10 @@ func (m *member) follow(ctx context.Context, pause time.Duration) bool {
 	began := m.clock.Now()
 	t := m.clock.NewTimer(pause)
 	defer func() { t.Stop() }()
+	if m.view != nil {
+		m.reconcile()
+	}
 	for {
-		if m.view != nil {
-			m.reconcile()
-		}
 		select {
 		case <-ctx.Done():
 			return false
@@ -333,20 +346,32 @@ func (m *member) follow(ctx context.Context, pause time.Duration) bool {
 			return true
 		case <-m.changed:
 		}
-		if m.isIdle() || m.self != m.client.Session() {
-			// There may be more to do, or nothing for anybody. Or the old session is
-			// lost, and the new one may take.
+		if soon := m.goOn(); soon < pause {
 			t.Stop()
-			t = m.clock.NewTimer(max(min(pause, m.interval/10)-m.clock.Now().MonotonicSince(began), 0))
+			t = m.clock.NewTimer(max(soon-m.clock.Now().MonotonicSince(began), 0))
 		}
 	}
 }
 
-// isIdle reports whether this member has finished what it had.
-func (m *member) isIdle() bool {
+// goOn does what the end of a claim lets it do, and returns how long after the last
+// plan the next one is worth making.
+func (m *member) goOn() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.finished && len(m.claims) == 0
+	if m.view != nil {
+		m.proceed()
+	}
+	switch {
+	case m.finished && len(m.claims) == 0, m.self != m.client.Session():
+		// There may be more to do, or nothing for anybody. Or the old session is
+		// lost, and the new one may take.
+		return m.interval / 10
+	case m.lost:
+		// The view was old, or another one than others have. It is old for longer the
+		// more often that happens.
+		return m.interval / 10 << min(m.lostRounds, 4)
+	}
+	return m.interval * 2 // longer than any pause
 }
 
 // stop ends all claims and waits for them.
