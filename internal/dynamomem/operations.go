@@ -39,6 +39,11 @@ func (s *Server) getItem(in *dynamodb.GetItemInput) (*dynamodb.GetItemOutput, er
 	if err := e.checkUsed(); err != nil {
 		return nil, err
 	}
+	m, err := s.admit(t, "", key.partition, false)
+	if err != nil {
+		return nil, err
+	}
+	m.read(sizeOf(t.rows[key]), aws.ToBool(in.ConsistentRead))
 	return &dynamodb.GetItemOutput{Item: project(t.rows[key], names)}, nil
 }
 
@@ -92,8 +97,13 @@ func (w *write) apply(row item) {
 }
 
 // run plans and applies.
-func (w *write) run() error {
+func (s *Server) run(w *write) error {
+	m, err := s.admit(w.table, "", w.key.partition, true)
+	if err != nil {
+		return err
+	}
 	row, err := w.plan()
+	m.write(w.table.rows[w.key], row, 1)
 	if err == nil {
 		w.apply(row)
 	}
@@ -116,7 +126,7 @@ func (w *write) parseCondition(e *scope, condition *string) (*write, error) {
 func (s *Server) putItem(in *dynamodb.PutItemInput) (*dynamodb.PutItemOutput, error) {
 	w, err := s.parsePut(in)
 	if err == nil {
-		err = w.run()
+		err = s.run(w)
 	}
 	return &dynamodb.PutItemOutput{}, err
 }
@@ -149,7 +159,7 @@ func (s *Server) parsePut(in *dynamodb.PutItemInput) (*write, error) {
 func (s *Server) deleteItem(in *dynamodb.DeleteItemInput) (*dynamodb.DeleteItemOutput, error) {
 	w, err := s.parseDelete(in)
 	if err == nil {
-		err = w.run()
+		err = s.run(w)
 	}
 	return &dynamodb.DeleteItemOutput{}, err
 }
@@ -178,7 +188,7 @@ func (s *Server) parseDelete(in *dynamodb.DeleteItemInput) (*write, error) {
 func (s *Server) updateItem(in *dynamodb.UpdateItemInput) (*dynamodb.UpdateItemOutput, error) {
 	w, err := s.parseUpdate(in)
 	if err == nil {
-		err = w.run()
+		err = s.run(w)
 	}
 	return &dynamodb.UpdateItemOutput{}, err
 }

@@ -1,6 +1,7 @@
 package dynamomem
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -25,11 +26,28 @@ func (s *Server) query(in *dynamodb.QueryInput) (*dynamodb.QueryOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := q.run()
+	index, partition := "", partitionText(q.keys.partition)
+	if q.table.global(q.index) {
+		index = q.index.Name
+	}
+	m, err := s.admit(q.table, index, partition, false)
+	if err != nil {
+		return nil, err
+	}
+	out, size := q.run()
+	m.read(size, aws.ToBool(in.ConsistentRead))
 	if in.Select == types.SelectCount {
 		out.Items = nil
 	}
 	return out, nil
+}
+
+// partitionText tells the values of a partition key apart.
+func partitionText(v types.AttributeValue) string {
+	if s, ok := v.(*types.AttributeValueMemberS); ok {
+		return s.Value
+	}
+	return fmt.Sprintf("%T %v", v, v)
 }
 
 func (s *Server) parseQuery(in *dynamodb.QueryInput) (*query, error) {
@@ -110,8 +128,9 @@ func (q *query) setStart(start item) error {
 	return nil
 }
 
-// run looks at rows up to the limit, or to 1 MB of them; those that the filter drops count.
-func (q *query) run() *dynamodb.QueryOutput {
+// run looks at rows up to the limit, or to 1 MB of them, and returns how many bytes they
+// are; those that the filter drops count.
+func (q *query) run() (*dynamodb.QueryOutput, int) {
 	entries := q.table.partition(q.index, q.keys.partition)
 	if q.descending {
 		slices.Reverse(entries)
@@ -139,7 +158,7 @@ func (q *query) run() *dynamodb.QueryOutput {
 			break
 		}
 	}
-	return out
+	return out, size
 }
 
 func (q *query) behindStart(e entry) bool {

@@ -9,9 +9,11 @@
 // understand (an input field, a function, a bare attribute name) is answered by
 // a ValidationException: it never passes in silence.
 //
+// A [Throughput] makes it throttle as a hot partition does. Without one it never does.
+//
 // What it does not model: eventual consistency, also of global indexes,
-// reserved words, capacity, signatures, and two transactions that get in each
-// other's way. No mutex is held while a fault waits, so all of it works inside
+// reserved words, signatures, the units that writes use of an index, a table's
+// capacity as a whole, and two transactions that get in each other's way. No mutex is held while a fault waits, so all of it works inside
 // testing/synctest.
 package dynamomem
 
@@ -20,6 +22,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/dynalock/dynalock/internal/clock"
 )
 
 type item = map[string]types.AttributeValue
@@ -33,6 +37,10 @@ type Server struct {
 	mu     sync.Mutex
 	tables map[string]*table
 	tokens map[string]bool // of the transactions that were applied
+
+	throughput Throughput
+	clock      clock.Clock // nil: no limits
+	meters     map[meterKey]*meter
 }
 
 // New returns a Server without tables.

@@ -26,7 +26,18 @@ func (s *Server) transactWriteItems(in *dynamodb.TransactWriteItemsInput) (*dyna
 	if token != "" && s.tokens[token] {
 		return &dynamodb.TransactWriteItemsOutput{}, nil
 	}
+	meters, err := s.admitAll(writes)
+	if err != nil {
+		return nil, err
+	}
 	rows, err := planAll(writes)
+	for i, w := range writes {
+		var row item
+		if err == nil {
+			row = rows[i]
+		}
+		meters[i].write(w.table.rows[w.key], row, 2)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +114,6 @@ func (s *Server) parseTransactItem(it types.TransactWriteItem) (*write, error) {
 func planAll(writes []*write) ([]item, error) {
 	var rows []item
 	var reasons []types.CancellationReason
-	var codes []string
 	canceled := false
 	for _, w := range writes {
 		row, err := w.plan()
@@ -116,12 +126,40 @@ func planAll(writes []*write) ([]item, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		rows, reasons, codes = append(rows, row), append(reasons, reason), append(codes, *reason.Code)
+		rows, reasons = append(rows, row), append(reasons, reason)
 	}
 	if !canceled {
 		return rows, nil
 	}
+	return nil, cancelTransaction(reasons)
+}
+
+// admitAll lets all writes in, or none. It returns the meter of each.
+func (s *Server) admitAll(writes []*write) ([]*meter, error) {
+	var meters []*meter
+	var reasons []types.CancellationReason
+	canceled := false
+	for _, w := range writes {
+		m, err := s.admit(w.table, "", w.key.partition, true)
+		reason := types.CancellationReason{Code: aws.String("None")}
+		if err != nil {
+			reason = types.CancellationReason{Code: aws.String("ThrottlingError"), Message: aws.String(err.Error())}
+			canceled = true
+		}
+		meters, reasons = append(meters, m), append(reasons, reason)
+	}
+	if canceled {
+		return nil, cancelTransaction(reasons)
+	}
+	return meters, nil
+}
+
+func cancelTransaction(reasons []types.CancellationReason) error {
+	var codes []string
+	for _, reason := range reasons {
+		codes = append(codes, *reason.Code)
+	}
 	message := fmt.Sprintf("Transaction cancelled, please refer cancellation reasons for specific reasons [%s]",
 		strings.Join(codes, ", "))
-	return nil, &types.TransactionCanceledException{Message: aws.String(message), CancellationReasons: reasons}
+	return &types.TransactionCanceledException{Message: aws.String(message), CancellationReasons: reasons}
 }

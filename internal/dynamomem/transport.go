@@ -221,12 +221,28 @@ func encodeError(err error) object {
 	if errors.As(err, &failed) && failed.Item != nil {
 		answer["Item"] = encodeItem(failed.Item)
 	}
+	var onDemand *types.ThrottlingException
+	if errors.As(err, &onDemand) {
+		answer["throttlingReasons"] = encodeThrottling(onDemand.ThrottlingReasons)
+	}
+	var provisioned *types.ProvisionedThroughputExceededException
+	if errors.As(err, &provisioned) {
+		answer["ThrottlingReasons"] = encodeThrottling(provisioned.ThrottlingReasons)
+	}
 	var canceled *types.TransactionCanceledException
 	if errors.As(err, &canceled) {
 		answer["Message"] = api.ErrorMessage()
 		answer["CancellationReasons"] = encodeReasons(canceled.CancellationReasons)
 	}
 	return answer
+}
+
+func encodeThrottling(reasons []types.ThrottlingReason) []object {
+	var out []object
+	for _, r := range reasons {
+		out = append(out, object{"reason": *r.Reason, "resource": *r.Resource})
+	}
+	return out
 }
 
 func encodeReasons(reasons []types.CancellationReason) []object {
