@@ -152,6 +152,16 @@ func (d attemptTimeout) applyDelete(s *DeleteSettings) (err error) {
 	return err
 }
 
+// Urgent marks a write that many things depend on, as a session's heartbeat is. A
+// driver whose store throttles sends it before others, and tries again sooner.
+// That is dynamokv. Others may ignore it.
+func Urgent() WriteOption {
+	return writeOption(func(s *WriteSettings) error {
+		s.Urgent = true
+		return nil
+	})
+}
+
 // EventuallyConsistent allows a read to miss recent writes. On DynamoDB it costs half.
 func EventuallyConsistent() ReadOption {
 	return readOption(func(s *ReadSettings) error {

@@ -28,6 +28,8 @@ type WriteSettings struct {
 	SweepAfter time.Duration
 	// AttemptTimeout bounds an attempt, 0: the driver's own bound.
 	AttemptTimeout time.Duration
+	// Urgent: it should not wait behind others while the store throttles.
+	Urgent bool
 	// Size is what the pair counts towards MaxPairSize.
 	Size int
 

@@ -13,8 +13,8 @@
 //
 // What it does not model: eventual consistency, also of global indexes,
 // reserved words, signatures, the units that writes use of an index, a table's
-// capacity as a whole, and two transactions that get in each other's way. No mutex is held while a fault waits, so all of it works inside
-// testing/synctest.
+// capacity as a whole, and two transactions that get in each other's way. No
+// mutex is held while a fault waits, so all of it works inside testing/synctest.
 package dynamomem
 
 import (

@@ -1,6 +1,7 @@
 package dynamomem
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -153,4 +154,11 @@ func (s *Server) nameOf(t *table) string {
 		}
 	}
 	return ""
+}
+
+// IsThrottled reports whether err is an answer of a Throughput.
+func IsThrottled(err error) bool {
+	var onDemand *types.ThrottlingException
+	var provisioned *types.ProvisionedThroughputExceededException
+	return errors.As(err, &onDemand) || errors.As(err, &provisioned)
 }

@@ -137,7 +137,7 @@ func (s *Session) renew() (again bool, err error) {
 
 	ctx, cancel := s.Clock.WithTimeout(s.ctx, max(budget, time.Millisecond))
 	defer cancel()
-	pair, err := s.Heartbeats.AtomicPut(ctx, previous.Key, record.Options(previous, s.Attempts)...)
+	pair, err := s.Heartbeats.AtomicPut(ctx, previous.Key, append(record.Options(previous, s.Attempts), kv.Urgent())...)
 	if err == nil {
 		s.acknowledge(pair, record, joinings, t0)
 		return false, nil

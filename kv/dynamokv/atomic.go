@@ -30,6 +30,7 @@ func (s *Store) AtomicPut(ctx context.Context, key string, options ...kv.WriteOp
 		return nil, err
 	}
 	op := s.begin(key, true, w.AttemptTimeout, w.Size)
+	op.urgent = w.Urgent
 	if w.Previous == nil {
 		return s.create(ctx, op, &w)
 	}
@@ -53,6 +54,7 @@ func (s *Store) AtomicDelete(ctx context.Context, key string, previous *kv.KVPai
 		return err
 	}
 	op := s.begin(key, true, d.AttemptTimeout, 0)
+	op.first = true // others wait for a release, and it makes the acquire before it worth its write
 	if err := setNextVersion(op, previous); err != nil {
 		return err
 	}

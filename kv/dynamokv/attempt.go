@@ -1,6 +1,7 @@
 package dynamokv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,9 @@ type operation struct {
 	timeout time.Duration // of one attempt
 	unknown bool          // an attempt has been made that may have been applied, or may be
 	layout  bool          // it is the look at the layout
+	urgent  bool          // it waits for no turn, and tries again sooner
+	first   bool          // its turn comes before others'
+	pace    *pace         // of its shard, nil: none
 	expired bool          // an attempt has been made with expired credentials
 	region  string        // of the last attempt
 	pauses  *clock.Pauses // between rounds, nil before the second: see again
@@ -67,6 +71,7 @@ func (s *Store) begin(key string, write bool, timeout time.Duration, size int) *
 	}
 	return &operation{
 		store: s, key: key, write: write, start: s.clock.Now(), timeout: min(timeout, maxAttemptTimeout),
+		pace: s.paceOf(s.shardOf(key), write),
 	}
 }
 
@@ -90,9 +95,17 @@ func (op *operation) run(ctx context.Context, send sender) error {
 	}
 	pause := op.newBackoff()
 	var last error
-	for !op.late() {
+	for {
+		if err := op.awaitTurn(budget); err != nil {
+			last = cmp.Or(last, err)
+			break
+		}
+		sent := op.store.clock.Now().Mono
 		r, err := op.attempt(budget, send)
 		v := classify(err, r, op.store.met.Load())
+		if op.pace != nil {
+			op.pace.note(v, sent, op.store.clock.Now().Mono)
+		}
 		switch v {
 		case applied:
 			return nil
@@ -112,6 +125,19 @@ func (op *operation) run(ctx context.Context, send sender) error {
 		}
 	}
 	return op.abandon(ctx, last)
+}
+
+// awaitTurn waits until the operation may send. Its errors say that it may not any more.
+func (op *operation) awaitTurn(budget context.Context) error {
+	if op.pace != nil && !op.urgent {
+		if err := op.pace.wait(budget, op.store.clock, op.first); err != nil {
+			return err
+		}
+	}
+	if op.late() {
+		return errTooLate
+	}
+	return nil
 }
 
 // isFinal reports that trying again in this operation is of no use. Expired
@@ -160,13 +186,17 @@ func (op *operation) again(ctx context.Context) error {
 }
 
 // newBackoff jitters fully: the n-th pause is anything from 0 to firstBackoff·2ⁿ,
-// maxBackoff at most.
+// maxBackoff at most, or urgentBackoff.
 func (op *operation) newBackoff() *clock.Pauses {
+	longest := maxBackoff
+	if op.urgent {
+		longest = urgentBackoff
+	}
 	return clock.Jitter(op.store.clock, backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(firstBackoff/2),
 		backoff.WithRandomizationFactor(1),
 		backoff.WithMultiplier(2),
-		backoff.WithMaxInterval(maxBackoff/2),
+		backoff.WithMaxInterval(longest/2),
 		backoff.WithMaxElapsedTime(0),
 	))
 }
@@ -240,13 +270,10 @@ func (op *operation) refused(err error, v verdict) error {
 	return op.store.friendly(fmt.Sprintf("key %q", op.key), op.region, sentinel, err)
 }
 
-// abandon returns the error of an operation that has no time left. last is nil
-// if nothing was tried.
+// abandon returns the error of an operation that has no time left. last is why its last
+// attempt failed, or could not be made.
 func (op *operation) abandon(ctx context.Context, last error) error {
 	ended := ctx.Err()
-	if last == nil {
-		last = errTooLate
-	}
 	why := last
 	if ended != nil {
 		why = fmt.Errorf("%w (last attempt: %w)", ended, last)
@@ -254,7 +281,7 @@ func (op *operation) abandon(ctx context.Context, last error) error {
 	switch {
 	case op.write && op.unknown:
 		return op.uncertain(nil, why)
-	case classify(last, written, true) == throttled:
+	case classify(last, written, true) == throttled, errors.Is(last, errPaced):
 		return fmt.Errorf("dynamokv: key %q: %w: %w", op.key, kv.ErrThrottled, why)
 	case ended != nil && isEnded(last):
 		return fmt.Errorf("dynamokv: key %q: %w", op.key, why) // it says nothing of the store

@@ -56,7 +56,7 @@ func (s *Store) agree(ctx, budget context.Context, op *operation) error {
 	// As a read, its errors say that op was not applied, also when the outcome of
 	// the row's create is unknown.
 	probe := *op
-	probe.write, probe.layout = false, true
+	probe.write, probe.layout, probe.pace = false, true, nil // it is in no shard
 	for range layoutRounds {
 		if done, err := s.lookAtLayout(ctx, &probe, op.write); done || err != nil {
 			return err

@@ -59,6 +59,7 @@ func (s *Store) ListPage(ctx context.Context, prefix string, options ...kv.ReadO
 type listing struct {
 	store    *Store
 	shard    string // its partition key; any shard's rows in a global index
+	pace     *pace  // of the shard, nil: of a global index
 	prefix   string
 	settings kv.ReadSettings
 	start    item // the key of the last row looked at, nil at the beginning
@@ -84,6 +85,7 @@ func checkIndex(prefix string, settings kv.ReadSettings) error {
 // next makes one query and returns its live rows, at most limit if that is not 0.
 func (l *listing) next(ctx context.Context, limit int) ([]listed, error) {
 	op := l.store.begin(l.prefix, false, l.settings.AttemptTimeout, answerSize)
+	op.pace = l.pace
 	in := l.query(op, limit)
 	var out *dynamodb.QueryOutput
 	err := op.run(ctx, func(ctx context.Context, options ...func(*dynamodb.Options)) (err error) {

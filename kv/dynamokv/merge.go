@@ -46,12 +46,15 @@ func (s *Store) newMerge(prefix string, options []kv.ReadOption) (*merge, error)
 		return nil, err
 	}
 	m := &merge{limit: settings.Limit}
-	n := s.shards
-	if settings.Index != nil && settings.Index.PartitionField != "" {
+	n, global := s.shards, settings.Index != nil && settings.Index.PartitionField != ""
+	if global {
 		n = 1
 	}
 	for i := range n {
 		l := &listing{store: s, shard: s.shard(i), prefix: prefix, settings: settings}
+		if !global {
+			l.pace = s.paceOf(i, false)
+		}
 		if resumed {
 			if err := l.resume(cursor); err != nil {
 				return nil, err

@@ -23,6 +23,31 @@ var mutants = []struct {
 		"TestContractInMemory/Atomic|TestTheWireMatrix$/another_writer",
 	},
 	{
+		"an urgent write waits its turn", "attempt.go",
+		"if op.pace != nil && !op.urgent {", "if op.pace != nil {",
+		"TestAnUrgentWriteWaitsForNobody",
+	},
+	{
+		"an urgent write is tried as seldom as others", "attempt.go",
+		"longest = urgentBackoff", "longest = maxBackoff",
+		"TestAnUrgentWriteIsTriedOften",
+	},
+	{
+		"a Store sends on while its partition throttles", "pace.go",
+		"if !p.on.Load() {\n\t\treturn nil", "if p.taken || true {\n\t\treturn nil",
+		"TestAStoreSendsAsMuchAsItsPartitionServes",
+	},
+	{
+		"a release waits with the rest", "atomic.go",
+		"op.first = true", "op.first = false",
+		"TestAReleaseComesBeforeWhatIsOnlyBegun",
+	},
+	{
+		"a Store stays slow when the load has fallen", "pace.go",
+		"more = max(more, p.rate/10)", "more = max(more, 0)",
+		"TestAStoreIsFastAgainSoonAfterTheLoadHasFallen",
+	},
+	{
 		"versions start anew", "store.go",
 		"micros := uint64(now.UnixMicro())", "micros := uint64(1)",
 		"TestASweepTakesNoRowThatIsStillNeeded",

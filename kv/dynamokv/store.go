@@ -46,6 +46,8 @@ type Store struct {
 	returnsItems atomic.Bool   // the endpoint has returned a row that failed a condition
 	met          atomic.Bool   // DynamoDB has answered
 
+	paces []*pace // of the writes to each shard, then of its reads
+
 	agreeing chan struct{}                 // a slot for who looks at the layout
 	agreed   atomic.Bool                   // the layout row has this Store's shards
 	absent   atomic.Pointer[clock.Reading] // when there was no layout row yet
@@ -188,6 +190,9 @@ func New(client Client, table string, options ...Option) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{client: client, table: table, config: c, agreeing: make(chan struct{}, 1)}
+	for range 2 * c.shards {
+		s.paces = append(s.paces, new(pace))
+	}
 	if c.retention == 0 {
 		var ok bool
 		if s.deleter, ok = client.(Deleter); !ok {

@@ -26,6 +26,7 @@ func (s *Store) Put(ctx context.Context, key string, options ...kv.WriteOption) 
 		return err
 	}
 	op := s.begin(key, true, w.AttemptTimeout, w.Size)
+	op.urgent = w.Urgent
 	writer := newWriteID()
 	send := s.merge(op, &w, writer, nil)
 	for {
