@@ -46,11 +46,11 @@ type pace struct {
 	next time.Duration // when the next may be sent, by the monotonic clock
 	cut  time.Duration // when the rate was last cut
 	// taken: somebody is next. The others wait for a word on their channels.
-	taken       bool
-	first, rest list.List
+	taken         bool
+	first, others list.List
 }
 
-// wait waits for an operation's turn. All that come first do so before the rest.
+// wait waits for an operation's turn. All that come first do so before others.
 func (p *pace) wait(ctx context.Context, c clock.Clock, first bool) error {
 	if !p.on.Load() {
 		return nil
@@ -80,7 +80,7 @@ func (p *pace) line(ctx context.Context, first bool) bool {
 		p.mu.Unlock()
 		return true
 	}
-	queue, next := &p.rest, make(chan struct{}, 1)
+	queue, next := &p.others, make(chan struct{}, 1)
 	if first {
 		queue = &p.first
 	}
@@ -106,7 +106,7 @@ func (p *pace) line(ctx context.Context, first bool) bool {
 func (p *pace) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, queue := range []*list.List{&p.first, &p.rest} {
+	for _, queue := range []*list.List{&p.first, &p.others} {
 		if place := queue.Front(); place != nil {
 			queue.Remove(place)
 			place.Value.(chan struct{}) <- struct{}{}

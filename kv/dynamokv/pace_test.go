@@ -66,6 +66,26 @@ func flood(t *testing.T, s kv.Store, n int) (applied *atomic.Int64, stop func())
 	return applied, stop
 }
 
+// hurry begins a thousand writes a second, ten for each that is served, which give
+// up after a tenth of a second.
+func hurry(t *testing.T, s kv.Store) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			time.Sleep(time.Duration(i) * time.Millisecond)
+			for ctx.Err() == nil {
+				ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+				_ = s.Put(ctx, fmt.Sprint("hurry-", i))
+				<-ctx.Done()
+				cancel()
+			}
+		})
+	}
+	t.Cleanup(func() { cancel(); all.Wait() })
+}
+
 func TestAStoreSendsAsMuchAsItsPartitionServes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -149,8 +169,10 @@ func TestAReleaseComesBeforeWhatIsOnlyBegun(t *testing.T) {
 			require.NoError(t, err)
 			pairs = append(pairs, pair)
 		}
-		flood(t, s, 500)
+		_, stop := flood(t, s, 100) // makes it slow
 		time.Sleep(5 * time.Second)
+		stop()
+		hurry(t, s)
 		for _, pair := range pairs {
 			began := time.Now()
 			require.NoError(t, s.AtomicDelete(t.Context(), pair.Key, pair))
