@@ -41,7 +41,7 @@ func (c *cli) root() *cobra.Command {
 
 Locks are in DynamoDB, PostgreSQL or an SQLite file (--store, or DYNALOCK_STORE):
 
-  dynamodb:TABLE[?partition=P&region=R&endpoint=URL]
+  dynamodb:TABLE[?partition=P&shards=N&region=R&endpoint=URL]
   postgres://USER@HOST/DATABASE
   sqlite:PATH
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/dynamolocal"
 	"github.com/dynalock/dynalock/internal/postgreslocal"
@@ -54,4 +55,22 @@ func TestScriptsOnDynamoDBLocal(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+func TestAStoreWithShardsIsNamedByItsURL(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short")
+	}
+	store := localStore(t, dynamolocal.Endpoint(t)) + "&partition=" + newPartition()
+	out, err := command(t, store+"&shards=4", "--timeout", "2m", "kv", "put", "color", "blue").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	out, err = command(t, store+"&shards=4", "--timeout", "2m", "kv", "get", "color").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, "blue", string(out))
+	for query, want := range map[string]string{"": "WithShards(4)", "&shards=many": "want a number", "&shards=0": "1 to 256"} {
+		out, err = command(t, store+query, "--timeout", "2m", "kv", "get", "color").CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), want)
+	}
 }

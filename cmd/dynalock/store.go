@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -169,50 +170,70 @@ func openSQLite(ctx context.Context, path string) (kv.Store, func() error, error
 	return store, func() error { return errors.Join(store.Close(), db.Close()) }, nil
 }
 
-// dynamoDB is what a store of DynamoDB is called, taken apart.
-func dynamoDB(ctx context.Context, rest string) (client *dynamodb.Client, table string, partition string, err error) {
+// dynamoDB is what a store of DynamoDB is called, taken apart. options are those of
+// a Store.
+func dynamoDB(ctx context.Context, rest string) (
+	client *dynamodb.Client, table string, options []dynamokv.Option, err error,
+) {
 	table, query, _ := strings.Cut(rest, "?")
 	values, err := url.ParseQuery(query)
 	if err != nil || table == "" {
-		return nil, "", "",
-			usage(errors.New("store dynamodb: want dynamodb:TABLE, and perhaps ?partition=P&region=R&endpoint=URL"))
+		return nil, "", nil,
+			usage(errors.New("store dynamodb: want dynamodb:TABLE, and perhaps ?partition=P&shards=N&region=R&endpoint=URL"))
 	}
-	for name := range values {
-		if name != "partition" && name != "region" && name != "endpoint" {
-			return nil, "", "", usage(fmt.Errorf("store dynamodb: %q: want partition, region or endpoint", name))
-		}
+	if options, err = storeOptions(values); err != nil {
+		return nil, "", nil, err
 	}
 	// what it warns of comes as an error too
-	options := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
+	loading := []func(*config.LoadOptions) error{config.WithLogger(logging.Nop{})}
 	if region := values.Get("region"); region != "" {
-		options = append(options, config.WithRegion(region))
+		loading = append(loading, config.WithRegion(region))
 	}
-	settings, err := config.LoadDefaultConfig(ctx, options...)
+	settings, err := config.LoadDefaultConfig(ctx, loading...)
 	if err != nil {
-		return nil, "", "", fmt.Errorf("AWS configuration: %w", err)
+		return nil, "", nil, fmt.Errorf("AWS configuration: %w", err)
 	}
 	if settings.Region == "" {
-		return nil, "", "", usage(errors.New("no AWS Region: set AWS_REGION, or add ?region=R to the store"))
+		return nil, "", nil, usage(errors.New("no AWS Region: set AWS_REGION, or add ?region=R to the store"))
 	}
 	client = dynamodb.NewFromConfig(settings, func(o *dynamodb.Options) {
 		if endpoint := values.Get("endpoint"); endpoint != "" {
 			o.BaseEndpoint = &endpoint
 		}
 	})
-	return client, table, values.Get("partition"), nil
+	return client, table, options, nil
+}
+
+// storeOptions reads what the name of a store says of its partition.
+func storeOptions(values url.Values) (options []dynamokv.Option, err error) {
+	for name := range values {
+		switch value := values.Get(name); name {
+		case "region", "endpoint":
+		case "partition":
+			options = append(options, dynamokv.WithPartition(value))
+		case "shards":
+			n, err := strconv.Atoi(value)
+			if err != nil {
+				return nil, usage(fmt.Errorf("store dynamodb: shards=%s: want a number", value))
+			}
+			options = append(options, dynamokv.WithShards(n))
+		default:
+			return nil, usage(fmt.Errorf("store dynamodb: %q: want partition, shards, region or endpoint", name))
+		}
+	}
+	return options, nil
 }
 
 func openDynamoDB(ctx context.Context, rest string) (kv.Store, func() error, error) {
-	client, table, partition, err := dynamoDB(ctx, rest)
+	client, table, options, err := dynamoDB(ctx, rest)
 	if err != nil {
 		return nil, nil, err
 	}
-	var options []dynamokv.Option
-	if partition != "" {
-		options = append(options, dynamokv.WithPartition(partition))
-	}
 	store, err := dynamokv.New(client, table, options...)
-	return store, func() error { return nil }, err
+	if err != nil {
+		return nil, nil, usage(err)
+	}
+	return store, func() error { return nil }, nil
 }
 
 func openPostgres(dsn string) (kv.Store, func() error, error) {

@@ -34,6 +34,17 @@ func TestOnDynamoDB(t *testing.T) {
 		p := start(t, env, "-store", "dynamodb:consumers-three", "-create-table", "-input", files(t, 20), "-work", "20ms")
 		require.Len(t, p.complete(t, 20).Workers, 3)
 	})
+	t.Run("three workers on shards", func(t *testing.T) {
+		t.Parallel()
+		store := "dynamodb:consumers-shards?shards=4"
+		p := start(t, env, "-store", store, "-create-table", "-input", files(t, 20), "-work", "20ms")
+		require.Len(t, p.complete(t, 20).Workers, 3)
+		requireRefused(t, start(t, env, "-store", "dynamodb:consumers-shards?shards=2"), "WithShards(4)")
+	})
+	t.Run("shards that are no number are refused", func(t *testing.T) {
+		t.Parallel()
+		requireRefused(t, start(t, env, "-store", "dynamodb:consumers?shards=many"), "dynamodb:TABLE?shards=N")
+	})
 	t.Run("a killed worker", func(t *testing.T) {
 		t.Parallel()
 		p := start(t, env, "-store", "dynamodb:consumers-crash", "-create-table", "-crash", "-ttl", "3s", "-input",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -26,7 +28,11 @@ const (
 
 // openDynamoDB checks Region, credentials and table, in this order, so that
 // what is missing is said before any work begins.
-func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, func() error, error) {
+func openDynamoDB(ctx context.Context, rest string, create bool) (kv.Store, func() error, error) {
+	table, options, err := tableOf(rest)
+	if err != nil {
+		return nil, nil, err
+	}
 	client, err := dynamoClient(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -38,7 +44,7 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 			return nil, nil, err
 		}
 	}
-	store, err := dynamokv.New(client, table)
+	store, err := dynamokv.New(client, table, options...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("store dynamodb:%s: %w", table, err)
 	}
@@ -46,6 +52,19 @@ func openDynamoDB(ctx context.Context, table string, create bool) (kv.Store, fun
 		return nil, nil, err
 	}
 	return store, func() error { return nil }, nil
+}
+
+// tableOf takes TABLE?shards=N apart.
+func tableOf(rest string) (table string, options []dynamokv.Option, err error) {
+	table, query, found := strings.Cut(rest, "?")
+	if !found {
+		return table, nil, nil
+	}
+	shards, err := strconv.Atoi(strings.TrimPrefix(query, "shards="))
+	if err != nil {
+		return "", nil, fmt.Errorf("store dynamodb:%s: want dynamodb:TABLE or dynamodb:TABLE?shards=N", rest)
+	}
+	return table, []dynamokv.Option{dynamokv.WithShards(shards)}, nil
 }
 
 // dynamoClient returns a client of the standard configuration, having seen that

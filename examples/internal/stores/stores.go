@@ -3,7 +3,8 @@
 //	memory            in this process only
 //	sqlite:PATH       an SQLite file, for processes of one machine; it is made if it is not there
 //	postgres://…      a table of PostgreSQL: postgres://USER@HOST/DATABASE
-//	dynamodb:TABLE    a DynamoDB table, with the standard AWS configuration (environment, profiles, roles)
+//	dynamodb:TABLE    a DynamoDB table, with the standard AWS configuration (environment, profiles, roles);
+//	                  dynamodb:TABLE?shards=N spreads it over N partitions
 package stores
 
 import (
