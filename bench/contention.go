@@ -133,19 +133,21 @@ func handOver(ctx context.Context, r *rig) (section, error) {
 		title: "Hand-over after a release",
 		method: "One holds for the time given, a tenth more or less, another waits for all of it; from the call of Release to the return of the\n" +
 			"other's Acquire, on DynamoDB Local. Inside: two goroutines of a client, which pass the key on with one write. Across: two clients that share nothing but\n" +
-			"the table, as processes would; the waiter polls after a tenth of the time since the key last changed hands, from every 50 ms to every second.",
-		table: [][]string{{"Who", "Held for", "Times", "p50", "p99", "50 ms + 5 % of the hold"}},
+			"the table, as processes would; the waiter polls after a tenth of the time since the key last changed hands, from every 50 ms to every second. Writes and reads are those of both, for one hand-over:\n" +
+			"the release, the acquire, the wait, and heartbeats.",
+		table: [][]string{{"Who", "Held for", "Times", "p50", "p99", "50 ms + 5 % of the hold",
+			"Writes each", "Reads each"}},
 	}
 	p := plot{file: "handover.svg", title: "Hand-over after a release, in milliseconds: median, 0 to 99 %"}
 	table, err := r.table(ctx)
 	if err != nil {
 		return s, err
 	}
-	a, _, err := r.client(table)
+	a, wireA, err := r.client(table)
 	if err != nil {
 		return s, err
 	}
-	b, _, err := r.client(table)
+	b, wireB, err := r.client(table)
 	if err != nil {
 		return s, err
 	}
@@ -159,6 +161,7 @@ func handOver(ctx context.Context, r *rig) (section, error) {
 		{"across", b, time.Second, 30}, {"across", b, 5 * time.Second, 20},
 	} {
 		var took []time.Duration
+		writes, requests := wireA.puts.Load()+wireB.puts.Load(), wireA.requests.Load()+wireB.requests.Load()
 		for i := range pick(r, c.times, 1) {
 			// polls come at fixed parts of the wait: spread over them
 			hold := c.hold*9/10 + c.hold*time.Duration(i)/time.Duration(5*c.times)
@@ -168,15 +171,20 @@ func handOver(ctx context.Context, r *rig) (section, error) {
 			}
 			took = append(took, d)
 		}
+		writes, requests = wireA.puts.Load()+wireB.puts.Load()-writes, wireA.requests.Load()+wireB.requests.Load()-requests
 		s.table = append(s.table, []string{c.who, c.hold.String(), strconv.Itoa(len(took)), ms(quantile(took, 0.5)),
-			ms(quantile(took, 0.99)),
-			ms(50*time.Millisecond + c.hold/20)})
+			ms(quantile(took, 0.99)), ms(50*time.Millisecond + c.hold/20), each(writes, took), each(requests-writes, took)})
 		p.bars = append(p.bars, bar{fmt.Sprintf("%s, held for %v", c.who, c.hold), float64(quantile(took, 0.5)) / 1e6,
 			float64(quantile(took, 0)) / 1e6,
 			float64(quantile(took, 0.99)) / 1e6, ms(quantile(took, 0.5))})
 	}
 	s.plots = []plot{p}
 	return s, errors.Join(closeNow(a), closeNow(b))
+}
+
+// each writes how many requests there were for each time.
+func each(requests int64, times []time.Duration) string {
+	return fmt.Sprintf("%.1f", float64(requests)/float64(len(times)))
 }
 
 func oneHandOver(ctx context.Context, first, second *lease.Client, key string,

@@ -35,21 +35,52 @@ func write(out, note string, took time.Duration, sections []section) error {
 		"requests, the fractions, and what is measured in TTLs and polls.\n",
 		time.Now().UTC().Format(time.DateOnly), took.Round(time.Second), machine(), note)
 	for _, s := range sections {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", s.title, s.method)
-		for i, row := range s.table {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-			if i == 0 {
-				fmt.Fprintf(&b, "|---|%s\n", strings.Repeat("---:|", len(row)-1))
-			}
+		text, err := s.write(out)
+		if err != nil {
+			return err
 		}
-		for _, p := range s.plots {
-			fmt.Fprintf(&b, "\n![%s](figures/%s)\n", p.title, p.file)
-			if err := os.WriteFile(filepath.Join(out, "figures", p.file), []byte(p.svg()), 0o644); err != nil {
-				return err
-			}
-		}
+		b.WriteString(text)
 	}
 	return os.WriteFile(filepath.Join(out, "figures.md"), []byte(b.String()), 0o644)
+}
+
+// write draws the plots, and returns the section's text.
+func (s section) write(out string) (string, error) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n## %s\n\n%s\n\n", s.title, s.method)
+	for i, row := range s.table {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+		if i == 0 {
+			fmt.Fprintf(&b, "|---|%s\n", strings.Repeat("---:|", len(row)-1))
+		}
+	}
+	for _, p := range s.plots {
+		fmt.Fprintf(&b, "\n![%s](figures/%s)\n", p.title, p.file)
+		if err := os.WriteFile(filepath.Join(out, "figures", p.file), []byte(p.svg()), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return b.String(), nil
+}
+
+// replace puts a section into the page: in the place of the one of its title, or
+// at the end.
+func replace(out string, s section) error {
+	file := filepath.Join(out, "figures.md")
+	page, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text, err := s.write(out)
+	if err != nil {
+		return err
+	}
+	before, old, found := strings.Cut(string(page), "\n## "+s.title+"\n")
+	after := ""
+	if _, rest, more := strings.Cut(old, "\n## "); found && more {
+		after = "\n## " + rest
+	}
+	return os.WriteFile(file, []byte(before+text+after), 0o644)
 }
 
 // Measures of a plot, in pixels.
