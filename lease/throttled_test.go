@@ -27,6 +27,8 @@ func TestHeartbeatsGetThroughAPartitionThatLocksSaturate(t *testing.T) {
 		server.Limit(dynamomem.Throughput{Writes: 50, Reads: 150, Burst: time.Second}, clock.System)
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
+		defer all.Wait()
+		defer stop()
 		var kept []*lease.Lease
 		var mu sync.Mutex
 		var slowest time.Duration
@@ -46,7 +48,7 @@ func TestHeartbeatsGetThroughAPartitionThatLocksSaturate(t *testing.T) {
 			require.NoError(t, err)
 			c, err := lease.New(store, lease.WithObserver(observe), lease.WithLogger(slog.New(slog.DiscardHandler)))
 			require.NoError(t, err)
-			t.Cleanup(func() { stop(); all.Wait(); _ = c.Close(ctx) }) // the kept lease is not released
+			t.Cleanup(func() { _ = c.Close(ctx) }) // the kept lease is not released
 			l, err := c.Acquire(ctx, fmt.Sprintf("kept by %p", c))
 			require.NoError(t, err)
 			kept = append(kept, l)

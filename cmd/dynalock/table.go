@@ -99,15 +99,11 @@ With --operator it is that of those who make the table, and of table check. It s
 			if err != nil {
 				return err
 			}
-			client, table, partition, err := dynamoDB(cmd.Context(), rest)
+			client, table, options, err := dynamoDB(cmd.Context(), rest)
 			if err != nil {
 				return err
 			}
 			arn := arnOf(client.Options().Region, account, table)
-			var options []dynamokv.Option
-			if partition != "" {
-				options = append(options, dynamokv.WithPartition(partition))
-			}
 			text, err := dynamokv.Policy(arn, options...)
 			if operator {
 				text, err = dynamokv.TablePolicy(arn)
