@@ -142,14 +142,12 @@ func (w *world) supervise(handle func(ctx context.Context, p *process, l *pool.W
 		c, link := w.client(fmt.Sprint("process", deaths), lease.WithTTL(lease.DefaultTTL))
 		p := &process{died: make(chan struct{})}
 		p.member = &member{client: c, link: link}
-		var mu sync.Mutex
-		mu.Lock()
+		set := make(chan struct{})
 		w.run(p.member, func(ctx context.Context, l *pool.Work) error {
-			mu.Lock() // what follows has been set
-			mu.Unlock()
+			<-set // what follows has been
 			return handle(ctx, p, l)
 		}, options...)
-		mu.Unlock()
+		close(set)
 		select {
 		case err := <-p.ended:
 			require.NoError(w.t, err)

@@ -57,8 +57,8 @@ func (p *Pool) Run(ctx context.Context) error {
 	}
 	m := &member{
 		Pool: p, values: context.WithoutCancel(ctx), claims: map[string]*claim{}, released: map[string]release{},
-		waits:   map[string]int{},
-		changed: make(chan struct{}, 1), lastAttempt: make(chan struct{}, 1), joined: p.clock.Now(), troubles: retry.Pauses(p.clock),
+		waits: map[string]int{}, changed: make(chan struct{}, 1), lastAttempt: make(chan struct{}, 1),
+		joined: p.clock.Now(), troubles: retry.Pauses(p.clock),
 	}
 	err = m.run(running)
 	leave()

@@ -133,6 +133,7 @@ func checkDeleted(ctx context.Context, store *dynamokv.Store) finding {
 	if len(many) == 0 {
 		return good("deleted", "listings read %d deleted rows", dead)
 	}
-	return wrong("deleted", "%s are deleted, and each listing reads them until the table's time to live removes them: use "+
-		"fewer clients and fewer names of locks for longer, or a shorter dynamokv.WithRetention", strings.Join(many, ", "))
+	return wrong("deleted", "%s are deleted, and each listing reads them until the table's time to live removes them: "+
+		"use fewer clients and fewer names of locks for longer, or a shorter dynamokv.WithRetention",
+		strings.Join(many, ", "))
 }

@@ -81,7 +81,8 @@ several keys, the first two have a line for each.`,
 	flags.DurationVar(&f.minHold, "min-hold", 0, "keep the lock for at least so long, however quick the command is")
 	flags.IntVar(&f.limit, "limit", 0, "let so many hold KEY at a time")
 	flags.BoolVar(&f.shared, "shared", false, "hold KEY beside others who share it")
-	flags.BoolVar(&f.exclusive, "exclusive", false, "hold KEY while nobody shares it; who waits for that keeps new ones out")
+	flags.BoolVar(&f.exclusive, "exclusive", false,
+		"hold KEY while nobody shares it; who waits for that keeps new ones out")
 	flags.IntVarP(&f.notAcquired, "status", "E", statusNotAcquired, "the status if the lock was not had")
 	flags.StringVar(&f.report, "report", "", "write what happened as JSON to a file, or to fd:N")
 	return cmd
@@ -113,7 +114,8 @@ func (f *runFlags) complete(keys []string, ttl time.Duration) error {
 	case f.shared && f.exclusive:
 		return errors.New("run: --shared and --exclusive contradict each other")
 	case (f.shared || f.exclusive) && (f.limit > 0 || len(keys) > 1):
-		return fmt.Errorf("run: --shared or --exclusive of %d keys, --limit %d: want one key, and no limit", len(keys), f.limit)
+		return fmt.Errorf("run: --shared or --exclusive of %d keys, --limit %d: want one key, and no limit",
+			len(keys), f.limit)
 	}
 	if f.killAfter == 0 {
 		f.killAfter = most

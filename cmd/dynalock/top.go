@@ -81,8 +81,8 @@ func (c *cli) topCommand() *cobra.Command {
 	var every time.Duration
 	cmd := &cobra.Command{
 		Use: "top [PREFIX]", Short: "Show what is held on the whole terminal, and keep it up to date", Args: onePrefix("top"),
-		Long: `top shows what ls --watch lists, and the elections, the sessions and the pools. Locks and elections are those whose
-keys begin with PREFIX.
+		Long: `top shows what ls --watch lists, and the elections, the sessions and the pools. Locks and elections are
+those whose keys begin with PREFIX.
 
   s  shows the next of locks, elections, sessions and pools
   /  shows only lines that contain a text

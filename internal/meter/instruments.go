@@ -150,7 +150,8 @@ var (
 // All are the instruments, in the order in which they are shown.
 var All = []*Instrument{
 	AcquireDuration, HoldDuration, LeasesHeld, AcquiresWaiting, LeasesLost, Takeovers,
-	SessionsOpened, SessionsLost, SessionsOverdue, SessionsKilled, SessionTrust, SessionTTL, HeartbeatDuration, HeartbeatFailures,
+	SessionsOpened, SessionsLost, SessionsOverdue, SessionsKilled, SessionTrust, SessionTTL,
+	HeartbeatDuration, HeartbeatFailures,
 	ElectionLeader, ElectionTransitions, PoolPartitions, HandlerFailures, CheckpointAge,
 	RequestDuration, EventsDropped,
 }
