@@ -5,6 +5,7 @@ import (
 	crand "crypto/rand"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -65,31 +66,30 @@ func takeTurns(t *testing.T, clients []*lease.Client, hold, lasts time.Duration)
 	return turns, longest
 }
 
-// Two processes that lock, work and unlock in a loop both get on.
-func TestTwoClientsInALoopShareAKey(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes real time: left out by -short")
-	}
-	t.Parallel()
-	file := filepath.Join(t.TempDir(), "turns.db")
-	memory := memkv.New()
-	for name, open := range map[string]func(t *testing.T) kv.Store{
+// eachTurnsStore calls test with clients of one store after another. The name tells the
+// tests' keys apart.
+func eachTurnsStore(
+	t *testing.T, name string, count int, options []lease.Option, test func(t *testing.T, clients []*lease.Client),
+) {
+	t.Helper()
+	file, memory, table := filepath.Join(t.TempDir(), "turns.db"), memkv.New(), turnsTable+name
+	for store, open := range map[string]func(t *testing.T) kv.Store{
 		"memkv": func(*testing.T) kv.Store { return memory },
 		"sqlkv": func(t *testing.T) kv.Store { return openFile(t, file) },
 		"dynamokv": func(t *testing.T) kv.Store {
 			client := localClient(dynamolocal.Endpoint(t))
-			require.NoError(t, dynamokv.EnsureTable(t.Context(), client, turnsTable))
-			store, err := dynamokv.New(client, turnsTable)
+			require.NoError(t, dynamokv.EnsureTable(t.Context(), client, table))
+			store, err := dynamokv.New(client, table)
 			require.NoError(t, err)
 			return store
 		},
-		"pgkv": func(t *testing.T) kv.Store { return openPg(t, sharedPostgres(t), turnsTable) },
+		"pgkv": func(t *testing.T) kv.Store { return openPg(t, sharedPostgres(t), table) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			clients := make([]*lease.Client, 2)
+			clients := make([]*lease.Client, count)
 			for i := range clients {
-				c, err := lease.New(open(t))
+				c, err := lease.New(open(t), options...)
 				require.NoError(t, err)
 				t.Cleanup(func() {
 					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -98,13 +98,41 @@ func TestTwoClientsInALoopShareAKey(t *testing.T) {
 				})
 				clients[i] = c
 			}
-			turns, longest := takeTurns(t, clients, 200*time.Millisecond, turnsFor(t))
-			t.Logf("turns %v, longest wait %v", turns, longest)
-			for i, n := range turns {
-				require.Greater(t, 5*n, turns[0]+turns[1], "client %d of %v", i, turns)
-			}
+			test(t, clients)
 		})
 	}
+}
+
+// Two clients that lock, work and unlock in a loop both get on.
+func TestTwoClientsInALoopShareAKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes real time: left out by -short")
+	}
+	t.Parallel()
+	eachTurnsStore(t, "two", 2, nil, func(t *testing.T, clients []*lease.Client) {
+		turns, longest := takeTurns(t, clients, 200*time.Millisecond, turnsFor(t))
+		t.Logf("turns %v, longest wait %v", turns, longest)
+		for i, n := range turns {
+			require.Greater(t, 5*n, turns[0]+turns[1], "client %d of %v", i, turns)
+		}
+	})
+}
+
+// Six clients that want a key all the time, and queue up for it at once, have it one
+// after the other (R20). Each begins its next wait when its turn is over, so that
+// after the first round nobody can be two turns ahead.
+func TestR20SixClientsInALoopHaveEqualTurns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes real time: left out by -short")
+	}
+	t.Parallel()
+	queueUp := []lease.Option{lease.WithTurnAfter(0)}
+	eachTurnsStore(t, "six", 6, queueUp, func(t *testing.T, clients []*lease.Client) {
+		turns, longest := takeTurns(t, clients, 100*time.Millisecond, turnsFor(t))
+		t.Logf("turns %v, longest wait %v", turns, longest)
+		require.Positive(t, slices.Min(turns), "turns %v", turns)
+		require.LessOrEqual(t, slices.Max(turns)-slices.Min(turns), 2+slices.Min(turns)/2, "turns %v", turns)
+	})
 }
 
 // turnsTable is the table, or namespace, that both clients of the test have.
