@@ -78,6 +78,8 @@ var commands = map[string]how{
 	"make proof":                     {step: nightly + "make proof"},
 	"make lint":                      {step: push + "make lint"},
 	"make bench":                     {test: "bench: TestAQuickRunWritesThePageAndItsPlots"},
+	"go run . -only storm":           {test: "bench: TestAQuickRunWritesThePageAndItsPlots"},
+	"go run . -only connections":     {test: "bench: TestAQuickRunWritesThePageAndItsPlots"},
 	".ci/run":                        {step: ".github/workflows/ci.yml: .ci/run"},
 	"make sim SEEDS=2000":            {step: nightly + "make sim SEEDS=20000"},
 	"make sim SEEDS=2000 FIRST=1":    {step: push + "make sim SEEDS=2000 FIRST=1"},

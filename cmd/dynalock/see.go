@@ -21,7 +21,7 @@ import (
 // lockRow is a lock for -o json.
 type lockRow struct {
 	Key      string            `json:"key"`
-	State    string            `json:"state"` // live, dead, kept, unreadable; watched: overdue, expired
+	State    string            `json:"state"` // live, dead, reserved, kept, unreadable; watched: overdue, expired
 	Owner    string            `json:"owner,omitempty"`
 	Token    uint64            `json:"token,omitempty"`
 	Session  string            `json:"session,omitempty"`
@@ -33,6 +33,7 @@ type lockRow struct {
 	PID      int               `json:"pid,omitempty"`
 	Metadata map[string]string `json:"metadata,omitempty"`
 	Value    []byte            `json:"value,omitempty"`
+	Waiting  []string          `json:"waiting,omitempty"` // owners, the first in the queue first
 	Error    string            `json:"error,omitempty"`
 }
 
@@ -40,7 +41,14 @@ type lockRow struct {
 // none any more.
 func describe(h *lease.Holder, member *lease.Member) lockRow {
 	r := lockRow{Key: h.Key, State: "kept", Value: h.Value}
-	if !h.Held() {
+	for _, w := range h.Waiters {
+		r.Waiting = append(r.Waiting, w.Owner)
+	}
+	switch {
+	case h.Reserved() != nil:
+		r.State = "reserved"
+		return r
+	case !h.Held():
 		return r
 	}
 	r.State, r.Owner, r.Token, r.Session, r.Acquired = "dead", h.Owner, h.Token, h.Session, &h.Acquired
@@ -91,7 +99,8 @@ func (c *cli) listCommand() *cobra.Command {
 		Long: `ls lists the locks whose keys begin with PREFIX.
 
 STATE is live if the holder has a session, dead if it has none any more: then the next who asks gets the lock.
-kept is a key that nobody holds and that keeps a value. BEAT is the age of the holder's last heartbeat by the
+kept is a key that nobody holds and that keeps a value. reserved is one that nobody holds, where it is the turn of the
+first who waits. WAITING are those that have a place in the lock's queue, in order: they have waited for a second. BEAT is the age of the holder's last heartbeat by the
 holder's own clock, which may be wrong. Whether a silent holder is dead only watching it for its TTL tells.
 
 --watch lists again every 2 seconds, or as often as it says, and watches the holders. Then STATE may be overdue, if no
@@ -125,7 +134,7 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) erro
 		}
 	}
 	columns := []column{{name: "KEY"}, {name: "STATE"}, {name: "OWNER"}, {name: "TOKEN"}, {name: "HELD FOR"},
-		{name: "BEAT"},
+		{name: "BEAT"}, {name: "WAITING"},
 		{name: "HOST", wide: true}, {name: "PID", wide: true}, {name: "SESSION", wide: true}}
 	var silent map[string]time.Duration
 	if w != nil {
@@ -157,6 +166,7 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) erro
 func (r lockRow) cells() map[string]string {
 	cells := map[string]string{
 		"KEY": r.Key, "STATE": r.State, "OWNER": r.Owner, "HOST": r.Host, "SESSION": r.Session, "SILENT": r.Silent,
+		"WAITING": few(r.Waiting),
 	}
 	if r.Token != 0 {
 		cells["TOKEN"] = strconv.FormatUint(r.Token, 10)
@@ -171,6 +181,16 @@ func (r lockRow) cells() map[string]string {
 		cells["BEAT"] = ago(*r.LastBeat)
 	}
 	return cells
+}
+
+// few are the first of some names, and how many more there are.
+func few(names []string) string {
+	const shown = 3
+	text := strings.Join(names[:min(shown, len(names))], ", ")
+	if more := len(names) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func (c *cli) showCommand() *cobra.Command {
@@ -205,9 +225,10 @@ func (c *cli) show(h *lease.Holder) error {
 	cells := row.cells()
 	say("key", row.Key)
 	say("state", map[string]string{
-		"live": "held, by a holder that has a session",
-		"dead": "held, by a holder without a session: the next who asks gets it",
-		"kept": "free, and keeps a value",
+		"live":     "held, by a holder that has a session",
+		"dead":     "held, by a holder without a session: the next who asks gets it",
+		"kept":     "free, and keeps a value",
+		"reserved": "free, and reserved for the first who waits",
 	}[row.State])
 	say("owner", row.Owner)
 	say("token", cells["TOKEN"])
@@ -218,6 +239,9 @@ func (c *cli) show(h *lease.Holder) error {
 		say("last beat", cells["BEAT"]+" ago by the holder's clock, of a TTL of "+row.TTL)
 	}
 	say("session", row.Session)
+	for _, owner := range row.Waiting {
+		say("waiting", owner)
+	}
 	for name, value := range row.Metadata {
 		say("meta", name+"="+value)
 	}
