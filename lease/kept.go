@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/dynalock/dynalock/internal/rows"
+	"github.com/dynalock/dynalock/kv"
 )
 
 // MaxNoteSize bounds a key's note, in bytes.
@@ -15,7 +16,7 @@ const MaxNoteSize = 1 << 10
 // Keep makes key keep value, at most MaxValueSize bytes, while nobody holds it:
 // the next acquire finds it. A key that is held or keeps a value already stays as
 // it is. It returns the key as it stands, and needs no session. It costs one
-// write.
+// write, and one more if the key is reserved for somebody (see WithTurnAfter).
 //
 // On failure the key may keep the value all the same, or come to do so yet, if
 // the error matches kv.ErrUncertain. A row that cannot be read is an error that
@@ -24,16 +25,29 @@ func (c *Client) Keep(ctx context.Context, key string, value []byte) (*Holder, e
 	if err := errors.Join(checkKey(key), checkValue("Keep", value)); err != nil {
 		return nil, err
 	}
-	record := rows.Lease{Keep: true, Value: bytes.Clone(value)}
-	pair, err := c.store.AtomicPut(ctx, rows.LeasePrefix+key, record.Options(nil, c.attempts)...)
-	switch current, _ := rows.CurrentPair(err); {
-	case err == nil:
-		h := showHolder(key, &rows.Found{Pair: pair, Record: &record})
-		return &h, nil
-	case current != nil:
-		return readHolder(current)
+	kept := rows.Lease{Keep: true, Value: bytes.Clone(value)}
+	record, previous := kept, (*kv.KVPair)(nil)
+	for {
+		pair, err := c.store.AtomicPut(ctx, rows.LeasePrefix+key, record.Options(previous, c.attempts)...)
+		if err == nil {
+			h := showHolder(key, &rows.Found{Pair: pair, Record: &record})
+			return &h, nil
+		}
+		current, conflict := rows.CurrentPair(err)
+		failed := !conflict || (current == nil && previous == nil)
+		record, previous = kept, current
+		if current != nil {
+			h, err := readHolder(current)
+			if err != nil || h.Held() || h.Kept {
+				return h, err
+			}
+			record = *h.row.Record // whose turn it is stays
+			record.Keep, record.Value = true, kept.Value
+		}
+		if failed {
+			return nil, fmt.Errorf("lease: keeping a value for %q: %w", key, err)
+		}
 	}
-	return nil, fmt.Errorf("lease: keeping a value for %q: %w", key, err)
 }
 
 // Annotate writes a note of at most MaxNoteSize bytes to a key that keeps its

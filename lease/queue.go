@@ -106,7 +106,7 @@ func (r *request) doesNotWait() bool { return !r.waits || r.any }
 // *heldRow. current is what stood in the way.
 func (c *Client) reserve(ctx context.Context, r *request, m move) (current *kv.KVPair, err error) {
 	record := m.row.Record.Freed(c.clock.Now().Wall)
-	record.Taken = record.Taken || m.dead
+	record.Taken = m.row.Record.Taken || m.dead // of an orphan of ours too
 	pair, err := c.store.AtomicPut(ctx, r.row, record.Options(m.row.Pair, c.attempts)...)
 	if err == nil {
 		first := record.First()
@@ -244,6 +244,9 @@ func (c *Client) writeWithout(ctx context.Context, r *request, id string, known 
 	record := *known.Record
 	record.Queue = record.Queue.Without(id)
 	if record.Session == "" {
+		if record.Taken && !record.Keep && len(record.Queue) == 0 {
+			return nil // no row would say that it was taken from the dead: others pass the entry over
+		}
 		return c.freeVersion(ctx, &row{key: r.key, row: r.row, version: known.Pair.Version, record: record})
 	}
 	record.Token = record.TokenIn(known.Pair)

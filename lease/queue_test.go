@@ -905,6 +905,98 @@ func TestR20SweepRemovesWhatIsReservedForTheDead(t *testing.T) {
 	})
 }
 
+// A waiter's session that cannot be read may be alive.
+func TestR20SweepGoesOnBesideAWaiterThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, la := w.client("a")
+		w.acquire(a, "key")
+		w.acquire(a, "other")
+		_, clients, links := w.queueUp("b")
+		la.SetCut(true)
+		links[0].SetCut(true)
+		require.NoError(t, w.store.Put(t.Context(), "session/"+clients[0].Session(), kv.WithString(`{"f":9}`)))
+		operator, _ := w.client("operator")
+		swept, err := operator.Sweep(t.Context(), "")
+		require.NoError(t, err)
+		require.Equal(t, 1, swept.Keys)
+		require.Equal(t, []string{"b"}, w.queue())
+	})
+}
+
+func TestR20KeepOfAReservedKeyKeepsTheQueueToo(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		got, _, links := w.queueUp("b", "c")
+		links[0].SetCut(true)
+		require.NoError(t, l.Release(t.Context()))
+		h, err := a.Keep(t.Context(), "key", []byte("v"))
+		require.NoError(t, err)
+		require.True(t, h.Kept)
+		require.Equal(t, []string{"b", "c"}, w.queue())
+		l, _ = take(t, got[1])
+		require.Equal(t, "v", string(l.Value()))
+	})
+}
+
+// Nobody but the row knows that the key was taken from the dead. The last one in the
+// queue does not delete it.
+func TestR20TakeoverIsToldThoughTheLastOneLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, la := w.client("a")
+		w.acquire(a, "key")
+		b, lb := w.client("b", lease.WithTurnAfter(0))
+		ctx, leave := context.WithCancel(t.Context())
+		waits := waitFor(ctx, b, "key")
+		time.Sleep(60 * time.Millisecond)
+		require.Equal(t, []string{"b"}, w.queue())
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "Get" && call.Key == "lease/key" {
+				<-ctx.Done() // it does not see that its turn has come, until it leaves
+				return ctx.Err()
+			}
+			return next(ctx)
+		})
+		la.SetCut(true)
+		c, _ := w.client("c")
+		for w.leaseRow().Session != "" {
+			_, err := c.TryAcquire(t.Context(), "key")
+			require.ErrorIs(t, err, lease.ErrHeld)
+			time.Sleep(100 * time.Millisecond)
+		}
+		leave()
+		require.Error(t, (<-waits).err)
+		l, took := take(t, waitFor(t.Context(), c, "key"))
+		require.Less(t, took, grace+grace/16+1100*time.Millisecond)
+		require.True(t, l.TakenOver())
+		require.NoError(t, l.Release(t.Context()))
+		require.Nil(t, w.leaseRow())
+	})
+}
+
+// A row that this client has written unseen had been taken from the dead.
+func TestR20TakeoverIsToldWhereAnOrphanIsGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		require.NoError(t, w.acquire(a, "other").Release(t.Context()))
+		orphan := rows.Lease{
+			Session: a.Session(), Acq: "x", Taken: true, Queue: rows.Queue{rows.NewEntry("nobody", "", time.Second)},
+		}
+		_, err := w.store.AtomicPut(t.Context(), "lease/key", orphan.Options(nil, kv.WithAttemptTimeout(time.Second))...)
+		require.NoError(t, err)
+		l, _ := take(t, waitFor(t.Context(), a, "key"))
+		require.True(t, l.TakenOver())
+	})
+}
+
 func TestTurnOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -161,8 +161,12 @@ func (c *Client) sweepKey(ctx context.Context, h *Holder, swept *Swept) error {
 		return nil
 	}
 	for _, w := range h.Waiters {
-		if dead, err := c.Dead(ctx, w.Session); err != nil || !dead { // it gets the key, or others pass it over
+		dead, err := c.Dead(ctx, w.Session)
+		if err != nil && !errors.Is(err, kv.ErrFormat) { // that one may be alive (R18)
 			return err
+		}
+		if !dead { // it gets the key, or others pass it over
+			return nil
 		}
 	}
 	freed, err := c.deleteListed(ctx, h.row.Pair)
