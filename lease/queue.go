@@ -203,7 +203,7 @@ func (c *Client) waitsBehind(record *rows.Lease) bool {
 }
 
 // leaveQueue takes the entry of a client out of which nobody waits any more. It
-// costs one write, in the background. Where that fails others pass the entry over.
+// costs a write, in the background. Where that fails others pass the entry over.
 func (c *Client) leaveQueue(r *request) {
 	s := c.trusted()
 	c.keys.mu.Lock()
@@ -223,12 +223,13 @@ func (c *Client) leaveQueue(r *request) {
 }
 
 // removeEntry writes the row without the entries of a session. Who was faster is
-// looked at once more.
+// looked at again, a dozen times: those who began to wait together often leave
+// together, and each entry that stays is waited for.
 func (c *Client) removeEntry(ctx context.Context, r *request, id string, known *rows.Found) {
 	ctx, cancel := c.clock.WithTimeout(ctx, c.attemptTimeout())
 	defer cancel()
-	for range 2 {
-		if known == nil || !known.Record.Queue.Has(id) {
+	for round := 0; known != nil && known.Record.Queue.Has(id); round++ {
+		if c.contentionBackoff(ctx, r.key, round, known) != nil {
 			return
 		}
 		current, _ := rows.CurrentPair(c.writeWithout(ctx, r, id, known))

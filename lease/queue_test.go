@@ -997,6 +997,42 @@ func TestR20TakeoverIsToldWhereAnOrphanIsGivenBack(t *testing.T) {
 	})
 }
 
+// A dozen that began to wait at one moment give up at one moment. Nobody has to wait
+// for the graces of those who have left.
+func TestR20ManyWhoLeaveTogetherLeaveNoEntries(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		w.acquire(a, "key")
+		ctx, leave := context.WithCancel(t.Context())
+		const waiters = 12
+		var writes atomic.Int64
+		var got []<-chan grant
+		for i := range waiters {
+			c, link := w.client(fmt.Sprint(i))
+			link.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+				if call.Op != "Get" && call.Key == "lease/key" {
+					writes.Add(1)
+				}
+				defer time.Sleep(5 * time.Millisecond)
+				return next(ctx)
+			})
+			got = append(got, waitFor(ctx, c, "key"))
+		}
+		time.Sleep(20 * time.Second)
+		require.Len(t, w.queue(), waiters)
+		writes.Store(0)
+		leave()
+		for _, g := range got {
+			require.Error(t, (<-g).err)
+		}
+		time.Sleep(time.Second)
+		require.Empty(t, w.queue())
+		require.LessOrEqual(t, writes.Load(), int64(waiters*6))
+	})
+}
+
 func TestTurnOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
