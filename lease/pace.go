@@ -88,8 +88,8 @@ func (p *pace) pause(c *Client, b *heldRow, looked clock.Reading, watch *watch) 
 		unchanged = now.MonotonicSince(p.since)
 	}
 	pause := min(max(unchanged/10, c.pollMin), c.pollMax)
-	if b != nil && b.Found != nil && c.waitsBehind(b.Record) {
-		pause = c.pollMax
+	if b != nil && b.Found != nil {
+		pause = c.queuedPause(b.Record, pause)
 	}
 	pause = clock.Spread(c.clock, pause*9/10, 1.0/9)
 	if b == nil {

@@ -23,9 +23,10 @@ const enterPause = maxFailurePause
 // that queue. Until then whoever comes first has it. 0 to 24 h, default 1 s.
 //
 // Taking a place costs a write, and one more when the key is released. Who is
-// not the first of the queue reads the key once per longest poll. A client that
-// does not answer when its turn has come is passed over, after two of its longest
-// polls and a sixteenth, or its TTL and a sixteenth if that is shorter.
+// not the first of the queue reads the key once per longest poll, or twice in its
+// TTL if that is more often. A client that does not answer when its turn has come
+// is passed over, after two of its longest polls and a sixteenth, or its TTL and a
+// sixteenth if that is shorter.
 //
 // A queue has 16 places at most, one per client. Only Acquire queues up, of keys
 // that locks and leases have: not TryAcquire, AcquireAny, elections and pools.
@@ -170,7 +171,7 @@ func (c *Client) enter(ctx context.Context, w *waiter, b *heldRow) {
 }
 
 // newEntry is an entry of this client, which has a session. Its grace is two of
-// its longest polls.
+// its longest polls. See queuedPause.
 func (c *Client) newEntry() rows.Entry {
 	return rows.NewEntry(c.Session(), c.owner, min(2*c.pollMax, c.ttl))
 }
@@ -196,10 +197,19 @@ func (c *Client) lineUpAgain(key string, free *rows.Lease) {
 	g.entered = true
 }
 
-// waitsBehind reports whether others of the row's queue come before this client.
-func (c *Client) waitsBehind(record *rows.Lease) bool {
+// queuedPause is how long this client waits for its next look at a row in whose
+// queue it is, and pause where it is not. It looks twice in its grace, and no more
+// often while others come before it.
+func (c *Client) queuedPause(record *rows.Lease, pause time.Duration) time.Duration {
 	id := c.Session()
-	return record.Queue.Has(id) && !record.IsFirst(id)
+	longest := min(c.pollMax, c.ttl/2)
+	switch {
+	case !record.Queue.Has(id):
+		return pause
+	case !record.IsFirst(id):
+		return longest
+	}
+	return min(pause, longest)
 }
 
 // leaveQueue takes the entry of a client out of which nobody waits any more. It

@@ -1033,6 +1033,25 @@ func TestR20ManyWhoLeaveTogetherLeaveNoEntries(t *testing.T) {
 	})
 }
 
+// Longest polls that are longer than the grace do not make a client miss its turns.
+func TestR20WhoPollsSeldomAnswersWithinItsGrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for _, name := range []string{"one", "another"} { // their sessions are looked at every 20 minutes
+			c, _ := w.client(name, lease.WithTTL(time.Hour))
+			w.hog(c, 50*time.Second)
+		}
+		time.Sleep(time.Second)
+		b, _ := w.client("b", lease.WithPoll(50*time.Millisecond, time.Hour), lease.WithTTL(3*time.Second))
+		for range 3 {
+			l, took := take(t, waitFor(t.Context(), b, "key"))
+			require.Less(t, took, 4*time.Minute)
+			require.NoError(t, l.Release(t.Context()))
+		}
+	})
+}
+
 func TestTurnOptionsAreChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
