@@ -261,3 +261,49 @@ func TestCostOfATerm(t *testing.T) {
 			"the lease, and the heartbeat that ends the candidacy")
 	})
 }
+
+// Candidates take no place in the queue of their key (R20), not at a resignation either,
+// when somebody else is in it.
+func TestR20CandidatesTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, a, b := two(t)
+		waiters := func() (owners []string) {
+			h, err := a.client.Holder(t.Context(), "election/scheduler")
+			require.NoError(t, err)
+			for _, w := range h.Waiters {
+				owners = append(owners, w.Owner)
+			}
+			return owners
+		}
+		term := a.campaign(t)
+		next, other := a.campaigning(t), b.campaigning(t)
+		time.Sleep(5 * time.Second)
+		require.Empty(t, waiters())
+		c := newProcess(t, store, "c", 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		got := make(chan *lease.Lease, 1)
+		go func() {
+			l, _ := c.client.Acquire(ctx, "election/scheduler")
+			got <- l
+		}()
+		time.Sleep(3 * time.Second)
+		require.Equal(t, []string{"c"}, waiters())
+		require.NoError(t, term.Resign(t.Context()))
+		require.NotContains(t, waiters(), "a")
+		l := <-got
+		require.NotNil(t, l)
+		time.Sleep(5 * time.Second)
+		require.Empty(t, waiters())
+		require.NoError(t, l.Release(t.Context()))
+		for range 2 {
+			select {
+			case won := <-next:
+				require.NoError(t, won.Resign(t.Context()))
+			case won := <-other:
+				require.NoError(t, won.Resign(t.Context()))
+			}
+		}
+	})
+}

@@ -183,18 +183,29 @@ func (w *waiter) setEntered() {
 }
 
 // lineUpAgain adds an entry of this client to a row that is being freed for
-// others, if goroutines of this client wait for the key.
-func (c *Client) lineUpAgain(key string, free *rows.Lease) {
+// others, if goroutines of this client wait for the key. It reports whether it did.
+func (c *Client) lineUpAgain(key string, free *rows.Lease) bool {
 	id := c.Session()
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	g, ok := c.keys.states[key]
 	if !ok || len(g.queue) == 0 || g.queue[0].noTurn || c.noTurns || id == "" ||
 		len(free.Queue) == 0 || len(free.Queue) >= rows.MaxQueue || free.Queue.Has(id) {
-		return
+		return false
 	}
 	free.Queue = append(slices.Clip(free.Queue), c.newEntry())
 	g.entered = true
+	return true
+}
+
+// noteLinedUp notes the row with the entry that lineUpAgain has added, so that who
+// leaves before it has looked takes the entry along.
+func (c *Client) noteLinedUp(key string, free *rows.Found) {
+	c.keys.mu.Lock()
+	defer c.keys.mu.Unlock()
+	if g, ok := c.keys.states[key]; ok {
+		g.known = free
+	}
 }
 
 // queuedPause is how long this client waits for its next look at a row in whose

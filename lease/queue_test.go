@@ -656,6 +656,7 @@ func TestR20WhoIsNotFirstReadsOncePerLongestPoll(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			return int(n.Load())
 		}
+		require.Greater(t, reads(links[0]), 6)
 		require.LessOrEqual(t, reads(links[1]), 3)
 		require.Equal(t, []string{"b", "c"}, w.queue())
 	})
@@ -691,6 +692,8 @@ func TestR20UnreadableQueueIsNone(t *testing.T) {
 		"held, entries":     `{"f":2,"session":"%s","acq":"x","owner":"a","queue":[{"id":7}]}`,
 		"reserved":          `{"f":2,"session":"%s","acq":"x","owner":"a","queue":"b","until_ms":99999999999999}`,
 		"reserved, no time": `{"f":2,"session":"%s","acq":"x","owner":"a","queue":{},"until_ms":"soon"}`,
+		"reserved, at zero": `{"f":2,"session":"%s","acq":"x","owner":"a","queue":[],"until_ms":0}`,
+		"held, for nobody":  `{"f":2,"session":"%s","acq":"x","owner":"a","queue":[{"id":"e","s":""}]}`,
 		"reserved for none": `{"f":2,"session":"%s","acq":"x","owner":"a","queue":[{"id":"","s":"t"}],"until_ms":-1}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -702,6 +705,9 @@ func TestR20UnreadableQueueIsNone(t *testing.T) {
 				err := w.store.Put(t.Context(), "lease/key", kv.WithBytes(fmt.Appendf(nil, value, a.Session())))
 				require.NoError(t, err)
 				b, _ := w.client("b")
+				h, err := b.Holder(t.Context(), "key")
+				require.NoError(t, err)
+				require.Empty(t, h.Waiters)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				_, err = b.TryAcquire(ctx, "key")
@@ -731,9 +737,11 @@ func TestR20QueueHasSixteenPlaces(t *testing.T) {
 		last := waitFor(t.Context(), late, "key")
 		own := waitFor(t.Context(), a, "key")
 		time.Sleep(5 * time.Second)
+		require.Len(t, w.storedQueue(), rows.MaxQueue)
 		require.Equal(t, names, w.queue())
 		require.NoError(t, l.Release(t.Context()))
-		require.Equal(t, names, w.queue(), "no place for those who wait in the releaser's process either")
+		require.Len(t, w.storedQueue(), rows.MaxQueue, "no place for those who wait in the releaser's process either")
+		require.Equal(t, names, w.queue())
 		for _, g := range got {
 			l, _ := take(t, g)
 			require.NoError(t, l.Release(t.Context()))
@@ -825,7 +833,8 @@ func TestR20CloseLeavesTheQueue(t *testing.T) {
 		w := newWorld(t)
 		a, _ := w.client("a")
 		w.acquire(a, "key")
-		got, clients, _ := w.queueUp("b", "c")
+		got, clients, links := w.queueUp("b", "c")
+		links[0].slow(200 * time.Millisecond)
 		require.NoError(t, clients[0].Close(t.Context()))
 		require.ErrorIs(t, (<-got[0]).err, lease.ErrClosed)
 		require.Equal(t, []string{"c"}, w.queue())

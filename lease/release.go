@@ -324,7 +324,10 @@ func (c *Client) freeVersion(ctx context.Context, r *row) error {
 	if r.leave != nil {
 		free.Value = bytes.Clone(r.leave)
 	}
-	c.lineUpAgain(r.key, &free)
-	_, err := c.store.AtomicPut(ctx, previous.Key, free.Options(previous, c.attempts)...)
+	linedUp := c.lineUpAgain(r.key, &free)
+	pair, err := c.store.AtomicPut(ctx, previous.Key, free.Options(previous, c.attempts)...)
+	if linedUp && err == nil {
+		c.noteLinedUp(r.key, &rows.Found{Pair: pair, Record: &free})
+	}
 	return err
 }

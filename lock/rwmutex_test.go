@@ -447,3 +447,45 @@ func TestRWMutexDoGivesBackHoweverItsFunctionEnds(t *testing.T) {
 		}))
 	})
 }
+
+// A writer's row that is reserved for a writer is nobody's. A reader passes it, and that
+// writer waits for the reader.
+func TestR20ReaderPassesAReservedWriter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := memkv.New()
+		a, b, c := newClient(t, store), newLink(store), newClient(t, store)
+		held, err := lock.NewRWMutex(a, "m").Lock(t.Context())
+		require.NoError(t, err)
+		writers := lock.NewRWMutex(newClient(t, b, lease.WithTurnAfter(0)), "m")
+		got := make(chan *lease.Lease, 1)
+		go func() {
+			l, err := writers.Lock(t.Context())
+			got <- l
+			require.NoError(t, err)
+		}()
+		time.Sleep(100 * time.Millisecond)
+		b.setCut(true)
+		require.NoError(t, held.Release(t.Context()))
+		h, err := c.Holder(t.Context(), "rw/m/w")
+		require.NoError(t, err)
+		require.False(t, h.Held())
+		require.NotNil(t, h.Reserved())
+
+		m := lock.NewRWMutex(c, "m")
+		require.NoError(t, m.TryRDo(t.Context(), readNothing))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		l, err := m.RLock(ctx)
+		require.NoError(t, err)
+		require.Greater(t, l.Epoch(), held.Token())
+		b.setCut(false)
+		time.Sleep(3 * time.Second)
+		require.Empty(t, got, "the writer has its row, and waits for the reader")
+		require.NoError(t, l.Release(t.Context()))
+		time.Sleep(2 * time.Second)
+		written := <-got
+		require.Greater(t, written.Token(), l.Epoch())
+		require.NoError(t, written.Release(t.Context()))
+	})
+}

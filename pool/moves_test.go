@@ -282,3 +282,35 @@ func TestPoolHandlerThatEndsWithItsLeaseHasNotFailed(t *testing.T) {
 		m.leave(t)
 	})
 }
+
+// A member that waits for a partition whose owner is slow takes no place in the queue
+// of its key (R20).
+func TestR20ClaimsTakeNoPlace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.partitions(2)
+		b := newLedger()
+		slow := newSlowly(b, "a")
+		one := w.member("a", slow.handle)
+		b.await(t, time.Minute, 2, 1)
+		two := w.member("b", b.handler("b"))
+		began := time.Now()
+		for len(slow.askedToStop()) == 0 {
+			require.Less(t, time.Since(began), 5*time.Minute)
+			time.Sleep(time.Second)
+		}
+		time.Sleep(5 * time.Second) // half of what a handler has to stop
+		held := 0
+		for h, err := range one.client.Holders(t.Context(), "pool/") {
+			require.NoError(t, err)
+			require.Empty(t, h.Waiters)
+			held++
+		}
+		require.Equal(t, 2, held)
+		slow.end()
+		b.await(t, time.Minute, 2, 2)
+		slow.end()
+		two.leave(t)
+	})
+}
