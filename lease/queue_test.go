@@ -989,6 +989,38 @@ func TestR20TakeoverIsToldThoughTheLastOneLeaves(t *testing.T) {
 	})
 }
 
+// Who leaves a key that was taken from the dead leaves it to the next.
+func TestR20TakeoverIsToldToTheNextWhereOneLeaves(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, la := w.client("a")
+		w.acquire(a, "key")
+		b, lb := w.client("b", lease.WithTurnAfter(0))
+		ctx, leave := context.WithCancel(t.Context())
+		waits := waitFor(ctx, b, "key")
+		time.Sleep(60 * time.Millisecond)
+		got, _, _ := w.queueUp("d")
+		lb.SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "Get" && call.Key == "lease/key" {
+				<-ctx.Done() // it does not see that its turn has come, until it leaves
+				return ctx.Err()
+			}
+			return next(ctx)
+		})
+		la.SetCut(true)
+		for w.leaseRow().Session != "" {
+			time.Sleep(100 * time.Millisecond)
+		}
+		leave()
+		require.Error(t, (<-waits).err)
+		l, took := take(t, got[0])
+		require.Less(t, took, 1100*time.Millisecond)
+		require.True(t, l.TakenOver())
+		require.NoError(t, l.Release(t.Context()))
+	})
+}
+
 // A row that this client has written unseen had been taken from the dead.
 func TestR20TakeoverIsToldWhereAnOrphanIsGivenBack(t *testing.T) {
 	t.Parallel()

@@ -13,8 +13,9 @@ import (
 
 const (
 	// maxRate is more requests a second than a partition of DynamoDB takes of one
-	// kind. A pace begins and ends there. minRate is the slowest.
-	maxRate, minRate = 4000, 1
+	// kind. A pace begins and ends there. minRate is the slowest: a call of three
+	// seconds has thirty attempts, where the load of others is what is throttled.
+	maxRate, minRate = 4000, 10
 	// slower is what a throttled request multiplies the rate by, faster what one
 	// that was served adds to it. So Stores that share a partition come to share its
 	// units evenly, and at ten requests a second each a tenth is throttled.
