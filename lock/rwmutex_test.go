@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/dynalock/dynalock/internal/rows"
@@ -461,8 +462,8 @@ func TestR20ReaderPassesAReservedWriter(t *testing.T) {
 		got := make(chan *lease.Lease, 1)
 		go func() {
 			l, err := writers.Lock(t.Context())
+			assert.NoError(t, err)
 			got <- l
-			require.NoError(t, err)
 		}()
 		time.Sleep(100 * time.Millisecond)
 		b.setCut(true)

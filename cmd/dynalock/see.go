@@ -99,9 +99,10 @@ func (c *cli) listCommand() *cobra.Command {
 		Long: `ls lists the locks whose keys begin with PREFIX.
 
 STATE is live if the holder has a session, dead if it has none any more: then the next who asks gets the lock.
-kept is a key that nobody holds and that keeps a value. reserved is one that nobody holds, where it is the turn of the
-first who waits. WAITING are those that have a place in the lock's queue, in order: they have waited for a second. BEAT is the age of the holder's last heartbeat by the
-holder's own clock, which may be wrong. Whether a silent holder is dead only watching it for its TTL tells.
+kept is a key that nobody holds and that keeps a value. reserved is one that nobody holds, where it is the turn
+of the first who waits. WAITING are those that have a place in the lock's queue, in order: they have waited for
+a second. BEAT is the age of the holder's last heartbeat by the holder's own clock, which may be wrong. Whether
+a silent holder is dead only watching it for its TTL tells.
 
 --watch lists again every 2 seconds, or as often as it says, and watches the holders. Then STATE may be overdue, if no
 heartbeat was seen for two thirds of the TTL, and expired after the TTL and a sixteenth, when others take the lock.
