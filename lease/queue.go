@@ -30,7 +30,8 @@ const enterPause = maxFailurePause
 //
 // A queue has 16 places at most, one per client. Only Acquire queues up, of keys
 // that locks and leases have: not TryAcquire, AcquireAny, elections and pools.
-// They all leave a key to whom it is reserved for, TryAcquire for a minute.
+// They all leave a key to whom it is reserved for, TryAcquire and AcquireAny for a
+// minute.
 func WithTurnAfter(d time.Duration) Option {
 	return func(s *settings) error {
 		s.turnAfter, s.noTurns = d, false

@@ -76,7 +76,7 @@ func (w *world) keepFor(g *grant, least time.Duration) {
 // if whoever said so lives, and is not being closed.
 func (w *world) checkKeptLocked(g *grant) {
 	k := w.kept[g.key]
-	if k == nil || w.elapsed() >= k.until || k.node.closing {
+	if k == nil || w.elapsed() >= k.until || k.node.closing || w.excused(k.grant) {
 		return
 	}
 	s := w.rows["session/"+k.session]
