@@ -202,6 +202,7 @@ func TestCloseLeavesNoLockDelayForWritesOfUnknownOutcome(t *testing.T) {
 			})
 			_, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Hour))
 			require.ErrorIs(t, err, kv.ErrUncertain)
+			synctest.Wait() // the client has looked once, and waits
 		},
 		"a release": func(t *testing.T, _ *world, a *lease.Client, link *link) {
 			l, err := a.TryAcquire(t.Context(), "key", lease.WithLockDelay(time.Hour))
