@@ -16,7 +16,8 @@ import (
 
 // TryAcquire acquires key if nobody holds it or its holder is proven dead. If
 // somebody holds it, it returns a *HeldError that names the holder, who may be
-// another goroutine of this client. On any other error the caller holds nothing.
+// another goroutine of this client. So it does for a minute if it is another's
+// turn (see WithTurnAfter). On any other error the caller holds nothing.
 // The client resolves a write of unknown outcome in the background (R14).
 //
 // Proof of death takes the holder's TTL from the first look. The client remembers
@@ -50,7 +51,9 @@ func (c *Client) TryAcquire(ctx context.Context, key string, options ...AcquireO
 //
 // Goroutines of one client get the key in the order in which they came. They
 // share one poller: waiting costs one read of the key per poll, and one read of
-// the holder's session per third of its TTL. A free key costs one write.
+// the holder's session per third of its TTL. After a second the client takes a
+// place in the key's queue, for one write: see WithTurnAfter. A free key costs one
+// write.
 func (c *Client) Acquire(ctx context.Context, key string, options ...AcquireOption) (*Lease, error) {
 	return c.traced(ctx, Call{"Acquire", key}, func(ctx context.Context) (*Lease, error) {
 		return c.acquireKey(ctx, key, options, true)

@@ -63,8 +63,8 @@ type Waiter struct {
 // Held reports whether anybody held the key.
 func (h *Holder) Held() bool { return h.Session != "" }
 
-// Reserved returns the client for whom the key was reserved, nil: nobody held it
-// or it was reserved for nobody. Who does not come is passed over.
+// Reserved returns the client for whom the key was reserved. It is nil if somebody
+// held the key, or nobody waited for it. Who does not come is passed over.
 func (h *Holder) Reserved() *Waiter {
 	if h.Held() || len(h.Waiters) == 0 {
 		return nil

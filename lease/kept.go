@@ -66,11 +66,8 @@ func (c *Client) Annotate(ctx context.Context, h *Holder, note []byte) error {
 		return fmt.Errorf("lease: Annotate: a note of %d bytes, want at most %d: %w",
 			len(note), MaxNoteSize, ErrInvalid)
 	}
-	record := *h.row.Record
+	record := h.row.Rewritten()
 	record.Note = bytes.Clone(note)
-	if record.Session != "" {
-		record.Token = record.TokenIn(h.row.Pair) // it stays what it is, though the version rises
-	}
 	return c.rewrite(ctx, "annotating", h, record)
 }
 

@@ -254,7 +254,8 @@ func (l *Lease) Remaining() time.Duration {
 
 // Update changes the lease's value, at most MaxValueSize bytes: a checkpoint, or
 // what a leader proclaims. It costs one write, conditional on this acquisition,
-// so that it never changes another's row. Updates of one lease wait for each
+// so that it never changes another's row, and one more if others have begun to wait
+// for their turn (see WithTurnAfter). Updates of one lease wait for each
 // other.
 //
 //   - nil: the value is written. Value returns it.

@@ -3,7 +3,6 @@ package lease
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/dynalock/dynalock/internal/rows"
@@ -141,7 +140,7 @@ func (w *waiter) untilTurn(b *heldRow) (left time.Duration, never bool) {
 	c := w.client
 	s := c.trusted()
 	if c.noTurns || w.noTurn || b == nil || b.err != nil || s == nil || b.Record.Session == s.ID() ||
-		len(b.Record.Queue) >= rows.MaxQueue || b.Record.Queue.Has(s.ID()) {
+		!b.Record.Queue.HasRoomFor(s.ID()) {
 		return 0, true
 	}
 	now := c.clock.Now()
@@ -159,7 +158,7 @@ func (c *Client) enter(ctx context.Context, w *waiter, b *heldRow) {
 	if never || left > 0 {
 		return
 	}
-	record := b.Record.Enqueued(c.newEntry(), b.Record.TokenIn(b.Pair))
+	record := b.Queued(b.Record.Queue.With(c.newEntry()))
 	w.setEntered()
 	pair, err := c.store.AtomicPut(ctx, w.row, record.Options(b.Pair, c.attempts)...)
 	_, conflict := rows.CurrentPair(err)
@@ -190,11 +189,11 @@ func (c *Client) lineUpAgain(key string, free *rows.Lease) bool {
 	c.keys.mu.Lock()
 	defer c.keys.mu.Unlock()
 	g, ok := c.keys.states[key]
-	if !ok || len(g.queue) == 0 || g.queue[0].noTurn || c.noTurns || id == "" ||
-		len(free.Queue) == 0 || len(free.Queue) >= rows.MaxQueue || free.Queue.Has(id) {
+	if !ok || len(g.queue) == 0 || g.queue[0].noTurn || c.noTurns ||
+		len(free.Queue) == 0 || !free.Queue.HasRoomFor(id) {
 		return false
 	}
-	free.Queue = append(slices.Clip(free.Queue), c.newEntry())
+	free.Queue = free.Queue.With(c.newEntry())
 	g.entered = true
 	return true
 }
@@ -264,15 +263,13 @@ func (c *Client) removeEntry(ctx context.Context, r *request, id string, known *
 
 // writeWithout writes the row as known without the entries of a session.
 func (c *Client) writeWithout(ctx context.Context, r *request, id string, known *rows.Found) error {
-	record := *known.Record
-	record.Queue = record.Queue.Without(id)
+	record := known.Queued(known.Record.Queue.Without(id))
 	if record.Session == "" {
 		if record.Taken && !record.Keep && len(record.Queue) == 0 {
 			return nil // no row would say that it was taken from the dead: others pass the entry over
 		}
 		return c.freeVersion(ctx, &row{key: r.key, row: r.row, version: known.Pair.Version, record: record})
 	}
-	record.Token = record.TokenIn(known.Pair)
 	_, err := c.store.AtomicPut(ctx, r.row, record.Options(known.Pair, c.attempts)...)
 	return err
 }

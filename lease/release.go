@@ -59,9 +59,10 @@ func (l *Lease) updateFailed(version uint64, err error) error {
 }
 
 // Release gives the key back. The lease ends before anything is sent, so stop the
-// work first. It costs one write. It works after ctx has ended too: it bounds
-// itself to a third of the TTL, 2 to 10 s. Releasing again returns what the first
-// call returned.
+// work first. It costs one write, and one more if others have begun to wait for
+// their turn since the lease last wrote its row (see WithTurnAfter). It works
+// after ctx has ended too: it bounds itself to a third of the TTL, 2 to 10 s.
+// Releasing again returns what the first call returned.
 //
 //   - nil: the key is free, or another has it by now. While Close goes on: the
 //     key is free when Close succeeds. With WithMinHold: it will be free.

@@ -3,6 +3,7 @@ package rows
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -31,22 +32,8 @@ type Entry struct {
 // NewEntry is an entry of a session whose client looks at the row at least twice
 // in the time of grace.
 func NewEntry(session, owner string, grace time.Duration) Entry {
-	return Entry{ID: RandomID(8), Session: session, Owner: clip(owner), Grace: grace.Milliseconds()}
-}
-
-// clip is the beginning of a name that an entry has room for.
-func clip(owner string) string {
-	if len(owner) <= maxOwner {
-		return owner
-	}
-	end := 0
-	for i := range owner { // whole characters
-		if i > maxOwner {
-			break
-		}
-		end = i
-	}
-	return owner[:end]
+	owner = strings.ToValidUTF8(owner[:min(len(owner), maxOwner)], "") // whole characters
+	return Entry{ID: RandomID(8), Session: session, Owner: owner, Grace: grace.Milliseconds()}
 }
 
 // PassAfter is for how long a row must be seen reserved for the entry until others
@@ -67,13 +54,18 @@ func (q *Queue) UnmarshalJSON(data []byte) error {
 		entries = nil
 	}
 	entries = slices.DeleteFunc(entries, func(e Entry) bool { return e.ID == "" || e.Session == "" })
-	*q = entries[:min(len(entries), MaxQueue):min(len(entries), MaxQueue)]
+	*q = entries[:min(len(entries), MaxQueue)]
 	return nil
 }
 
 // Has reports whether the session has an entry.
 func (q Queue) Has(session string) bool {
 	return slices.ContainsFunc(q, func(e Entry) bool { return e.Session == session })
+}
+
+// HasRoomFor reports whether the session may take a place.
+func (q Queue) HasRoomFor(session string) bool {
+	return session != "" && len(q) < MaxQueue && !q.Has(session)
 }
 
 // Without is the queue without the entries of a session.
@@ -140,16 +132,16 @@ func (r *Lease) Freed(now time.Time) Lease {
 	return free
 }
 
-// Enqueued is the record with one more entry at the end. The acquisition stays what
-// it is, and so does its token, though the version rises over that of version.
-func (r *Lease) Enqueued(e Entry, version uint64) Lease {
-	next := *r
-	next.Queue = append(slices.Clip(r.Queue), e)
-	if r.Session != "" && r.Token == 0 {
-		next.Token = version
-	}
+// Queued is the record with another queue, for a write by others than the holder.
+// The acquisition stays what it is, and so does its token, though the version rises.
+func (f *Found) Queued(q Queue) Lease {
+	next := f.Rewritten()
+	next.Queue = q
 	return next
 }
+
+// With is the queue with one more entry at the end.
+func (q Queue) With(e Entry) Queue { return append(slices.Clip(q), e) }
 
 // stored is the record as it is written. A reserved row names whom it is reserved
 // for as its holder, for versions that know no queue: they take the key for held.

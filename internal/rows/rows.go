@@ -189,6 +189,16 @@ type Found struct {
 	Record *Lease
 }
 
+// Rewritten is the record for a write by others than the holder: the token stays
+// what it is, though the version rises.
+func (f *Found) Rewritten() Lease {
+	next := *f.Record
+	if next.Session != "" {
+		next.Token = next.TokenIn(f.Pair)
+	}
+	return next
+}
+
 // Read decodes a lease row.
 func Read(pair *kv.KVPair) (*Found, error) {
 	record, err := DecodeLease(pair)

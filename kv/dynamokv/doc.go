@@ -35,10 +35,10 @@
 //   - An attempt is bounded by a second, or what [kv.WithAttemptTimeout] says if that is
 //     less. Between attempts there is a jittered backoff from 25 ms to 1 s. All of them end
 //     with ctx, or after 10 s if that has no deadline. None is sent after a minute (S6).
-//   - While a shard throttles, a Store sends no more to it than it serves, the latest
-//     first, and AtomicDelete before all others. An operation whose turn does not come in
-//     time is a [kv.ErrThrottled]. [kv.Urgent] writes wait for no turn, and are tried again
-//     after a tenth of a second at most.
+//   - While a shard throttles, a Store sends no more to it than it serves, or ten requests
+//     a second if that is more, the latest first, and AtomicDelete before all others. An
+//     operation whose turn does not come in time is a [kv.ErrThrottled]. [kv.Urgent] writes
+//     wait for no turn, and are tried again after a tenth of a second at most.
 //   - Every attempt of an operation says the same. Version, write id and the :now of its
 //     conditions are fixed when it begins.
 //   - A failed condition that returns our own write id was met by our own write (S5). After a
