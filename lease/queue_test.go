@@ -133,21 +133,23 @@ func TestI15KeyIsGrantedInTheOrderOfTheQueue(t *testing.T) {
 	})
 }
 
-// A client that acquires and releases in a loop, with holds that are shorter than
-// any poll.
+// A client that acquires and releases in a loop. Its rests (R15) alone would leave
+// the key to others once in six seconds.
 func TestR20HogDoesNotKeepAWaiterFromItsTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		const hold = 2 * time.Second
 		w := newWorld(t)
 		a, _ := w.client("hog")
-		w.hog(a, 200*time.Millisecond)
+		w.hog(a, hold)
 		time.Sleep(10 * time.Second)
 		b, _ := w.client("b")
-		for range 20 {
+		for i := range 20 {
+			time.Sleep(time.Duration(i) * 317 * time.Millisecond) // at any time of a hold
 			began := time.Now()
 			l, err := b.Acquire(t.Context(), "key")
 			require.NoError(t, err)
-			require.Less(t, time.Since(began), lease.DefaultTurnAfter+2*time.Second)
+			require.Less(t, time.Since(began), lease.DefaultTurnAfter+hold+500*time.Millisecond)
 			require.NoError(t, l.Release(t.Context()))
 		}
 	})
