@@ -472,6 +472,24 @@ func TestR20TryFindsAReservedKeyHeldForAMinute(t *testing.T) {
 	})
 }
 
+// Who can wait waits for the grace, also where the key was reserved long ago.
+func TestR20AcquireWaitsForTheGraceWhenTheMinuteIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, _ := w.client("a")
+		l := w.acquire(a, "key")
+		_, _, links := w.queueUp("b")
+		links[0].SetCut(true)
+		require.NoError(t, l.Release(t.Context()))
+		time.Sleep(2 * time.Minute)
+		c, _ := w.client("c")
+		_, took := take(t, waitFor(t.Context(), c, "key"))
+		require.GreaterOrEqual(t, took, grace+grace/16)
+		require.Less(t, took, grace+grace/16+1100*time.Millisecond)
+	})
+}
+
 // A clock that is ahead or behind does not refuse a try for longer than a minute.
 func TestR20TryDoesNotWaitForAClockThatIsWrong(t *testing.T) {
 	t.Parallel()
@@ -836,7 +854,15 @@ func TestR20CloseLeavesTheQueue(t *testing.T) {
 		a, _ := w.client("a")
 		w.acquire(a, "key")
 		got, clients, links := w.queueUp("b", "c")
-		links[0].slow(200 * time.Millisecond)
+		// The write of the key takes longer than the end of the session.
+		links[0].SetIntercept(func(ctx context.Context, call kv.Call, next func(context.Context) error) error {
+			if call.Op == "AtomicPut" && call.Key == "lease/key" {
+				if err := clock.Sleep(ctx, clock.System, 200*time.Millisecond); err != nil {
+					return err
+				}
+			}
+			return next(ctx)
+		})
 		require.NoError(t, clients[0].Close(t.Context()))
 		require.ErrorIs(t, (<-got[0]).err, lease.ErrClosed)
 		require.Equal(t, []string{"c"}, w.queue())
