@@ -11,8 +11,8 @@ RACE := $(if $(CC_FOUND),-race)
 TIMEOUT := -timeout 60m
 
 # All modules' packages, for one run of go test: side by side they keep all cores at work. Those of tests
-# come first. They take longest, and mostly wait, so one package more than there are cores runs at a time.
-PACKAGES := ./tests/... ./... $(patsubst %,./%/...,$(filter-out . tests,$(MODULES)))
+# and of the command come first. They take longest, and mostly wait, so one package more than there are cores runs at a time.
+PACKAGES := ./tests/... ./cmd/dynalock/... ./... $(patsubst %,./%/...,$(filter-out . tests cmd/dynalock,$(MODULES)))
 AT_A_TIME := -p $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 # each runs a command in every module, the rest too when one fails, and fails if any did.

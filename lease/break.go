@@ -114,7 +114,7 @@ func (c *Client) revokeRemote(ctx context.Context, session, entry string) (revok
 		if err != nil {
 			return retry.Stop(err)
 		}
-		revokeTimeout = record.Lifetime() + record.DriftMargin()
+		revokeTimeout = record.DeadAfter()
 		if slices.Contains(record.Revoked, entry) {
 			return nil // another operator's
 		}

@@ -98,6 +98,14 @@ type Member struct {
 	DeadIn time.Duration
 }
 
+// OverdueAfter is for how long no heartbeat of the member may be seen until people
+// should look at it: two were due. Others have its leases after DeadAfter.
+func (m *Member) OverdueAfter() time.Duration { return rows.OverdueAfter(m.TTL) }
+
+// DeadAfter is for how long a contender has to see no heartbeat of the member to
+// prove it dead: its TTL and a sixteenth (R10).
+func (m *Member) DeadAfter() time.Duration { return rows.DeadAfter(m.TTL) }
+
 // showHolder is what the row of key says.
 func showHolder(key string, f *rows.Found) Holder {
 	r := f.Record

@@ -28,13 +28,6 @@ const (
 // troubled reports whether somebody should look.
 func (s state) troubled() bool { return s == stateOverdue || s == stateExpired || s == stateGone }
 
-// overdueAfter is how long a session may be silent. Heartbeats come every third of
-// the TTL, give or take a tenth.
-func overdueAfter(ttl time.Duration) time.Duration { return ttl * 2 / 3 }
-
-// expiredAfter is for how long a contender has to see no heartbeat (R10).
-func expiredAfter(ttl time.Duration) time.Duration { return ttl + ttl/16 }
-
 // observation is what was seen of one session.
 type observation struct {
 	// version was received first at first.
@@ -82,17 +75,17 @@ func (w *watcher) observe(listed []*session, now clock.Reading) {
 		}
 		byID[s.Session] = previous
 		s.Silent = now.MonotonicSince(previous.first)
-		s.State = judge(s.TTL, s.Silent, previous.beaten)
+		s.State = judge(s.Member, s.Silent, previous.beaten)
 	}
 	w.byID = byID
 }
 
 // judge says what silence means.
-func judge(ttl, silent time.Duration, beaten bool) state {
+func judge(m *lease.Member, silent time.Duration, beaten bool) state {
 	switch {
-	case silent >= expiredAfter(ttl):
+	case silent >= m.DeadAfter():
 		return stateExpired
-	case silent >= overdueAfter(ttl):
+	case silent >= m.OverdueAfter():
 		return stateOverdue
 	case beaten:
 		return stateLive

@@ -39,13 +39,12 @@ func (w *watcher) observe(listed map[string]*lease.Member, now time.Time) (silen
 	return silent
 }
 
-// judge is what silence means. Heartbeats come every third of the TTL. Whoever waits
-// for a lock takes it when its holder was silent for a TTL and a sixteenth.
-func judge(silent, ttl time.Duration) string {
+// judge is what silence means of a holder.
+func judge(silent time.Duration, m *lease.Member) string {
 	switch {
-	case silent >= ttl+ttl/16:
+	case silent >= m.DeadAfter():
 		return "expired"
-	case silent >= ttl*2/3:
+	case silent >= m.OverdueAfter():
 		return "overdue"
 	}
 	return "live"

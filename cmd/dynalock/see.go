@@ -152,7 +152,7 @@ func (c *cli) ls(ctx context.Context, s *opened, prefix string, w *watcher) erro
 		case err == nil:
 			row = describe(h, members[h.Session])
 			if watched, ok := silent[h.Session]; ok && row.State == "live" {
-				row.State, row.Silent = judge(watched, members[h.Session].TTL), watched.Round(time.Millisecond).String()
+				row.State, row.Silent = judge(watched, members[h.Session]), watched.Round(time.Millisecond).String()
 			}
 		case h != nil:
 			row.Key, row.Error = h.Key, err.Error()

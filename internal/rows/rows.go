@@ -68,16 +68,19 @@ func (r *Session) Lifetime() time.Duration { return time.Duration(r.TTL) * time.
 // it does not say.
 func (r *Session) NextBeat() time.Duration { return time.Duration(r.Next) * time.Millisecond }
 
-// DriftMargin is d of R10, what a contender adds to the row's TTL. It covers clock
-// rates that differ by 3 %.
-func (r *Session) DriftMargin() time.Duration { return r.Lifetime() / 16 }
-
 // OverdueAfter is how long a session may be silent before people are told. Two
 // heartbeats were due.
-func (r *Session) OverdueAfter() time.Duration { return r.Lifetime() * 2 / 3 }
+func (r *Session) OverdueAfter() time.Duration { return OverdueAfter(r.Lifetime()) }
+
+// OverdueAfter is that of a session with this TTL.
+func OverdueAfter(ttl time.Duration) time.Duration { return ttl * 2 / 3 }
+
+// DeadAfter is that of a session with this TTL. The sixteenth is d of R10: it covers
+// clock rates that differ by 3 %.
+func DeadAfter(ttl time.Duration) time.Duration { return ttl + ttl/16 }
 
 // DeadAfter is for how long a contender has to see no heartbeat (R10).
-func (r *Session) DeadAfter() time.Duration { return r.Lifetime() + r.DriftMargin() }
+func (r *Session) DeadAfter() time.Duration { return DeadAfter(r.Lifetime()) }
 
 // Lease is the value of a lease row. A row without a session is free and keeps its
 // value.
